@@ -1,0 +1,17 @@
+"""What watches a run. Knows no model and no data set."""
+
+from callbacks.interrupt import Interrupt, Interrupted
+from callbacks.loss_log import LossLog
+from callbacks.results import Results, describe_device
+from callbacks.run_folder import run_folder
+from callbacks.timing import Timing
+
+__all__ = [
+    "Interrupt",
+    "Interrupted",
+    "LossLog",
+    "Results",
+    "Timing",
+    "describe_device",
+    "run_folder",
+]

@@ -1,0 +1,88 @@
+"""The training loss of every single iteration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+from numpy.lib import format as npy
+
+from callbacks.run_folder import run_folder
+
+
+class LossLog(Callback):
+    """Writes each iteration's loss to the loggers (train/loss) and to losses.npy in the run folder.
+
+    Needs from `training_step` a dict with "losses" (K,): fetched from the device once a block.
+    losses.npy is a whole file after every block, entry i the loss of iteration i; a continued run
+    carries on where its checkpoint stood.
+    """
+
+    def __init__(self) -> None:
+        self._file: LossFile | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Opens the file, cut to the iterations that the checkpoint knows."""
+        folder = run_folder(trainer)
+        if trainer.is_global_zero and folder is not None:
+            self._file = LossFile(folder / "losses.npy", keep=trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Writes the losses of one block."""
+        losses = outputs["losses"].float().cpu().numpy()
+        pl_module.log("loss", float(losses.mean()), prog_bar=True, logger=False)
+        if not trainer.is_global_zero:
+            return
+        first = trainer.global_step - len(losses) + 1
+        for logger in trainer.loggers:
+            for step, loss in enumerate(losses.tolist(), first):
+                logger.log_metrics({"train/loss": loss}, step=step)
+        if self._file is not None:
+            self._file.append(losses)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Closes the file."""
+        if stage == "fit" and self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+class LossFile:
+    """A one-dimensional float32 .npy file that grows and can be read at any time.
+
+    NumPy pads the header so that the length in it can be rewritten in place.
+
+    Args:
+        path: created, or continued where it exists.
+        keep: entries of an existing file that stay.
+    """
+
+    def __init__(self, path: Path, keep: int = 0) -> None:
+        kept = np.load(path)[:keep] if keep and path.exists() else np.empty(0, np.float32)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("wb")
+        self._length = 0
+        self._write_header()
+        self.append(kept)
+
+    def append(self, losses: np.ndarray[Any, np.dtype[np.float32]]) -> None:
+        """Adds (K,) float32 entries: first the data, then the length, so it is whole throughout."""
+        self._file.seek(0, 2)
+        self._file.write(losses.tobytes())
+        self._file.flush()
+        self._length += len(losses)
+        self._write_header()
+
+    def _write_header(self) -> None:
+        self._file.seek(0)
+        header = {"descr": "<f4", "fortran_order": False, "shape": (self._length,)}
+        npy.write_array_header_1_0(self._file, header)
+        self._file.flush()
+
+    def close(self) -> None:
+        """No entry follows."""
+        self._file.close()

@@ -1,0 +1,96 @@
+"""One JSON file that says how a run went."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from callbacks.run_folder import run_folder
+from callbacks.timing import Timing
+
+
+class Results(Callback):
+    """Gathers the outcome of a run after its test, and writes it to results.json.
+
+    Args:
+        config: name of the experiment.
+        seed: of the run.
+        timing: measures the same run.
+
+    Attributes:
+        record: what the file holds; None before the test.
+    """
+
+    def __init__(self, config: str, seed: int | None, timing: Timing) -> None:
+        self.config = config
+        self.seed = seed
+        self.timing = timing
+        self.record: dict[str, Any] | None = None
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the file, whole or not at all, unless the run has no folder."""
+        self.record = self._record(trainer, pl_module)
+        folder = run_folder(trainer)
+        if trainer.is_global_zero and folder is not None:
+            write_json(folder / "results.json", self.record)
+
+    def _record(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        return {
+            "config": self.config,
+            "seed": self.seed,
+            "parameters": sum(parameter.numel() for parameter in pl_module.parameters()),
+            "iterations": trainer.global_step,
+            "world_size": trainer.world_size,
+            "device": describe_device(trainer.strategy.root_device),
+            "backend": getattr(pl_module, "backend", None),
+            "test": {
+                "accuracy": metrics["test/correct"] / metrics["test/total"],
+                "loss": metrics["test/loss"],
+                "correct": int(metrics["test/correct"]),
+                "total": int(metrics["test/total"]),
+            },
+            "seconds": self.timing.seconds,
+            "images_per_second": self.timing.images_per_second,
+            "versions": {
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "lightning": lightning.__version__,
+            },
+            "git": git_revision(),
+        }
+
+
+def describe_device(device: torch.device) -> str:
+    """Such as "cpu" or "cuda:0 (NVIDIA H200)"."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return str(device)
+
+
+def git_revision() -> str | None:
+    """The commit of the code, with "-dirty" for changes on top; None outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Writes a file that is either complete or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)

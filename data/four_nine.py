@@ -1,0 +1,57 @@
+"""Two digits against each other: by default 4 (label -1) against 9 (label +1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from data.blocks import EpochOrder
+from data.mnist import MNISTDataModule, check_positive
+
+
+class FourNineDataModule(MNISTDataModule):
+    """The images of two digits, raw pixels 0..255, drawn with replacement.
+
+    Args:
+        digits: The digit with label -1, then the digit with label +1.
+        root: Folder that holds MNIST/raw. Default: the variable MNIST_ROOT, else mnist_data.
+        iterations: Iterations in one epoch; each draws batch_size images with replacement.
+        batch_size: Images in one iteration, over all devices together.
+        block_size: Iterations in one call of training_step. It changes the speed and nothing else.
+        val_size: Images held out of the training set for validation.
+        eval_batch_size: Images in one step of validation or test.
+        seed: Decides the validation split and the images drawn in every epoch.
+
+    Raises:
+        ValueError: digits that are not two different ones of 0 to 9, or a size out of range.
+    """
+
+    def __init__(
+        self,
+        digits: tuple[int, int] = (4, 9),
+        root: str | None = None,
+        iterations: int = 50_000,
+        batch_size: int = 1,
+        block_size: int = 1000,
+        val_size: int = 0,
+        eval_batch_size: int = 1000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(root, batch_size, block_size, val_size, eval_batch_size, seed)
+        check_positive(iterations=iterations)
+        negative, positive = digits
+        if negative == positive or not {negative, positive} <= set(range(10)):
+            raise ValueError(f"digits must be two different ones of 0 to 9, got {list(digits)}")
+        self.digits = (negative, positive)
+        self.iterations = iterations
+
+    def load(self, *, train: bool) -> tuple[Tensor, Tensor]:
+        """Images (N, 28, 28) uint8 of the two digits and labels (N,) int64, -1 or +1."""
+        images, labels = super().load(train=train)
+        chosen = (labels == self.digits[0]) | (labels == self.digits[1])
+        signs = torch.where(labels[chosen] == self.digits[1], 1, -1)
+        return images[chosen], signs
+
+    def order(self) -> EpochOrder:
+        """How an epoch draws its training images: with replacement."""
+        return EpochOrder(self.train_index, self.seed, draws=self.iterations * self.batch_size)

@@ -1,0 +1,121 @@
+"""All ten digits: 60,000 images to learn from, 10,000 to test on."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from data import source
+from data.blocks import BlockLoader, EpochOrder, InOrder
+
+
+class MNISTDataModule(LightningDataModule):
+    """MNIST, held once in memory as bytes and handed out in blocks of mini-batches.
+
+    Args:
+        root: Folder that holds MNIST/raw. Default: the variable MNIST_ROOT, else mnist_data.
+        batch_size: Images in one iteration, over all devices together.
+        block_size: Iterations in one call of training_step. It changes the speed and nothing else.
+        val_size: Images held out of the training set for validation.
+        eval_batch_size: Images in one step of validation or test.
+        seed: Decides the validation split and the order of every epoch.
+
+    Raises:
+        ValueError: a size that is not positive.
+        DatasetError: in setup, where val_size leaves nothing to learn from.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        batch_size: int = 100,
+        block_size: int = 20,
+        val_size: int = 0,
+        eval_batch_size: int = 1000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_positive(
+            batch_size=batch_size, block_size=block_size, eval_batch_size=eval_batch_size
+        )
+        if val_size < 0:
+            raise ValueError(f"val_size must be 0 or more, got {val_size}")
+        self.root = source.resolve_root(root)
+        self.batch_size = batch_size
+        self.block_size = block_size
+        self.val_size = val_size
+        self.eval_batch_size = eval_batch_size
+        self.seed = seed
+
+    def prepare_data(self) -> None:
+        """Fetches what is missing; Lightning calls this in one process of each machine."""
+        source.ensure(self.root)
+
+    def setup(self, stage: str) -> None:
+        """Reads the halves of the data set that `stage` (fit, validate, test, predict) needs."""
+        if stage in ("fit", "validate") and not hasattr(self, "train_images"):
+            self.train_images, self.train_labels = self.load(train=True)
+            self._split()
+        if stage in ("test", "predict") and not hasattr(self, "test_images"):
+            self.test_images, self.test_labels = self.load(train=False)
+
+    def load(self, *, train: bool) -> tuple[Tensor, Tensor]:
+        """Images (N, 28, 28) uint8 and labels (N,) int64 of one half of the data set."""
+        images, labels = source.load(self.root, train=train)
+        return images, labels.long()
+
+    def _split(self) -> None:
+        count = len(self.train_images)
+        if self.val_size >= count:
+            raise source.DatasetError(f"val_size must be below {count}, got {self.val_size}")
+        shuffled = torch.from_numpy(np.random.default_rng((self.seed, 0)).permutation(count))
+        self.train_index = shuffled[: count - self.val_size]
+        self.val_index = shuffled[count - self.val_size :]
+
+    def order(self) -> EpochOrder:
+        """How an epoch goes through the training images: each once, shuffled."""
+        return EpochOrder(self.train_index, self.seed)
+
+    def train_dataloader(self) -> BlockLoader:
+        """This rank's share of every mini-batch."""
+        rank, world_size = self._rank()
+        return BlockLoader(
+            self.train_images,
+            self.train_labels,
+            self.order(),
+            batch_size=self.batch_size,
+            block_size=self.block_size,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    def val_dataloader(self) -> BlockLoader | list[BlockLoader]:
+        """The images held out; no loader at all where there are none."""
+        if not self.val_size:
+            return []
+        return self._evaluation(self.train_images, self.train_labels, self.val_index)
+
+    def test_dataloader(self) -> BlockLoader:
+        """The test images in the order of the file."""
+        index = torch.arange(len(self.test_images))
+        return self._evaluation(self.test_images, self.test_labels, index)
+
+    def _evaluation(self, images: Tensor, labels: Tensor, index: Tensor) -> BlockLoader:
+        # Each rank takes its own stretch: every image once, however many ranks there are.
+        rank, world_size = self._rank()
+        share = InOrder(index.tensor_split(world_size)[rank])
+        return BlockLoader(images, labels, share, batch_size=self.eval_batch_size)
+
+    def _rank(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
+
+
+def check_positive(**sizes: int) -> None:
+    """Raises a ValueError that names the first size below 1."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be 1 or more, got {size}")

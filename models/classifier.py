@@ -1,0 +1,158 @@
+"""What every experiment shares: the block step, the metrics, the optimizer."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+
+class Block(Protocol):
+    """K consecutive mini-batches, one after the other."""
+
+    images: Tensor
+    """(n, H, W) uint8: this rank's share"""
+    labels: Tensor
+    """(n,) int64"""
+    sizes: list[int]
+    """K counts of this rank's images"""
+    totals: list[int]
+    """K counts of all ranks' images"""
+
+
+class Classifier(LightningModule):
+    """Trains a network on blocks of mini-batches, by gradient descent.
+
+    A block of K mini-batches is K iterations, exactly those of K = 1: blocks only spread
+    Lightning's cost per step. `global_step` counts iterations.
+
+    Args:
+        net: maps inputs (B, 1, H, W) to outputs.
+        classes: number of classes.
+        lr: learning rate.
+    """
+
+    backend: str
+    """Which version of its kernel the network runs, for the record."""
+
+    def __init__(self, net: nn.Module, classes: int, lr: float) -> None:
+        super().__init__()
+        if not lr > 0:
+            raise ValueError(f"lr must be above 0, got {lr}")
+        # Several optimizer steps in one training_step are manual optimization.
+        self.automatic_optimization = False
+        self.net = net
+        self.lr = lr
+        metrics = MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(classes, average="micro"),
+                "confusion": MulticlassConfusionMatrix(classes),
+                "loss": MeanMetric(),
+            },
+            compute_groups=False,  # each is updated with arguments of its own
+        )
+        self.metrics = nn.ModuleDict({"val": metrics.clone(), "test": metrics.clone()})
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """Pixels (B, H, W) uint8 -> what the network takes (B, 1, H, W), floating."""
+        raise NotImplementedError
+
+    def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """One loss for each image (B,)."""
+        raise NotImplementedError
+
+    def classes(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Predicted and true class of each image, both (B,) int64, counted from 0."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The network's outputs for floating inputs x (B, 1, H, W)."""
+        outputs: Tensor = self.net(x)
+        return outputs
+
+    def training_step(self, block: Block, batch_idx: int) -> dict[str, Any]:
+        """Takes one optimizer step for each mini-batch of the block.
+
+        Returns:
+            "losses": (K,) the mean loss per image of each iteration, over all ranks.
+            "images": how many images all ranks saw.
+        """
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        count = self._iterations_left(len(block.sizes))
+        batches = zip(
+            block.images.split_with_sizes(block.sizes),
+            block.labels.split_with_sizes(block.sizes),
+            block.totals[:count],
+            strict=False,
+        )
+        losses = []
+        for images, labels, total in batches:
+            # Ranks may hold unequal shares; DDP's mean over ranks of this is the global mean.
+            loss = self._loss_sum(images, labels) * (self.trainer.world_size / total)
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+            losses.append(loss.detach())
+        means = self.trainer.strategy.reduce(torch.stack(losses), reduce_op="mean")
+        return {"losses": means, "images": sum(block.totals[:count])}
+
+    def _iterations_left(self, wanted: int) -> int:
+        limit = self.trainer.max_steps
+        return wanted if limit == -1 else min(wanted, limit - self.trainer.global_step)
+
+    def _loss_sum(self, images: Tensor, labels: Tensor) -> Tensor:
+        return self.losses(self(self.inputs(images)), labels).sum()
+
+    def validation_step(self, block: Block, batch_idx: int) -> None:
+        """Counts one block into the validation metrics."""
+        self._evaluate(block, "val")
+
+    def test_step(self, block: Block, batch_idx: int) -> None:
+        """Counts one block into the test metrics."""
+        self._evaluate(block, "test")
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs val/accuracy, val/loss, val/correct and val/total."""
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs test/accuracy, test/loss, test/correct and test/total."""
+        self._log_metrics("test")
+
+    def _evaluate(self, block: Block, stage: str) -> None:
+        outputs = self(self.inputs(block.images))
+        predicted, true = self.classes(outputs, block.labels)
+        metrics = self._metrics(stage)
+        metrics["accuracy"].update(predicted, true)
+        metrics["confusion"].update(predicted, true)
+        metrics["loss"].update(self.losses(outputs, block.labels))
+
+    def _log_metrics(self, stage: str) -> None:
+        metrics = self._metrics(stage)
+        values = metrics.compute()
+        metrics.reset()
+        confusion = values["confusion"]
+        scalars = {
+            "accuracy": values["accuracy"],
+            "loss": values["loss"],
+            "correct": confusion.trace().float(),
+            "total": confusion.sum().float(),
+        }
+        self.log_dict({f"{stage}/{name}": value for name, value in scalars.items()})
+        # Lightning's own x-axis counts blocks; everything here is drawn over iterations.
+        self.log("step", float(self.global_step))
+
+    def _metrics(self, stage: str) -> MetricCollection:
+        metrics = self.metrics[stage]
+        assert isinstance(metrics, MetricCollection)
+        return metrics
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Plain gradient descent."""
+        return torch.optim.SGD(self.parameters(), lr=self.lr)

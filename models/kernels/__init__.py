@@ -1,0 +1,1 @@
+"""Functions on tensors: every operator in several versions, equal in value and gradient."""

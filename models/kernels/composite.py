@@ -1,0 +1,18 @@
+"""The partial convolution as one dense convolution, with zeros where nothing is connected.
+
+Any device, any floating type; torch.compile and torch.export see ordinary operators.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def partial_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor, connections: Tensor, padding: int = 0
+) -> Tensor:
+    """As `reference.partial_conv2d`: x (B, C, H, W), weight (P, k, k) -> (B, M, H', W')."""
+    output, source = connections.unbind(1)
+    dense = weight.new_zeros(len(bias), x.shape[1], *weight.shape[1:])
+    return F.conv2d(x, dense.index_put((output, source), weight), bias, padding=padding)

@@ -1,0 +1,71 @@
+"""The partial convolution as a layer."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from models.kernels import dispatch
+from models.kernels.table import ConnectionTable, connections
+
+
+class PartialConv2d(nn.Module):
+    """A convolution with weights for the connections of a table and for nothing else.
+
+    With the table of LeCun et al. 1998 for C3 it has 60 * 25 weights and 16 biases; with a full
+    table it is `nn.Conv2d`.
+
+    Args:
+        in_channels: input maps.
+        table: for each output map, the input maps it reads.
+        kernel_size: height and width of a kernel.
+        padding: zeros added on each side of the input.
+        backend: which version computes it: auto, composite or reference.
+
+    Raises:
+        ValueError: a table that names maps that do not exist, repeats one or leaves a row empty.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        table: ConnectionTable,
+        kernel_size: int = 5,
+        padding: int = 0,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.padding = padding
+        self.backend = dispatch.resolve(backend)
+        self.connections: Tensor
+        # Not persistent: the table is the architecture, not something learnt.
+        self.register_buffer("connections", connections(table, in_channels), persistent=False)
+        self.weight = nn.Parameter(torch.empty(len(self.connections), kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.empty(len(table)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws every map as `nn.Conv2d` draws one with that many inputs: +-1 / sqrt(fan in)."""
+        output = self.connections[:, 0]
+        kernel_pixels = self.weight[0].numel()
+        fan_in = kernel_pixels * torch.bincount(output, minlength=len(self.bias))
+        bound = 1 / fan_in.to(self.weight.dtype).sqrt()
+        with torch.no_grad():
+            self.weight.uniform_(-1, 1).mul_(bound[output, None, None])
+            self.bias.uniform_(-1, 1).mul_(bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, len(table), H', W')."""
+        function = dispatch.PARTIAL_CONV2D[self.backend]
+        return function(x, self.weight, self.bias, self.connections, self.padding)
+
+    def extra_repr(self) -> str:
+        """Shown by print(model)."""
+        size = math.isqrt(self.weight[0].numel())
+        return (
+            f"{self.in_channels} -> {len(self.bias)}, {len(self.weight)} connections, "
+            f"kernel {size}x{size}, padding {self.padding}, {self.backend}"
+        )

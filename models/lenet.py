@@ -1,0 +1,40 @@
+"""LeNet-5 on the ten digits."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from models import nets
+from models.classifier import Classifier
+from models.kernels.dispatch import Backend
+
+
+class LeNet5(Classifier):
+    """LeNet-5 for images in [0, 1], cross-entropy, gradient descent.
+
+    Args:
+        c3: Connections of C3: by Table I of LeCun et al. 1998 (original), or all of them (modern).
+        lr: Learning rate.
+        backend: Version of the partial convolution; auto takes the fastest that can run.
+    """
+
+    def __init__(
+        self, c3: nets.C3 = "original", lr: float = 0.1, backend: Backend = "auto"
+    ) -> None:
+        net = nets.LeNet5(c3, backend)
+        super().__init__(net, classes=10, lr=lr)
+        self.backend = net.c3.backend
+        self.save_hyperparameters()
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """Pixels (B, 28, 28) uint8 -> (B, 1, 28, 28) in [0, 1]."""
+        return images.unsqueeze(1).to(self.dtype) / 255
+
+    def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of logits (B, 10) -> (B,)."""
+        return F.cross_entropy(outputs, labels, reduction="none")
+
+    def classes(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The largest logit, and the label itself."""
+        return outputs.argmax(1), labels

@@ -1,0 +1,219 @@
+"""The command line that the programs share: one experiment, one Trainer, one run folder."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from callbacks import Interrupt, LossLog, Results, Timing, describe_device, run_folder
+from project.errors import UserError, fail, user_errors
+from project.experiments import (
+    DEFAULT_CONFIG,
+    EXPERIMENTS,
+    RUNS,
+    Checkpoint,
+    Config,
+    find_config,
+    find_last_checkpoint,
+    read_checkpoint,
+)
+
+NOISE = (
+    # The data is in memory: there is nothing for workers to do.
+    ".*does not have many workers.*",
+    # Without a validation set there is no validation.
+    "Total length of `list` across ranks is zero",
+    # Metrics come out of torchmetrics, already gathered over the ranks.
+    ".*sync_dist=True.*",
+    # Inside Lightning, with the newest torch.
+    ".*isinstance.treespec, LeafSpec.*",
+)
+
+
+class Parser(LightningArgumentParser):
+    """Answers bad input with one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Exits with code 2, unless it was asked to raise."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        fail(message)
+
+
+class SaveConfig(SaveConfigCallback):
+    """Puts the configuration into every checkpoint too, so that a checkpoint needs no company."""
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Adds the key "config", the text of config.yaml."""
+        checkpoint["config"] = self.parser.dump(self.config, skip_none=False)
+
+
+class Request(NamedTuple):
+    """What a command line asks for, as far as it decides which options there are."""
+
+    configs: list[Config]
+    """Later ones win."""
+    name: str
+    """Of the folder below `RUNS`."""
+    checkpoint: Checkpoint | None
+    """To start from."""
+    options: list[str]
+    """The rest of the command line."""
+
+
+def read_request(args: list[str]) -> Request:
+    """Takes the options that decide about all others from a command line.
+
+    A checkpoint brings the configuration of its run. Beside "last", --config only says whose.
+
+    Raises:
+        UserError: a configuration or checkpoint that is not there or cannot be used.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-c", "--config", action="append", default=[])
+    parser.add_argument("--name")
+    parser.add_argument("--ckpt_path")
+    chosen, options = parser.parse_known_args(args)
+    configs = [find_config(name) for name in chosen.config]
+    checkpoint = None
+    if chosen.ckpt_path in (None, "last"):
+        configs = configs or [find_config(DEFAULT_CONFIG)]
+    if chosen.ckpt_path == "last":
+        checkpoint = read_checkpoint(find_last_checkpoint(chosen.name or configs[-1].name))
+        configs = [checkpoint.config] if checkpoint.config else configs
+    elif chosen.ckpt_path is not None:
+        checkpoint = read_checkpoint(Path(chosen.ckpt_path))
+        configs = [checkpoint.config, *configs] if checkpoint.config else configs
+    if not configs:
+        raise UserError(f"{chosen.ckpt_path} holds no configuration; say which with --config.")
+    return Request(configs, chosen.name or configs[-1].name, checkpoint, options)
+
+
+class ExperimentCLI(LightningCLI):
+    """Builds model, data and Trainer of the experiment that a command line asks for.
+
+    The classes are settled before the options are read, so that --help and error messages speak
+    of the options of this experiment.
+
+    Args:
+        args: command line without the program; None takes that of the process.
+        description: what the program does, for --help.
+        records: whether the run gets a folder; else nothing is written.
+    """
+
+    def __init__(self, args: list[str] | None, description: str, *, records: bool = True) -> None:
+        _quieten()
+        self.records = records
+        with user_errors():
+            self.request = read_request(sys.argv[1:] if args is None else args)
+        self.experiment = self.request.configs[-1].experiment
+        model, data = EXPERIMENTS[self.experiment]
+        super().__init__(
+            model,
+            data,
+            args=[*(f"--config={c.source}" for c in self.request.configs), *self.request.options],
+            run=False,
+            parser_class=Parser,
+            parser_kwargs={"description": description},
+            save_config_callback=SaveConfig if records else None,
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            # Counts blocks, of which an epoch may have few.
+            trainer_defaults={"log_every_n_steps": 1},
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds what belongs to a run and to neither model, data nor Trainer."""
+        known = ", ".join(EXPERIMENTS)
+        parser.add_argument("--experiment", help=f"Family of model and data: {known}.")
+        parser.add_argument("--name", help="Names the folder of the run: runs/NAME/version_N.")
+        parser.add_argument("--ckpt_path", help='Checkpoint; "last" is the newest of that NAME.')
+        parser.link_arguments("seed_everything", "data.seed")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses `args`, of which the base class would warn."""
+        self.config = parser.parse_args(args)
+        if self.config.experiment != self.experiment:
+            fail(f"the experiment is {self.experiment}; choose another with --config.")
+        self.config.name = self.request.name
+
+    def instantiate_classes(self) -> None:
+        """Builds everything; a value that a class refuses is the user's to mend."""
+        with user_errors(ValueError):
+            super().instantiate_classes()
+        if checkpoint := self.request.checkpoint:
+            try:
+                self.model.load_state_dict(checkpoint.state_dict)
+            except RuntimeError as error:
+                fail(f"{checkpoint.path} holds the weights of another model: {error}")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """A Trainer that records what this project records."""
+        config = self.config.trainer
+        timing = Timing()
+        self.results = Results(self.request.name, self.config.seed_everything, timing)
+        callbacks: list[Callback] = [timing, LossLog(), self.results]
+        if self.records:
+            callbacks.append(Interrupt())
+        if config.enable_progress_bar is None:
+            # A bar in a log file is noise.
+            kwargs["enable_progress_bar"] = sys.stdout.isatty()
+        if kwargs.get("enable_progress_bar", config.enable_progress_bar):
+            callbacks.append(RichProgressBar(refresh_rate=4))
+        if not self.records:
+            kwargs |= {"logger": False, "enable_checkpointing": False}
+        elif config.logger in (None, True):
+            kwargs["logger"] = self._logger()
+        if self.records and config.enable_checkpointing is not False:
+            callbacks.append(ModelCheckpoint(filename="{epoch}-{step}"))
+        self.trainer_defaults["callbacks"] = callbacks
+        return super().instantiate_trainer(enable_model_summary=False, **kwargs)
+
+    def announce(self) -> None:
+        """Says what is about to run and where it will be found."""
+        folder = run_folder(self.trainer)
+        if not self.trainer.is_global_zero:
+            return
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        device = describe_device(self.trainer.strategy.root_device)
+        start = f", from {self.ckpt_path}" if self.ckpt_path else ""
+        print(
+            f"{self.request.name}: {parameters:,} parameters on {device}, "
+            f"kernel {self.model.backend}, into {folder}{start}",
+            flush=True,
+        )
+
+    @property
+    def ckpt_path(self) -> Path | None:
+        """The checkpoint to start from."""
+        return self.request.checkpoint.path if self.request.checkpoint else None
+
+    def _logger(self) -> TensorBoardLogger:
+        # A run that continues one of the same name goes on in its folder.
+        folder = RUNS / self.request.name
+        version = None
+        if self.ckpt_path and self.ckpt_path.resolve().parents[2] == folder.resolve():
+            version = self.ckpt_path.resolve().parents[1].name
+        return TensorBoardLogger(
+            RUNS, name=self.request.name, version=version, default_hp_metric=False
+        )
+
+
+def _quieten() -> None:
+    """Silences what Lightning says about itself; warnings that concern the user stay."""
+    for package in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(package).setLevel(logging.WARNING)
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message)

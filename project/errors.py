@@ -1,0 +1,38 @@
+"""One clear line and exit code 2 for what the user can mend; a traceback is for our own bugs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from data import DatasetError
+
+
+class UserError(Exception):
+    """The input or the environment is wrong; the message says what to do about it."""
+
+
+def fail(message: object) -> NoReturn:
+    """Prints one line on standard error and exits with code 2."""
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    raise SystemExit(2)
+
+
+@contextmanager
+def user_errors(*more: type[Exception]) -> Iterator[None]:
+    """Turns the exceptions that a user can mend, and `more` of them, into `fail`."""
+    expected: tuple[type[Exception], ...] = (
+        UserError,
+        DatasetError,
+        MisconfigurationException,
+        OSError,
+        *more,
+    )
+    try:
+        yield
+    except expected as error:
+        fail(error)
