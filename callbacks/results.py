@@ -57,6 +57,7 @@ class Results(Callback):
                 "loss": metrics["test/loss"],
                 "correct": int(metrics["test/correct"]),
                 "total": int(metrics["test/total"]),
+                "predicted_classes": int(metrics["test/predicted_classes"]),
             },
             "seconds": self.timing.seconds,
             "images_per_second": self.timing.images_per_second,

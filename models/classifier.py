@@ -118,11 +118,11 @@ class Classifier(LightningModule):
         self._evaluate(block, "test")
 
     def on_validation_epoch_end(self) -> None:
-        """Logs val/accuracy, val/loss, val/correct and val/total."""
+        """Logs val/accuracy, val/loss and the counts behind them."""
         self._log_metrics("val")
 
     def on_test_epoch_end(self) -> None:
-        """Logs test/accuracy, test/loss, test/correct and test/total."""
+        """Logs test/accuracy, test/loss and the counts behind them."""
         self._log_metrics("test")
 
     def _evaluate(self, block: Block, stage: str) -> None:
@@ -143,6 +143,7 @@ class Classifier(LightningModule):
             "loss": values["loss"],
             "correct": confusion.trace().float(),
             "total": confusion.sum().float(),
+            "predicted_classes": (confusion.sum(0) > 0).sum().float(),
         }
         self.log_dict({f"{stage}/{name}": value for name, value in scalars.items()})
         # Lightning's own x-axis counts blocks; everything here is drawn over iterations.

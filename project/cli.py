@@ -34,6 +34,8 @@ NOISE = (
     "Total length of `list` across ranks is zero",
     # Metrics come out of torchmetrics, already gathered over the ranks.
     ".*sync_dist=True.*",
+    # A continued run goes on in its own folder.
+    "Checkpoint directory .* exists and is not empty",
     # Inside Lightning, with the newest torch.
     ".*isinstance.treespec, LeafSpec.*",
 )
@@ -107,12 +109,15 @@ class ExperimentCLI(LightningCLI):
     of the options of this experiment.
 
     Args:
+        program: its name behind `python -m project.`.
         args: command line without the program; None takes that of the process.
         description: what the program does, for --help.
         records: whether the run gets a folder; else nothing is written.
     """
 
-    def __init__(self, args: list[str] | None, description: str, *, records: bool = True) -> None:
+    def __init__(
+        self, program: str, args: list[str] | None, description: str, *, records: bool = True
+    ) -> None:
         _quieten()
         self.records = records
         with user_errors():
@@ -125,7 +130,7 @@ class ExperimentCLI(LightningCLI):
             args=[*(f"--config={c.source}" for c in self.request.configs), *self.request.options],
             run=False,
             parser_class=Parser,
-            parser_kwargs={"description": description},
+            parser_kwargs={"prog": f"python -m project.{program}", "description": description},
             save_config_callback=SaveConfig if records else None,
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,

@@ -15,7 +15,7 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: command line without the program; None takes that of the process.
     """
-    cli = ExperimentCLI(args, DESCRIPTION, records=False)
+    cli = ExperimentCLI("evaluate", args, DESCRIPTION, records=False)
     if cli.ckpt_path is None:
         fail("say which checkpoint to test: --ckpt_path runs/NAME/version_N/checkpoints/FILE.ckpt")
     with user_errors():

@@ -20,7 +20,7 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: command line without the program; None takes that of the process.
     """
-    cli = ExperimentCLI(args, DESCRIPTION)
+    cli = ExperimentCLI("fit", args, DESCRIPTION)
     trainer = cli.trainer
     cli.announce()
     with user_errors():

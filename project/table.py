@@ -17,8 +17,10 @@ def print_results(record: dict[str, Any], folder: Path | None) -> None:
         folder: of the run; None where nothing was written.
     """
     test, seconds = record["test"], record["seconds"]
+    collapsed = "  Collapsed: every image gets the same answer."
     rows = {
-        "test accuracy": f"{test['accuracy']:.2%}  ({test['correct']:,} of {test['total']:,})",
+        "test accuracy": f"{test['accuracy']:.2%}  ({test['correct']:,} of {test['total']:,})"
+        + collapsed * (test["predicted_classes"] == 1),
         "test loss": f"{test['loss']:.4f} per image",
         "parameters": f"{record['parameters']:,}",
         "iterations": f"{record['iterations']:,}" if record["iterations"] else None,
