@@ -27,6 +27,7 @@ class Results(Callback):
 
     Attributes:
         record: what the file holds; None before the test.
+        folder: of the run; None for a run that writes nothing.
     """
 
     def __init__(self, config: str, seed: int | None, timing: Timing) -> None:
@@ -34,13 +35,14 @@ class Results(Callback):
         self.seed = seed
         self.timing = timing
         self.record: dict[str, Any] | None = None
+        self.folder: Path | None = None
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the file, whole or not at all, unless the run has no folder."""
         self.record = self._record(trainer, pl_module)
-        folder = run_folder(trainer)
-        if trainer.is_global_zero and folder is not None:
-            write_json(folder / "results.json", self.record)
+        self.folder = run_folder(trainer)
+        if trainer.is_global_zero and self.folder is not None:
+            write_json(self.folder / "results.json", self.record)
 
     def _record(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}

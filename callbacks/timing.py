@@ -43,7 +43,8 @@ class Timing(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set-up ends here."""
-        self._enter("train", trainer)
+        # A run continued inside an epoch has no start of that epoch.
+        self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remembers where the epoch began."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from callbacks import Interrupted, run_folder
+from callbacks import Interrupted
 from project.cli import ExperimentCLI
 from project.errors import user_errors
 from project.table import print_results
@@ -41,7 +41,7 @@ def main(args: list[str] | None = None) -> None:
             raise
         trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
     if trainer.is_global_zero and cli.results.record:
-        print_results(cli.results.record, run_folder(trainer))
+        print_results(cli.results.record, cli.results.folder)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,53 @@
+"""Imports run one way: project -> {data, models, callbacks}; kernels load no Lightning."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY
+
+ALLOWED = {
+    "data": {"data"},
+    "models": {"models"},
+    "callbacks": {"callbacks"},
+    "project": {"project", "data", "models", "callbacks"},
+}
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_packages_import_only_what_lies_below_them(package):
+    for path in (REPOSITORY / package).rglob("*.py"):
+        ours = {name.split(".")[0] for name in imported(path)} & set(ALLOWED)
+        assert ours <= ALLOWED[package], path
+
+
+def loaded_by(statement):
+    """The modules that a fresh Python loads for a statement."""
+    code = f"{statement}\nimport sys\nprint(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+def test_nets_and_kernels_load_no_lightning():
+    modules = loaded_by("import models.nets, models.losses, models.kernels.reference")
+    assert "models.kernels.composite" in modules
+    assert not {"lightning", "torchmetrics", "torchvision"} & modules
+
+
+def test_data_loads_no_model():
+    modules = loaded_by("from data import MNISTDataModule")
+    assert "lightning" in modules, "or this test could not fail"
+    assert "models" not in modules

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import lightning
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from callbacks import LossLog
+from data import FourNineDataModule, MNISTDataModule
+from models.lenet import LeNet5
+from models.linear import Linear
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def trainer(folder, **options):
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+    return Trainer(
+        **{
+            "max_epochs": 2,
+            "accelerator": "cpu",
+            "enable_checkpointing": False,
+            "default_root_dir": folder,
+            **quiet,
+            **options,
+        }
+    )
+
+
+def fit(module, data, folder, **options):
+    lightning.seed_everything(0, verbose=False)
+    model = module()
+    run = trainer(folder, **options)
+    run.fit(model, data)
+    return model, run
+
+
+EXPERIMENTS = {
+    "lenet5": (LeNet5, lambda root, k: MNISTDataModule(root, batch_size=9, block_size=k)),
+    "linear": (Linear, lambda root, k: FourNineDataModule(root=root, iterations=50, block_size=k)),
+}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("block_size", [7, 1000])
+def test_weights_do_not_depend_on_the_block_size(name, block_size, tiny_root, tmp_path):
+    module, data = EXPERIMENTS[name]
+    one, first = fit(module, data(str(tiny_root), 1), tmp_path)
+    many, second = fit(module, data(str(tiny_root), block_size), tmp_path)
+    assert first.global_step == second.global_step > 20
+    for name, weight in one.state_dict().items():
+        assert torch.equal(weight, many.state_dict()[name]), name
+
+
+def test_block_step_is_plain_gradient_descent(tiny_root, tmp_path):
+    data = MNISTDataModule(str(tiny_root), batch_size=50, block_size=2)
+    trained, _ = fit(LeNet5, data, tmp_path, max_epochs=1)
+    lightning.seed_everything(0, verbose=False)
+    model = LeNet5()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for block in data.train_dataloader():
+        parts = zip(block.images.split(block.sizes), block.labels.split(block.sizes), strict=True)
+        for images, labels in parts:
+            loss = torch.nn.functional.cross_entropy(model(images[:, None] / 255), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(trained.state_dict()[name], weight, msg=name)
+
+
+def test_max_steps_is_met_to_the_iteration(tiny_root, tmp_path):
+    data = MNISTDataModule(str(tiny_root), batch_size=9, block_size=4)
+    _, run = fit(LeNet5, data, tmp_path, max_epochs=-1, max_steps=22)
+    assert run.global_step == 22
+
+
+def test_metrics_count_every_image_and_average_over_them(tiny_root, tmp_path):
+    data = MNISTDataModule(str(tiny_root), eval_batch_size=9)
+    lightning.seed_everything(0, verbose=False)
+    model = LeNet5()
+    (result,) = trainer(tmp_path).test(model, data, verbose=False)
+    with torch.no_grad():
+        logits = model(data.test_images[:, None] / 255)
+    right = (logits.argmax(1) == data.test_labels).sum().item()
+    assert result["test/total"] == 70
+    assert result["test/correct"] == right
+    assert result["test/accuracy"] == pytest.approx(right / 70)
+    loss = torch.nn.functional.cross_entropy(logits, data.test_labels).item()
+    assert result["test/loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_validation_runs_inside_the_training(tiny_root, tmp_path):
+    data = MNISTDataModule(str(tiny_root), val_size=30, batch_size=10)
+    _, run = fit(LeNet5, data, tmp_path)
+    assert run.callback_metrics["val/total"] == 30
+
+
+def test_checkpoint_loads_without_the_command_line(tiny_root, tmp_path):
+    data = MNISTDataModule(str(tiny_root))
+    lightning.seed_everything(0, verbose=False)
+    model = LeNet5(c3="modern", lr=0.2)
+    run = trainer(tmp_path, max_epochs=1)
+    run.fit(model, data)
+    run.save_checkpoint(tmp_path / "model.ckpt")
+    loaded = LeNet5.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)
+    assert loaded.hparams == model.hparams
+    x = torch.rand(2, 1, 28, 28)
+    assert torch.equal(loaded(x), model.cpu()(x))
+
+
+class StopAfter(lightning.Callback):
+    """Saves at the end of a block and stops there, as an interruption does."""
+
+    def __init__(self, iteration, path):
+        self.iteration, self.path = iteration, path
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step >= self.iteration:
+            trainer.save_checkpoint(self.path)
+            raise SystemExit
+
+
+@pytest.mark.parametrize("iteration", [1, 13, 15, 16, 29, 30])
+def test_continued_run_ends_with_the_same_bits(iteration, tiny_root, tmp_path):
+    def data():
+        return MNISTDataModule(str(tiny_root), batch_size=9, block_size=4)
+
+    whole, run = fit(LeNet5, data(), tmp_path)
+    assert run.global_step == 30
+    path = tmp_path / "stopped.ckpt"
+    with pytest.raises(SystemExit):
+        fit(LeNet5, data(), tmp_path, callbacks=[StopAfter(iteration, path)])
+    model, losses = LeNet5(), Losses()
+    continued = trainer(tmp_path, callbacks=[losses])
+    continued.fit(model, data(), ckpt_path=path, weights_only=True)
+    assert continued.global_step == 30
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, model.state_dict()[name]), name
+
+
+class Losses(LossLog):
+    """Keeps the losses in memory."""
+
+
+def test_training_step_returns_the_loss_of_every_iteration(tiny_root, tmp_path):
+    seen = []
+
+    class Spy(lightning.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, *_):
+            seen.append((outputs["losses"].numpy().copy(), outputs["images"]))
+
+    data = MNISTDataModule(str(tiny_root), batch_size=9, block_size=4)
+    fit(LeNet5, data, tmp_path, max_epochs=1, callbacks=[Spy()])
+    assert [len(losses) for losses, _ in seen] == [4, 4, 4, 3]
+    assert [images for _, images in seen] == [36, 36, 36, 22]
+    assert np.isfinite(np.concatenate([losses for losses, _ in seen])).all()
+
+
+def test_learning_rate_must_be_positive():
+    with pytest.raises(ValueError, match="lr must be above 0, got 0"):
+        LeNet5(lr=0)

@@ -1,0 +1,253 @@
+"""The programs from the outside: what they print, write and refuse."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import REPOSITORY
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from data import source
+from models.lenet import LeNet5
+from models.linear import Linear
+from project import evaluate, fit
+from project.experiments import CONFIGS
+
+PARAMETERS = {"lenet5-original": 60_806, "lenet5-modern": 61_706}
+CONFIG_NAMES = ["lenet5-modern", "lenet5-original", "logistic", "mse", "mse-as-printed"]
+# 130 images in batches of 20: 7 iterations an epoch, 3 of them in a block.
+SMALL = ["--data.batch_size=20", "--data.block_size=3", "--trainer.max_epochs=2"]
+SMALL_LINEAR = ["--data.iterations=40", "--data.block_size=15"]
+
+
+@pytest.fixture
+def tiny(tiny_root, workplace, monkeypatch):
+    """The tiny data set, found as a user's would be."""
+    monkeypatch.setenv("MNIST_ROOT", str(tiny_root))
+    return workplace
+
+
+def run(program, *args, **options):
+    """A program in a process of its own, on the real data."""
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(
+        [sys.executable, "-m", f"project.{program}", *args],
+        capture_output=True,
+        text=True,
+        env=environment | options.pop("env", {}),
+        **options,
+    )
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_configs_are_those_of_the_document():
+    assert sorted(path.stem for path in CONFIGS.glob("*.yaml")) == CONFIG_NAMES
+
+
+@pytest.mark.parametrize("name", CONFIG_NAMES)
+def test_config_begins_with_the_command_that_runs_it(name):
+    first_line = (CONFIGS / f"{name}.yaml").read_text().splitlines()[0]
+    assert first_line == f"# python -m project.fit --config {name}"
+
+
+@pytest.mark.parametrize("name", CONFIG_NAMES)
+def test_fit_trains_tests_and_records(name, tiny, capsys):
+    is_lenet = name.startswith("lenet5")
+    fit.main(["--config", name, *(SMALL if is_lenet else SMALL_LINEAR)])
+    folder = Path("runs") / name / "version_0"
+    iterations = 14 if is_lenet else 40
+    record = results(folder)
+    assert record["config"] == name
+    config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    assert record["seed"] == config["seed_everything"]
+    assert record["iterations"] == iterations
+    assert record["world_size"] == 1
+    assert record["device"] == "cpu" or torch.cuda.is_available()
+    assert record["backend"] == ("composite" if is_lenet else "autograd")
+    assert record["parameters"] == PARAMETERS.get(name, 785)
+    assert set(record["seconds"]) == {"setup", "train", "validate", "test"}
+    assert set(record["versions"]) == {"python", "torch", "lightning"}
+    assert record["images_per_second"] > 0
+    assert "git" in record
+    test = record["test"]
+    assert test["accuracy"] == test["correct"] / test["total"]
+    assert np.load(folder / "losses.npy").shape == (iterations,)
+    assert (folder / "config.yaml").is_file()
+    assert len(list((folder / "checkpoints").glob("*.ckpt"))) == 1
+    printed = capsys.readouterr()
+    for words in ("test accuracy", str(folder), "tensorboard --logdir runs"):
+        assert words in printed.out
+    assert "lit" not in printed.out + printed.err, "no advertisements"
+
+
+def test_every_iteration_reaches_tensorboard(tiny):
+    fit.main([*SMALL, "--data.val_size=30"])
+    folder = Path("runs/lenet5-original/version_0")
+    losses = np.load(folder / "losses.npy")
+    scalars = {}
+    for file in folder.glob("events*"):
+        events = EventAccumulator(str(file)).Reload()
+        for tag in events.Tags()["scalars"]:
+            scalars[tag] = events.Scalars(tag)
+    assert [event.step for event in scalars["train/loss"]] == list(range(1, len(losses) + 1))
+    np.testing.assert_array_equal(np.float32([e.value for e in scalars["train/loss"]]), losses)
+    assert [event.step for event in scalars["val/accuracy"]] == [5, 10]
+    assert [event.step for event in scalars["time/epoch_seconds"]] == [5, 10]
+    assert [event.step for event in scalars["test/accuracy"]] == [10]
+
+
+def test_checkpoint_needs_no_company(tiny, tmp_path, capsys):
+    fit.main(["--config", "lenet5-modern", *SMALL])
+    (path,) = Path("runs").rglob("*.ckpt")
+    moved = path.rename(tmp_path / "moved.ckpt")
+    record = results(Path("runs/lenet5-modern/version_0"))
+    capsys.readouterr()
+    evaluate.main(["--ckpt_path", str(moved)])
+    assert f"({record['test']['correct']} of 70)" in capsys.readouterr().out
+    assert [p.name for p in Path("runs").rglob("version_*")] == ["version_0"], "nothing is written"
+    assert LeNet5.load_from_checkpoint(moved, weights_only=True).hparams.c3 == "modern"
+
+
+def test_linear_checkpoint_loads_in_python(tiny):
+    fit.main(["--config", "mse", *SMALL_LINEAR])
+    (path,) = Path("runs").rglob("*.ckpt")
+    assert Linear.load_from_checkpoint(path, weights_only=True).hparams.loss == "mse"
+
+
+def test_config_of_a_run_repeats_it(tiny):
+    fit.main([*SMALL, "--seed_everything=5"])
+    fit.main(["--config", "runs/lenet5-original/version_0/config.yaml"])
+    first, second = (Path("runs/lenet5-original") / f"version_{i}" for i in (0, 1))
+    np.testing.assert_array_equal(np.load(first / "losses.npy"), np.load(second / "losses.npy"))
+
+
+def test_last_checkpoint_continues_its_run_with_its_options(tiny):
+    fit.main([*SMALL, "--seed_everything=5", "--trainer.max_epochs=1"])
+    fit.main(["--ckpt_path=last", "--trainer.max_epochs=2"])
+    fit.main([*SMALL, "--seed_everything=5", "--name=whole"])
+    continued, whole = Path("runs/lenet5-original/version_0"), Path("runs/whole/version_0")
+    np.testing.assert_array_equal(np.load(continued / "losses.npy"), np.load(whole / "losses.npy"))
+    assert results(continued)["test"] == results(whole)["test"]
+    assert not continued.with_name("version_1").exists()
+
+
+BAD_INPUT = {
+    "config name": (["--config=logistc"], "no configuration 'logistc'; did you mean logistic?"),
+    "config content": (["--config=empty.yaml"], "empty.yaml must have a line `experiment:`"),
+    "key": (["--model.c4=modern"], "--model.c4"),
+    "choice": (["--model.c3=moden"], "Expected a typing.Literal['original', 'modern']"),
+    "number": (["--data.batch_size=many"], "data.batch_size"),
+    "size": (["--data.batch_size=0"], "batch_size must be 1 or more, got 0"),
+    "learning rate": (["--model.lr=-1"], "lr must be above 0"),
+    "digits": (["--config=mse", "--data.digits=[4,4]"], "digits must be two different ones"),
+    "experiment": (["--experiment=four-nine"], "the experiment is lenet5"),
+    "val_size": (["--data.val_size=130"], "val_size must be below 130"),
+    "missing checkpoint": (["--ckpt_path=no.ckpt"], "there is no checkpoint no.ckpt"),
+    "not a checkpoint": (["--ckpt_path=empty.yaml"], "empty.yaml is not a checkpoint"),
+    "foreign checkpoint": (["--ckpt_path=foreign.ckpt"], "holds no configuration"),
+    "another model": (
+        ["--ckpt_path=foreign.ckpt", "--config=mse"],
+        "foreign.ckpt holds the weights of another model",
+    ),
+    "nothing to continue": (["--ckpt_path=last"], "there is no checkpoint to continue"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_gets_one_line_and_exit_code_2(case, tiny, capsys):
+    Path("empty.yaml").write_text("")
+    torch.save({"state_dict": LeNet5().state_dict()}, "foreign.ckpt")
+    args, words = BAD_INPUT[case]
+    with pytest.raises(SystemExit) as stopped:
+        fit.main(args)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert words in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+def test_evaluate_asks_for_a_checkpoint(tiny, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        evaluate.main([])
+    assert stopped.value.code == 2
+    assert "--ckpt_path" in capsys.readouterr().err
+
+
+def test_truncated_data_without_network(mnist_root, tmp_path):
+    folder = source.raw_folder(tmp_path)
+    folder.mkdir(parents=True)
+    for name in source.CHECKSUMS:
+        (folder / name).symlink_to(source.raw_folder(mnist_root) / name)
+    damaged = folder / "train-images-idx3-ubyte"
+    damaged.unlink()
+    damaged.write_bytes(b"\0" * 1000)
+    offline = {"PATH": "", "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    done = run("fit", "--data.root", str(tmp_path), cwd=tmp_path, env=offline)
+    assert done.returncode == 2, done.stderr
+    last_line = done.stderr.strip().splitlines()[-1]
+    assert last_line.startswith("error: ")
+    assert "train-images-idx3-ubyte is truncated or corrupted" in last_line
+    assert "Traceback" not in done.stderr
+    assert damaged.read_bytes() == b"\0" * 1000
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_fit_can_be_continued(number, code, mnist_root, tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "MNIST_ROOT": str(mnist_root)}
+    command = [sys.executable, "-m", "project.fit", "--config=logistic", "--data.block_size=100"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, text=True, stderr=subprocess.PIPE
+    )
+    losses = tmp_path / "runs/logistic/version_0/losses.npy"
+    while process.poll() is None and not (losses.exists() and losses.stat().st_size > 1000):
+        time.sleep(0.05)
+    process.send_signal(number)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == code, error
+    done = int(error.split("Stopped after iteration ")[1].split(".")[0])
+    assert len(np.load(losses)) == done < 50_000
+    options = ["--config=logistic", "--ckpt_path=last", f"--trainer.max_steps={done + 250}"]
+    continued = run("fit", *options, cwd=tmp_path, env={"MNIST_ROOT": str(mnist_root)})
+    assert continued.returncode == 0, continued.stderr
+    assert len(np.load(losses)) == done + 250
+
+
+def test_ranks_do_not_change_the_result(mnist_root, tmp_path):
+    common = ["--trainer.max_steps=45", "--trainer.accelerator=cpu", "--data.val_size=1111"]
+    for name, more in (("one", []), ("two", ["--trainer.devices=2", "--trainer.strategy=ddp"])):
+        done = run(
+            "fit",
+            f"--name={name}",
+            *common,
+            *more,
+            cwd=tmp_path,
+            env={"MNIST_ROOT": str(mnist_root)},
+        )
+        assert done.returncode == 0, done.stderr
+    one, two = (tmp_path / "runs" / name / "version_0" for name in ("one", "two"))
+    np.testing.assert_allclose(np.load(one / "losses.npy"), np.load(two / "losses.npy"), rtol=1e-4)
+    assert results(two)["world_size"] == 2
+    assert results(two)["test"]["total"] == 10_000
+    assert abs(results(two)["test"]["correct"] - results(one)["test"]["correct"]) <= 2
+    assert not (two.with_name("version_1")).exists()
+
+
+def test_help_speaks_of_the_chosen_experiment():
+    done = run("fit", "--config", "logistic", "--help", cwd=REPOSITORY)
+    assert done.returncode == 0
+    for words in ("--model.loss {logistic,mse,mse-as-printed}", "--data.digits", "--ckpt_path"):
+        assert words in done.stdout
