@@ -113,9 +113,10 @@ def ensure(root: Path) -> None:
     wanted = {name: problem for name in CHECKSUMS if (problem := _problem(folder, name))}
     if not wanted:
         return
+    _say(_listing(wanted, folder))
     failures = []
     for source, fetch in _sources():
-        _say(f"{_listing(wanted, folder)}; fetching from {source} ...")
+        _say(f"MNIST: fetching from {source} ...")
         try:
             for name, content in fetch(tuple(wanted)):
                 _store(folder, name, content)
