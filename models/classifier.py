@@ -37,9 +37,6 @@ class Classifier(LightningModule):
         lr: learning rate.
     """
 
-    backend: str
-    """Which version of its kernel the network runs, for the record."""
-
     def __init__(self, net: nn.Module, classes: int, lr: float) -> None:
         super().__init__()
         if not lr > 0:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from models import nets
 from models.classifier import Classifier
+from models.kernels import dispatch
 from models.kernels.dispatch import Backend
 
 
@@ -16,7 +17,7 @@ class LeNet5(Classifier):
     Args:
         c3: Connections of C3: by Table I of LeCun et al. 1998 (original), or all of them (modern).
         lr: Learning rate.
-        backend: Version of the partial convolution; auto takes the fastest that can run.
+        backend: Version of the convolutional layers; auto takes the fastest that can run.
     """
 
     def __init__(
@@ -24,8 +25,21 @@ class LeNet5(Classifier):
     ) -> None:
         net = nets.LeNet5(c3, backend)
         super().__init__(net, classes=10, lr=lr)
-        self.backend = net.c3.backend
+        self.net: nets.LeNet5
         self.save_hyperparameters()
+
+    @property
+    def backend(self) -> str:
+        """The version that runs on this device, for the record."""
+        backend: str = self.hparams["backend"]
+        if self._trainer is not None and "mixed" in str(self.trainer.precision):
+            return "composite" if backend == "auto" else backend
+        weight = self.net.c3.weight
+        return dispatch.choose(backend, weight.device, weight.dtype, 5)
+
+    def setup(self, stage: str) -> None:
+        """Compiles what is compiled, so that it counts as set-up."""
+        dispatch.warm_up(self.hparams["backend"], self.device)
 
     def inputs(self, images: Tensor) -> Tensor:
         """Pixels (B, 28, 28) uint8 -> (B, 1, 28, 28) in [0, 1]."""

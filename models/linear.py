@@ -20,7 +20,7 @@ class Linear(Classifier):
         lr: Learning rate.
     """
 
-    backend = "autograd"
+    backend = "autograd"  # what runs it, for the record
 
     def __init__(
         self, loss: Literal["logistic", "mse", "mse-as-printed"] = "logistic", lr: float = 1e-4

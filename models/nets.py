@@ -6,8 +6,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from models.kernels.lanes import from_lanes, to_lanes
 from models.kernels.table import C3_TABLE, full_table
-from models.layers.partial_conv import PartialConv2d
+from models.layers.conv_pool import ConvPool
 
 C3 = Literal["original", "modern"]
 
@@ -21,27 +22,33 @@ class LeNet5(nn.Module):
 
     Args:
         c3: "original" connects the maps by Table I of LeCun et al. 1998, "modern" all of them.
-        backend: which version of the partial convolution runs it.
+        backend: which version of the convolutional layers runs.
     """
 
     def __init__(self, c3: C3 = "original", backend: str = "auto") -> None:
         super().__init__()
-        self.c1 = PartialConv2d(1, full_table(1, 6), padding=2, backend=backend)
-        self.s2 = nn.AvgPool2d(2)
-        self.c3 = PartialConv2d(6, C3_TABLES[c3], backend=backend)
-        self.s4 = nn.AvgPool2d(2)
+        # Each with the subsampling layer behind it, S2 and S4.
+        self.c1 = ConvPool(1, full_table(1, 6), padding=2, backend=backend)
+        self.c3 = ConvPool(6, C3_TABLES[c3], backend=backend)
         self.c5 = nn.Linear(400, 120)
         self.f6 = nn.Linear(120, 84)
         self.output = nn.Linear(84, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, 1, 28, 28) in [0, 1] -> logits (B, 10)."""
-        x = self.s2(self.c1(x).tanh()).tanh()  # (B, 6, 14, 14)
-        x = self.s4(self.c3(x).tanh()).tanh()  # (B, 16, 5, 5)
-        x = self.c5(x.flatten(1)).tanh()
+        features = self.features(x)
+        x = self.c5(features.flatten(1)).tanh()
         x = self.f6(x).tanh()
         logits: Tensor = self.output(x)
         return logits
+
+    def features(self, x: Tensor) -> Tensor:
+        """Images (B, 1, 28, 28) -> S4's maps (B, 16, 5, 5), through S2's (B, 6, 14, 14)."""
+        if self.c1.version(x) != "cpu":
+            maps: Tensor = self.c3(self.c1(x))
+            return maps
+        # The CPU kernel's own layout from end to end: no transposition between the layers.
+        return from_lanes(self.c3(self.c1(to_lanes(x))), len(x))
 
 
 class LinearClassifier(nn.Module):

@@ -195,8 +195,7 @@ class ExperimentCLI(LightningCLI):
         device = describe_device(self.trainer.strategy.root_device)
         start = f", from {self.ckpt_path}" if self.ckpt_path else ""
         print(
-            f"{self.request.name}: {parameters:,} parameters on {device}, "
-            f"kernel {self.model.backend}, into {folder}{start}",
+            f"{self.request.name}: {parameters:,} parameters on {device}, into {folder}{start}",
             flush=True,
         )
 

@@ -1,4 +1,4 @@
-"""The partial convolution as one dense convolution, with zeros where nothing is connected.
+"""The block with one dense convolution, which has zeros where nothing is connected.
 
 Any device, any floating type; torch.compile and torch.export see ordinary operators.
 """
@@ -16,3 +16,11 @@ def partial_conv2d(
     output, source = connections.unbind(1)
     dense = weight.new_zeros(len(bias), x.shape[1], *weight.shape[1:])
     return F.conv2d(x, dense.index_put((output, source), weight), bias, padding=padding)
+
+
+def conv_pool(
+    x: Tensor, weight: Tensor, bias: Tensor, connections: Tensor, padding: int = 0
+) -> Tensor:
+    """As `reference.conv_pool`: x (B, C, H, W), weight (P, k, k) -> (B, M, H' // 2, W' // 2)."""
+    sums = partial_conv2d(x, weight, bias, connections, padding)
+    return F.avg_pool2d(sums.tanh(), 2).tanh()

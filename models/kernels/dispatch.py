@@ -1,40 +1,88 @@
-"""The one place that knows which versions of a kernel there are and picks between them."""
+"""The one place that knows which versions of the block there are and picks between them."""
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+import threading
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Literal
 
+import torch
 from torch import Tensor
 
 from models.kernels import composite, reference
+from models.kernels.operator import K, fused
 
-Backend = Literal["auto", "composite", "reference"]
+Backend = Literal["auto", "composite", "reference", "cpu", "cuda"]
+Version = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
 
-
-class PartialConv2d(Protocol):
-    """The signature that all versions share; `reference` documents it."""
-
-    def __call__(
-        self, x: Tensor, weight: Tensor, bias: Tensor, connections: Tensor, padding: int = 0
-    ) -> Tensor:
-        """As `reference.partial_conv2d`."""
-
-
-PARTIAL_CONV2D: dict[str, PartialConv2d] = {
-    "composite": composite.partial_conv2d,
-    "reference": reference.partial_conv2d,
+# All take (x, weight, bias, connections, padding), as `reference.conv_pool` documents them.
+CONV_POOL: dict[str, Version] = {
+    "reference": reference.conv_pool,
+    "composite": composite.conv_pool,
+    "cpu": fused,
+    "cuda": fused,
 }
 
 
-def resolve(backend: str) -> str:
-    """The version that `backend` stands for.
+def check(backend: str) -> str:
+    """Returns `backend`, if it can run here.
 
     Raises:
-        ValueError: there is no such version.
+        ValueError: there is no such version, or something that it needs is missing.
     """
-    if backend == "auto":
-        return "composite"
-    if backend not in PARTIAL_CONV2D:
-        known = ", ".join(["auto", *PARTIAL_CONV2D])
+    if backend not in ("auto", *CONV_POOL):
+        known = ", ".join(["auto", *CONV_POOL])
         raise ValueError(f"backend must be one of {known}, got {backend!r}")
+    if obstacle := _obstacle(backend):
+        raise ValueError(f"backend {backend} cannot run: {obstacle}")
     return backend
+
+
+def _obstacle(backend: str) -> str | None:
+    if backend == "cpu" and find_spec("numba") is None:
+        return "numba is not installed; pip install numba"
+    if backend == "cuda" and not torch.cuda.is_available():
+        return "torch sees no CUDA device"
+    return None
+
+
+def choose(backend: str, device: torch.device, dtype: torch.dtype, kernel_size: int) -> str:
+    """The version that runs: a fused one where one applies, else composite.
+
+    Args:
+        backend: as asked for.
+        device: of the tensors.
+        dtype: of the tensors; the fused versions compute in float32, outside autocast.
+        kernel_size: the fused versions know 5.
+    """
+    if backend in ("reference", "composite"):
+        return backend
+    applies = (
+        dtype == torch.float32
+        and kernel_size == K
+        and not torch.is_autocast_enabled(device.type)
+        and backend in ("auto", device.type)
+        and device.type in CONV_POOL
+        and _obstacle(device.type) is None
+    )
+    return device.type if applies else "composite"
+
+
+def warm_up(backend: str, device: torch.device) -> None:
+    """Compiles the CPU kernel, or loads it from its cache, before anything is timed.
+
+    Says so where it takes long: the first time on a machine.
+    """
+    if choose(backend, device, torch.float32, K) != "cpu":
+        return
+    message = "Compiling the CPU kernel, once on this machine (about 15 s) ..."
+    notice = threading.Timer(1.5, print, [message], {"flush": True})
+    notice.start()
+    try:
+        x = torch.zeros(1, 1, 6, 6, requires_grad=True)
+        pairs = torch.zeros(1, 2, dtype=torch.int64)
+        y = fused(x, torch.zeros(1, K, K), torch.zeros(1), pairs)
+        torch.autograd.grad(y.sum(), x)
+    finally:
+        notice.cancel()

@@ -1,4 +1,4 @@
-"""The partial convolution from its definition: one small convolution for each output map.
+"""The block from its definition: one small convolution for each output map.
 
 Slow and obvious. Every other version is tested against it.
 Shapes: B batch, C input maps, M output maps, P connections, H W input and H' W' output pixels.
@@ -33,3 +33,17 @@ def partial_conv2d(
         kernel = weight[chosen].unsqueeze(0)
         maps.append(F.conv2d(inputs, kernel, bias[output : output + 1], padding=padding))
     return torch.cat(maps, dim=1)
+
+
+def conv_pool(
+    x: Tensor, weight: Tensor, bias: Tensor, connections: Tensor, padding: int = 0
+) -> Tensor:
+    """Partial convolution, tanh, 2x2 average pool, tanh: a C layer and its S layer.
+
+    Arguments as in `partial_conv2d`.
+
+    Returns:
+        (B, M, H' // 2, W' // 2).
+    """
+    sums = partial_conv2d(x, weight, bias, connections, padding)
+    return F.avg_pool2d(sums.tanh(), 2).tanh()

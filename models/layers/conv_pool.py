@@ -1,8 +1,6 @@
-"""The partial convolution as a layer."""
+"""A convolutional layer of LeNet-5 together with the subsampling layer behind it."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor, nn
@@ -11,21 +9,22 @@ from models.kernels import dispatch
 from models.kernels.table import ConnectionTable, connections
 
 
-class PartialConv2d(nn.Module):
-    """A convolution with weights for the connections of a table and for nothing else.
+class ConvPool(nn.Module):
+    """Partial convolution, tanh, 2x2 average pool, tanh, in one operator where that is faster.
 
-    With the table of LeCun et al. 1998 for C3 it has 60 * 25 weights and 16 biases; with a full
-    table it is `nn.Conv2d`.
+    It has weights for the connections of a table and for nothing else: with the table of LeCun et
+    al. 1998 for C3 these are 60 * 25, and 16 biases. With a full table it is `nn.Conv2d`.
 
     Args:
         in_channels: input maps.
         table: for each output map, the input maps it reads.
         kernel_size: height and width of a kernel.
         padding: zeros added on each side of the input.
-        backend: which version computes it: auto, composite or reference.
+        backend: which version computes it: auto, cpu, cuda, composite or reference.
 
     Raises:
-        ValueError: a table that names maps that do not exist, repeats one or leaves a row empty.
+        ValueError: a table that names maps that do not exist, repeats one or leaves a row empty; a
+            backend that cannot run here.
     """
 
     def __init__(
@@ -38,8 +37,9 @@ class PartialConv2d(nn.Module):
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
+        self.kernel_size = kernel_size
         self.padding = padding
-        self.backend = dispatch.resolve(backend)
+        self.backend = dispatch.check(backend)
         self.connections: Tensor
         # Not persistent: the table is the architecture, not something learnt.
         self.register_buffer("connections", connections(table, in_channels), persistent=False)
@@ -50,22 +50,24 @@ class PartialConv2d(nn.Module):
     def reset_parameters(self) -> None:
         """Draws every map as `nn.Conv2d` draws one with that many inputs: +-1 / sqrt(fan in)."""
         output = self.connections[:, 0]
-        kernel_pixels = self.weight[0].numel()
-        fan_in = kernel_pixels * torch.bincount(output, minlength=len(self.bias))
+        fan_in = self.kernel_size**2 * torch.bincount(output, minlength=len(self.bias))
         bound = 1 / fan_in.to(self.weight.dtype).sqrt()
         with torch.no_grad():
             self.weight.uniform_(-1, 1).mul_(bound[output, None, None])
             self.bias.uniform_(-1, 1).mul_(bound)
 
+    def version(self, x: Tensor) -> str:
+        """Which version runs for this input."""
+        return dispatch.choose(self.backend, x.device, x.dtype, self.kernel_size)
+
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) -> (B, len(table), H', W')."""
-        function = dispatch.PARTIAL_CONV2D[self.backend]
+        """(B, in_channels, H, W) -> (B, len(table), H' // 2, W' // 2); lanes to lanes likewise."""
+        function = dispatch.CONV_POOL[self.version(x)]
         return function(x, self.weight, self.bias, self.connections, self.padding)
 
     def extra_repr(self) -> str:
         """Shown by print(model)."""
-        size = math.isqrt(self.weight[0].numel())
         return (
             f"{self.in_channels} -> {len(self.bias)}, {len(self.weight)} connections, "
-            f"kernel {size}x{size}, padding {self.padding}, {self.backend}"
+            f"kernel {self.kernel_size}x{self.kernel_size}, padding {self.padding}, {self.backend}"
         )

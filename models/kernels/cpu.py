@@ -1,0 +1,651 @@
+"""The fused block on the CPU: compiled by Numba, eight images to a vector, groups over threads.
+
+All images are in the layout of `lanes.py`. Numba writes the machine code to `__pycache__`, so that
+only the first run of a machine waits for it. One file, since Numba's cache watches one file.
+
+Shapes: G groups, C input maps, M output maps, P connections, H W input pixels, R S pooled pixels
+(so 2R 2S convolved ones), T threads. Arrays are flat inside the kernels; the comments give shapes.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import njit, prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+from torch import Tensor
+
+from models.kernels.lanes import LANES
+
+MOST_THREADS = numba.get_num_threads()
+K = 5  # height and width of a kernel
+OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+
+# --- eight floats as one value ------------------------------------------------------------------
+
+
+class Vector(types.Type):
+    """Numba's name for eight float32 in one register (two, where registers are narrow)."""
+
+    def __init__(self) -> None:
+        super().__init__(name="Vector")
+
+
+VECTOR = Vector()
+FLOATS = ir.VectorType(ir.FloatType(), LANES)
+INTEGERS = ir.VectorType(ir.IntType(32), LANES)
+
+
+@register_model(Vector)
+class VectorModel(models.PrimitiveModel):
+    """A Vector is LLVM's <8 x float>."""
+
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, FLOATS)
+
+
+def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), FLOATS.as_pointer())
+
+
+def _constant(value: float) -> Any:
+    return ir.Constant(FLOATS, [float(np.float32(value))] * LANES)
+
+
+def _llvm(builder: Any, name: str, *args: Any) -> Any:
+    kind = ir.FunctionType(FLOATS, [FLOATS] * len(args))
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f32")
+    return builder.call(function, args)
+
+
+@intrinsic
+def load(typing: Any, array: Any, index: Any) -> Any:
+    """array[index : index + 8]."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(_address(context, builder, signature.args[0], *args), align=4)
+
+    return VECTOR(array, types.intp), generate
+
+
+@intrinsic
+def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
+    """array[index : index + 8] = value."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array, index, value = args
+        address = _address(context, builder, signature.args[0], array, index)
+        builder.store(value, address, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, VECTOR), generate
+
+
+@intrinsic
+def splat(typing: Any, value: Any) -> Any:
+    """The float32 value eight times."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        undefined = ir.Constant(FLOATS, ir.Undefined)
+        first = builder.insert_element(undefined, args[0], ir.Constant(ir.IntType(32), 0))
+        zeros = ir.Constant(INTEGERS, [0] * LANES)
+        return builder.shuffle_vector(first, undefined, zeros)
+
+    return VECTOR(types.float32), generate
+
+
+@intrinsic
+def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """A * b + c, in one instruction where there is one."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _llvm(builder, "fmuladd", *args)
+
+    return VECTOR(VECTOR, VECTOR, VECTOR), generate
+
+
+@intrinsic
+def add(typing: Any, a: Any, b: Any) -> Any:
+    """A + b."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fadd(*args)
+
+    return VECTOR(VECTOR, VECTOR), generate
+
+
+@intrinsic
+def mul(typing: Any, a: Any, b: Any) -> Any:
+    """A * b."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fmul(*args)
+
+    return VECTOR(VECTOR, VECTOR), generate
+
+
+# (2^f - 1) / f on [-1/2, 1/2]: least squares, reweighted towards the smallest maximum.
+EXP2_MINUS_1 = (
+    0.00015469733625650406,
+    0.0013390866806730628,
+    0.009618030861020088,
+    0.055503569543361664,
+    0.24022650718688965,
+    0.6931471824645996,
+)
+SATURATED = 9.02  # tanh rounds to 1 from here on
+ROUND = 1.5 * 2**23  # adding it leaves an integer in the lowest bits
+ONE_AS_BITS = 0x3F800000
+
+
+@intrinsic
+def tanh(typing: Any, x: Any) -> Any:
+    """The hyperbolic tangent, at most 1e-7 off anywhere, and 3e-7 of its value.
+
+    With e = exp(2|x|) - 1, which keeps its digits near 0, it is e / (e + 2) with the sign of x.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        (x,) = args
+        size = _llvm(builder, "fabs", x)
+        saturated = builder.fcmp_ordered(">", size, _constant(SATURATED))
+        size = builder.select(saturated, _constant(SATURATED), size)  # NaN stays NaN
+        # exp(2|x|) = 2^n 2^f, n the nearest integer.
+        scale = _constant(2 / np.log(2))
+        shifted = _llvm(builder, "fmuladd", size, scale, _constant(ROUND))
+        n = builder.fsub(shifted, _constant(ROUND))
+        f = _llvm(builder, "fmuladd", size, scale, builder.fneg(n))
+        series = _constant(EXP2_MINUS_1[0])
+        for coefficient in EXP2_MINUS_1[1:]:
+            series = _llvm(builder, "fmuladd", series, f, _constant(coefficient))
+        exponent = builder.shl(
+            builder.bitcast(shifted, INTEGERS), ir.Constant(INTEGERS, [23] * LANES)
+        )
+        one = ir.Constant(INTEGERS, [ONE_AS_BITS] * LANES)
+        power = builder.bitcast(builder.add(exponent, one), FLOATS)  # 2^n
+        e = _llvm(
+            builder,
+            "fmuladd",
+            builder.fmul(series, f),
+            power,
+            builder.fsub(power, _constant(1)),
+        )
+        ratio = builder.fdiv(e, builder.fadd(e, _constant(2)))
+        return _llvm(builder, "copysign", ratio, x)
+
+    return VECTOR(VECTOR), generate
+
+
+# --- forward ------------------------------------------------------------------------------------
+
+
+@njit(**OPTIONS)
+def _copy_padded(x, start, maps, height, width, top, left, rows, columns, out):
+    """One group of images (maps, height, width, 8) into the middle of (maps, rows, columns, 8)."""
+    for c in range(maps):
+        for r in range(height):
+            source = start + (c * height + r) * width * LANES
+            target = ((c * rows + r + top) * columns + left) * LANES
+            out[target : target + width * LANES] = x[source : source + width * LANES]
+
+
+@njit(**OPTIONS)
+def _convolve_two_rows(x, rows, columns, row, weight, sources, first, last, bias, count, out):
+    """One output map at two neighbouring rows: out (2, count, 8), count a multiple of 5.
+
+    Ten sums at a time stay in registers over all connections: five columns of both rows.
+    """
+    for q in range(0, count, 5):
+        a0 = a1 = a2 = a3 = a4 = b0 = b1 = b2 = b3 = b4 = splat(bias)
+        for p in range(first, last):
+            corner = ((sources[p] * rows + row) * columns + q) * LANES
+            for ky in range(K):
+                i = corner + ky * columns * LANES
+                j = i + columns * LANES
+                for kx in range(K):
+                    w = splat(weight[(p * K + ky) * K + kx])
+                    a0 = fma(w, load(x, i), a0)
+                    a1 = fma(w, load(x, i + 8), a1)
+                    a2 = fma(w, load(x, i + 16), a2)
+                    a3 = fma(w, load(x, i + 24), a3)
+                    a4 = fma(w, load(x, i + 32), a4)
+                    b0 = fma(w, load(x, j), b0)
+                    b1 = fma(w, load(x, j + 8), b1)
+                    b2 = fma(w, load(x, j + 16), b2)
+                    b3 = fma(w, load(x, j + 24), b3)
+                    b4 = fma(w, load(x, j + 32), b4)
+                    i += LANES
+                    j += LANES
+        i = q * LANES
+        j = (count + q) * LANES
+        store(out, i, a0)
+        store(out, i + 8, a1)
+        store(out, i + 16, a2)
+        store(out, i + 24, a3)
+        store(out, i + 32, a4)
+        store(out, j, b0)
+        store(out, j + 8, b1)
+        store(out, j + 16, b2)
+        store(out, j + 24, b3)
+        store(out, j + 32, b4)
+
+
+@njit(**OPTIONS)
+def _squash_and_pool(z, count, pooled, a, a_start, y, y_start):
+    """Two rows of sums z (2, count, 8) -> a (2, 2 pooled, 8) = tanh(z) and one row of y."""
+    quarter = splat(np.float32(0.25))
+    for s in range(pooled):
+        i = 2 * s * LANES
+        a0 = tanh(load(z, i))
+        a1 = tanh(load(z, i + LANES))
+        b0 = tanh(load(z, i + count * LANES))
+        b1 = tanh(load(z, i + (count + 1) * LANES))
+        j = a_start + i
+        store(a, j, a0)
+        store(a, j + LANES, a1)
+        store(a, j + 2 * pooled * LANES, b0)
+        store(a, j + (2 * pooled + 1) * LANES, b1)
+        mean = mul(quarter, add(add(a0, a1), add(b0, b1)))
+        store(y, y_start + s * LANES, tanh(mean))
+
+
+@njit(parallel=True, **OPTIONS)
+def _forward(x, shape, weight, bias, starts, sources, padding, threads, a, y):
+    """X (G, C, H, W, 8) -> a (G, M, 2R, 2S, 8) and y (G, M, R, S, 8)."""
+    groups, maps, height, width = shape
+    pooled_rows = (height + 2 * padding - K + 1) // 2
+    pooled = (width + 2 * padding - K + 1) // 2
+    count = -(-2 * pooled // 5) * 5
+    rows = height + 2 * padding
+    columns = max(width + 2 * padding, count + K - 1)
+    outputs = len(bias)
+    for t in prange(threads):
+        padded = np.zeros(maps * rows * columns * LANES, np.float32)
+        z = np.empty(2 * count * LANES, np.float32)
+        for g in range(t * groups // threads, (t + 1) * groups // threads):
+            start = g * maps * height * width * LANES
+            _copy_padded(x, start, maps, height, width, padding, padding, rows, columns, padded)
+            for m in range(outputs):
+                for r in range(pooled_rows):
+                    first, last = starts[m], starts[m + 1]
+                    _convolve_two_rows(
+                        padded,
+                        rows,
+                        columns,
+                        2 * r,
+                        weight,
+                        sources,
+                        first,
+                        last,
+                        bias[m],
+                        count,
+                        z,
+                    )
+                    row = (g * outputs + m) * pooled_rows + r
+                    _squash_and_pool(
+                        z, count, pooled, a, row * 4 * pooled * LANES, y, row * pooled * LANES
+                    )
+
+
+# --- backward -----------------------------------------------------------------------------------
+
+
+@njit(**OPTIONS)
+def _gradient_of_sums(grad, y, a, row, pooled, d, top, bottom, db):
+    """The gradient at the sums z of two rows, from that at one pooled row; adds it up for db.
+
+    Args:
+        grad: gradient at y, (G, M, R, S, 8), like y.
+        y: pooled outputs.
+        a: tanh of the sums, (G, M, 2R, 2S, 8).
+        row: which row of grad and y, counted over groups and maps.
+        pooled: S.
+        d: receives the gradient at z.
+        top: where the upper of its two rows begins.
+        bottom: where the lower one begins.
+        db: sum of the rows before this one.
+
+    Returns:
+        db with this row's gradients added.
+    """
+    one = splat(np.float32(1))
+    minus = splat(np.float32(-1))
+    quarter = splat(np.float32(0.25))
+    for s in range(pooled):
+        i = (row * pooled + s) * LANES
+        out = load(y, i)
+        g = mul(mul(quarter, load(grad, i)), fma(mul(minus, out), out, one))
+        i = (row * 4 * pooled + 2 * s) * LANES
+        j = i + 2 * pooled * LANES
+        k = 2 * s * LANES
+        for side in range(2):
+            upper = load(a, i + side * LANES)
+            lower = load(a, j + side * LANES)
+            du = mul(g, fma(mul(minus, upper), upper, one))
+            dl = mul(g, fma(mul(minus, lower), lower, one))
+            store(d, top + k + side * LANES, du)
+            store(d, bottom + k + side * LANES, dl)
+            db = add(db, add(du, dl))
+    return db
+
+
+@njit(**OPTIONS)
+def _weight_gradient(x, x_start, columns, d, d_start, d_columns, height, width, out, out_start):
+    """One connection: out (25, 8) += the products of its input map and its map's gradient.
+
+    Ten sums stay in registers: five taps, for even and for odd columns apart.
+    """
+    zero = splat(np.float32(0))
+    for ky in range(K):
+        a0 = a1 = a2 = a3 = a4 = b0 = b1 = b2 = b3 = b4 = zero
+        for r in range(height):
+            i = x_start + (r + ky) * columns * LANES
+            j = d_start + r * d_columns * LANES
+            for _ in range(0, width, 2):
+                even = load(d, j)
+                odd = load(d, j + 8)
+                x1 = load(x, i + 8)
+                x2 = load(x, i + 16)
+                x3 = load(x, i + 24)
+                x4 = load(x, i + 32)
+                a0 = fma(even, load(x, i), a0)
+                a1 = fma(even, x1, a1)
+                a2 = fma(even, x2, a2)
+                a3 = fma(even, x3, a3)
+                a4 = fma(even, x4, a4)
+                b0 = fma(odd, x1, b0)
+                b1 = fma(odd, x2, b1)
+                b2 = fma(odd, x3, b2)
+                b3 = fma(odd, x4, b3)
+                b4 = fma(odd, load(x, i + 40), b4)
+                i += 16
+                j += 16
+        k = out_start + ky * K * LANES
+        store(out, k, add(load(out, k), add(a0, b0)))
+        store(out, k + 8, add(load(out, k + 8), add(a1, b1)))
+        store(out, k + 16, add(load(out, k + 16), add(a2, b2)))
+        store(out, k + 24, add(load(out, k + 24), add(a3, b3)))
+        store(out, k + 32, add(load(out, k + 32), add(a4, b4)))
+
+
+@njit(**OPTIONS)
+def _input_gradient_two_rows(
+    d, d_rows, d_columns, row, rows, padding, weight, by_source, outputs, first, last, count, out
+):
+    """One input map at rows `row` and `row` + 1: out (2, count, 8), count a multiple of 7.
+
+    d has one row of zeros above and below and K - 1 columns of zeros on the left, or more. Fourteen
+    sums stay in registers over all connections: seven columns of both rows.
+    """
+    zero = splat(np.float32(0))
+    # Rows of d outside -1..rows hold nothing.
+    low = max(0, row + padding - rows + 1)
+    high = min(K, row + padding + 2)
+    for q in range(0, count, 7):
+        a0 = a1 = a2 = a3 = a4 = a5 = a6 = b0 = b1 = b2 = b3 = b4 = b5 = b6 = zero
+        for n in range(first, last):
+            p = by_source[n]
+            corner = outputs[p] * d_rows * d_columns
+            for ky in range(low, high):
+                above = corner + (1 + row + padding - ky) * d_columns
+                i = (above + K - 1 + q + padding) * LANES
+                j = i + d_columns * LANES
+                for kx in range(K):
+                    w = splat(weight[(p * K + ky) * K + kx])
+                    a0 = fma(w, load(d, i), a0)
+                    a1 = fma(w, load(d, i + 8), a1)
+                    a2 = fma(w, load(d, i + 16), a2)
+                    a3 = fma(w, load(d, i + 24), a3)
+                    a4 = fma(w, load(d, i + 32), a4)
+                    a5 = fma(w, load(d, i + 40), a5)
+                    a6 = fma(w, load(d, i + 48), a6)
+                    b0 = fma(w, load(d, j), b0)
+                    b1 = fma(w, load(d, j + 8), b1)
+                    b2 = fma(w, load(d, j + 16), b2)
+                    b3 = fma(w, load(d, j + 24), b3)
+                    b4 = fma(w, load(d, j + 32), b4)
+                    b5 = fma(w, load(d, j + 40), b5)
+                    b6 = fma(w, load(d, j + 48), b6)
+                    i -= LANES
+                    j -= LANES
+        i = q * LANES
+        j = (count + q) * LANES
+        store(out, i, a0)
+        store(out, i + 8, a1)
+        store(out, i + 16, a2)
+        store(out, i + 24, a3)
+        store(out, i + 32, a4)
+        store(out, i + 40, a5)
+        store(out, i + 48, a6)
+        store(out, j, b0)
+        store(out, j + 8, b1)
+        store(out, j + 16, b2)
+        store(out, j + 24, b3)
+        store(out, j + 32, b4)
+        store(out, j + 40, b5)
+        store(out, j + 48, b6)
+
+
+@njit(**OPTIONS)
+def _add_up(parts, threads, out):
+    """Parts (T, N, 8) -> out (N,), in one order: thread by thread, lane by lane."""
+    for i in range(len(out)):
+        total = np.float32(0)
+        for t in range(threads):
+            start = (t * len(out) + i) * LANES
+            for lane in range(LANES):
+                total += parts[start + lane]
+        out[i] = total
+
+
+@njit(parallel=True, **OPTIONS)
+def _backward(
+    grad,
+    x,
+    shape,
+    y,
+    a,
+    weight,
+    starts,
+    sources,
+    outputs,
+    by_source,
+    source_starts,
+    padding,
+    threads,
+    want_input,
+    dx,
+    dw,
+    db,
+):
+    """Gradients at x, like x, and at the parameters: dw (P, 25) and db (M,).
+
+    Every thread adds up its own groups in order, so that the same number of threads gives the same
+    bits.
+    """
+    groups, maps, height, width = shape
+    pooled_rows = (height + 2 * padding - K + 1) // 2
+    pooled = (width + 2 * padding - K + 1) // 2
+    rows = height + 2 * padding
+    columns = width + 2 * padding
+    count = -(-width // 7) * 7
+    d_rows = 2 * pooled_rows + 2
+    d_columns = K - 1 + max(2 * pooled, count + padding)
+    out_maps = len(starts) - 1
+    dw_parts = np.zeros(threads * len(dw) * LANES, np.float32)
+    db_parts = np.zeros(threads * out_maps * LANES, np.float32)
+    for t in prange(threads):
+        padded = np.zeros(maps * rows * columns * LANES, np.float32)
+        d = np.zeros(out_maps * d_rows * d_columns * LANES, np.float32)
+        z = np.empty(2 * count * LANES, np.float32)
+        for g in range(t * groups // threads, (t + 1) * groups // threads):
+            start = g * maps * height * width * LANES
+            _copy_padded(x, start, maps, height, width, padding, padding, rows, columns, padded)
+            for m in range(out_maps):
+                i = (t * out_maps + m) * LANES
+                total = load(db_parts, i)
+                for r in range(pooled_rows):
+                    top = ((m * d_rows + 1 + 2 * r) * d_columns + K - 1) * LANES
+                    row = (g * out_maps + m) * pooled_rows + r
+                    total = _gradient_of_sums(
+                        grad, y, a, row, pooled, d, top, top + d_columns * LANES, total
+                    )
+                store(db_parts, i, total)
+            for p in range(len(sources)):
+                x_start = sources[p] * rows * columns * LANES
+                d_start = ((outputs[p] * d_rows + 1) * d_columns + K - 1) * LANES
+                out_start = (t * len(sources) + p) * K * K * LANES
+                _weight_gradient(
+                    padded,
+                    x_start,
+                    columns,
+                    d,
+                    d_start,
+                    d_columns,
+                    2 * pooled_rows,
+                    2 * pooled,
+                    dw_parts,
+                    out_start,
+                )
+            if want_input:
+                for c in range(maps):
+                    first, last = source_starts[c], source_starts[c + 1]
+                    for r in range(0, height, 2):
+                        _input_gradient_two_rows(
+                            d,
+                            d_rows,
+                            d_columns,
+                            r,
+                            2 * pooled_rows,
+                            padding,
+                            weight,
+                            by_source,
+                            outputs,
+                            first,
+                            last,
+                            count,
+                            z,
+                        )
+                        i = start + (c * height + r) * width * LANES
+                        dx[i : i + width * LANES] = z[: width * LANES]
+                        if r + 1 < height:
+                            i += width * LANES
+                            j = count * LANES
+                            dx[i : i + width * LANES] = z[j : j + width * LANES]
+    _add_up(dw_parts, threads, dw)
+    _add_up(db_parts, threads, db)
+
+
+# --- launchers ----------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=64)
+def _table(pairs: bytes, maps: int, in_maps: int) -> tuple[np.ndarray[Any, Any], ...]:
+    """The connections as the kernels walk them: by output map, and by input map."""
+    outputs, sources = np.frombuffer(pairs, np.int64).reshape(-1, 2).T.copy()
+    starts = np.searchsorted(outputs, np.arange(maps + 1))
+    by_source = np.argsort(sources, kind="stable")
+    source_starts = np.searchsorted(sources[by_source], np.arange(in_maps + 1))
+    return starts, sources, outputs, by_source, source_starts
+
+
+def _threads(groups: int) -> int:
+    """As many as torch uses, if Numba started that many and there is work for them."""
+    threads: int = max(1, min(torch.get_num_threads(), MOST_THREADS, groups))
+    numba.set_num_threads(threads)
+    return threads
+
+
+def _flat(x: Tensor) -> np.ndarray[Any, Any]:
+    array: np.ndarray[Any, Any] = x.detach().numpy().reshape(-1)  # a copy where x has gaps
+    return array
+
+
+def forward(
+    x: Tensor, weight: Tensor, bias: Tensor, connections: Tensor, padding: int
+) -> tuple[Tensor, Tensor]:
+    """Runs the block.
+
+    Args:
+        x: (G, C, H, W, 8) float32.
+        weight: (P, 5, 5).
+        bias: (M,).
+        connections: (P, 2), sorted by output map.
+        padding: zeros on each side of H and W.
+
+    Returns:
+        The block's output (G, M, R, S, 8), and the tanh before the pool (G, M, 2R, 2S, 8).
+    """
+    groups, maps, height, width, _ = x.shape
+    pooled_rows, pooled = ((size + 2 * padding - K + 1) // 2 for size in (height, width))
+    y = x.new_empty(groups, len(bias), pooled_rows, pooled, LANES)
+    a = x.new_empty(groups, len(bias), 2 * pooled_rows, 2 * pooled, LANES)
+    starts, sources, *_ = _table(connections.numpy().tobytes(), len(bias), maps)
+    shape = (groups, maps, height, width)
+    threads = _threads(groups)
+    _forward(
+        _flat(x),
+        shape,
+        _flat(weight),
+        _flat(bias),
+        starts,
+        sources,
+        padding,
+        threads,
+        _flat(a),
+        _flat(y),
+    )
+    return y, a
+
+
+def backward(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    connections: Tensor,
+    padding: int,
+    y: Tensor,
+    a: Tensor,
+    want_input: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `forward`'s first result; arguments as there.
+
+    Returns:
+        At x (empty unless `want_input`), weight and bias.
+    """
+    groups, maps, height, width, _ = x.shape
+    out_maps = y.shape[1]
+    tables = _table(connections.numpy().tobytes(), out_maps, maps)
+    starts, sources, outputs, by_source, source_starts = tables
+    threads = _threads(groups)
+    dx = x.new_empty(x.shape if want_input else 0)
+    dw = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    db = x.new_empty(out_maps)
+    shape = (groups, maps, height, width)
+    _backward(
+        _flat(grad),
+        _flat(x),
+        shape,
+        _flat(y),
+        _flat(a),
+        _flat(weight),
+        starts,
+        sources,
+        outputs,
+        by_source,
+        source_starts,
+        padding,
+        threads,
+        want_input,
+        _flat(dx),
+        _flat(dw),
+        _flat(db),
+    )
+    return dx, dw, db

@@ -1,0 +1,26 @@
+"""The layout of the CPU kernel: eight images side by side, so one vector holds a pixel of each.
+
+A batch of images (B, C, H, W) becomes groups (G, C, H, W, 8) with G = ceil(B / 8); the last group
+is filled up with zeros.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+LANES = 8
+
+
+def to_lanes(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (G, C, H, W, 8), contiguous."""
+    missing = -len(x) % LANES
+    if missing:
+        x = F.pad(x, (0, 0, 0, 0, 0, 0, 0, missing))
+    groups = x.reshape(len(x) // LANES, LANES, *x.shape[1:])
+    return groups.permute(0, 2, 3, 4, 1).contiguous()
+
+
+def from_lanes(x: Tensor, batch: int) -> Tensor:
+    """(G, C, H, W, 8) -> (batch, C, H, W): undoes `to_lanes`."""
+    return x.permute(0, 4, 1, 2, 3).flatten(0, 1)[:batch]

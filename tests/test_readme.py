@@ -1,0 +1,70 @@
+"""Every command of the README is run, cut short where it would take long."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
+PROGRAMS = [command for command in COMMANDS if not command.startswith("pip install")]
+
+# What makes a program's run short.
+SHORT = {
+    "project.fit": ["--trainer.max_steps=3", "--trainer.limit_test_batches=1"],
+    "project.evaluate": [],
+    "project.bench": ["--repeats=1", "--only=lenet5-modern"],
+    "tensorboard": ["--inspect"],
+}
+
+
+def test_setup_commands_are_one_line_each():
+    assert [command for command in COMMANDS if command.startswith("pip install")] == [
+        "pip install -r requirements.txt && python -m project.fit",
+        "pip install -r requirements.txt -r requirements-dev.txt && python -m pytest",
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One place for all of them, since some use what others leave."""
+    return tmp_path_factory.mktemp("readme")
+
+
+@pytest.mark.parametrize("command", PROGRAMS)
+def test_command_runs(command, folder, mnist_root):
+    words = shlex.split(command)
+    if words[0] == "python":
+        program, words[0] = words[2], sys.executable
+    else:
+        program, words[0] = words[0], str(Path(sys.executable).with_name(words[0]))
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "MNIST_ROOT": str(mnist_root)}
+    done = subprocess.run(
+        [*words, *SHORT[program]], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("http") or (REPOSITORY / target).exists(), target
+
+
+def test_project_stands_alone():
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout.split()
+    for name in tracked:
+        if name != "tests/test_readme.py" and not name.endswith(".png"):
+            text = (REPOSITORY / name).read_text(encoding="utf-8")
+            assert "shared/" not in text, name
+            assert "/work/" not in text, name
