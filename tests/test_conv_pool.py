@@ -260,6 +260,15 @@ def test_autocast_goes_through_composite():
     assert layer.version(x) == "cpu"
 
 
+def test_expanded_gradient():
+    *inputs, pairs, padding = lanes_problem()
+    y = operator.fused(*inputs, pairs, padding)
+    expanded = torch.autograd.grad(y.sum(), inputs, retain_graph=True)  # strides of 0
+    whole = torch.autograd.grad((y * torch.ones_like(y)).sum(), inputs)
+    for name, a, b in zip(NAMES[1:], expanded, whole, strict=True):
+        assert torch.equal(a, b), name
+
+
 def test_any_memory_layout_and_an_empty_batch():
     layer = ConvPool(6, C3_TABLE, backend="cpu")
     x = torch.randn(3, 6, 14, 14)

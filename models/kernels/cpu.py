@@ -18,6 +18,7 @@ import torch
 from llvmlite import ir
 from numba import njit, prange, types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic, models, register_model
 from torch import Tensor
 
@@ -65,9 +66,15 @@ def _llvm(builder: Any, name: str, *args: Any) -> Any:
     return builder.call(function, args)
 
 
+def _require_contiguous(array: Any) -> None:
+    if array.layout != "C":
+        raise TypingError("vectors are loaded and stored without regard to strides")
+
+
 @intrinsic
 def load(typing: Any, array: Any, index: Any) -> Any:
     """array[index : index + 8]."""
+    _require_contiguous(array)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.load(_address(context, builder, signature.args[0], *args), align=4)
@@ -78,6 +85,7 @@ def load(typing: Any, array: Any, index: Any) -> Any:
 @intrinsic
 def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
     """array[index : index + 8] = value."""
+    _require_contiguous(array)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         array, index, value = args
@@ -564,7 +572,8 @@ def _threads(groups: int) -> int:
 
 
 def _flat(x: Tensor) -> np.ndarray[Any, Any]:
-    array: np.ndarray[Any, Any] = x.detach().numpy().reshape(-1)  # a copy where x has gaps
+    # ravel, not reshape(-1): that leaves the strides of 0 of an expanded tensor as they are.
+    array: np.ndarray[Any, Any] = x.detach().numpy().ravel()
     return array
 
 
