@@ -208,13 +208,16 @@ def _copy_padded(x, start, maps, height, width, top, left, rows, columns, out):
 def _convolve_two_rows(x, rows, columns, row, weight, sources, first, last, bias, count, out):
     """One output map at two neighbouring rows: out (2, count, 8), count a multiple of 5.
 
-    Ten sums at a time stay in registers over all connections: five columns of both rows.
+    Ten sums at a time stay in registers over all connections: five columns of both rows. Kernel
+    rows that would read above or below the `rows` of x are left out.
     """
+    low = max(0, -row)
+    high = min(K, rows - 1 - row)
     for q in range(0, count, 5):
         a0 = a1 = a2 = a3 = a4 = b0 = b1 = b2 = b3 = b4 = splat(bias)
         for p in range(first, last):
             corner = ((sources[p] * rows + row) * columns + q) * LANES
-            for ky in range(K):
+            for ky in range(low, high):
                 i = corner + ky * columns * LANES
                 j = i + columns * LANES
                 for kx in range(K):
@@ -384,61 +387,11 @@ def _weight_gradient(x, x_start, columns, d, d_start, d_columns, height, width, 
 
 
 @njit(**OPTIONS)
-def _input_gradient_two_rows(
-    d, d_rows, d_columns, row, rows, padding, weight, by_source, outputs, first, last, count, out
-):
-    """One input map at rows `row` and `row` + 1: out (2, count, 8), count a multiple of 7.
-
-    d has one row of zeros above and below and K - 1 columns of zeros on the left, or more. Fourteen
-    sums stay in registers over all connections: seven columns of both rows.
-    """
-    zero = splat(np.float32(0))
-    # Rows of d outside -1..rows hold nothing.
-    low = max(0, row + padding - rows + 1)
-    high = min(K, row + padding + 2)
-    for q in range(0, count, 7):
-        a0 = a1 = a2 = a3 = a4 = a5 = a6 = b0 = b1 = b2 = b3 = b4 = b5 = b6 = zero
-        for n in range(first, last):
-            p = by_source[n]
-            corner = outputs[p] * d_rows * d_columns
-            for ky in range(low, high):
-                above = corner + (1 + row + padding - ky) * d_columns
-                i = (above + K - 1 + q + padding) * LANES
-                j = i + d_columns * LANES
-                for kx in range(K):
-                    w = splat(weight[(p * K + ky) * K + kx])
-                    a0 = fma(w, load(d, i), a0)
-                    a1 = fma(w, load(d, i + 8), a1)
-                    a2 = fma(w, load(d, i + 16), a2)
-                    a3 = fma(w, load(d, i + 24), a3)
-                    a4 = fma(w, load(d, i + 32), a4)
-                    a5 = fma(w, load(d, i + 40), a5)
-                    a6 = fma(w, load(d, i + 48), a6)
-                    b0 = fma(w, load(d, j), b0)
-                    b1 = fma(w, load(d, j + 8), b1)
-                    b2 = fma(w, load(d, j + 16), b2)
-                    b3 = fma(w, load(d, j + 24), b3)
-                    b4 = fma(w, load(d, j + 32), b4)
-                    b5 = fma(w, load(d, j + 40), b5)
-                    b6 = fma(w, load(d, j + 48), b6)
-                    i -= LANES
-                    j -= LANES
-        i = q * LANES
-        j = (count + q) * LANES
-        store(out, i, a0)
-        store(out, i + 8, a1)
-        store(out, i + 16, a2)
-        store(out, i + 24, a3)
-        store(out, i + 32, a4)
-        store(out, i + 40, a5)
-        store(out, i + 48, a6)
-        store(out, j, b0)
-        store(out, j + 8, b1)
-        store(out, j + 16, b2)
-        store(out, j + 24, b3)
-        store(out, j + 32, b4)
-        store(out, j + 40, b5)
-        store(out, j + 48, b6)
+def _turn_round(weight, by_source, out):
+    """The kernels (P, 5, 5) in the order of their input maps, each turned by 180 degrees."""
+    for n in range(len(by_source)):
+        for tap in range(K * K):
+            out[n * K * K + tap] = weight[by_source[n] * K * K + K * K - 1 - tap]
 
 
 @njit(**OPTIONS)
@@ -483,9 +436,16 @@ def _backward(
     pooled = (width + 2 * padding - K + 1) // 2
     rows = height + 2 * padding
     columns = width + 2 * padding
-    count = -(-width // 7) * 7
+    # The gradient at the sums, with a row of zeros above and below, and columns of zeros as the
+    # convolution back to the input needs them.
+    left = K - 1 - padding
+    count = -(-width // 5) * 5
     d_rows = 2 * pooled_rows + 2
-    d_columns = K - 1 + max(2 * pooled, count + padding)
+    d_columns = max(left + 2 * pooled, count + K - 1)
+    turned = np.empty(len(weight), np.float32)
+    _turn_round(weight, by_source, turned)
+    fed = outputs[by_source]
+    zero = np.float32(0)
     out_maps = len(starts) - 1
     dw_parts = np.zeros(threads * len(dw) * LANES, np.float32)
     db_parts = np.zeros(threads * out_maps * LANES, np.float32)
@@ -500,7 +460,7 @@ def _backward(
                 i = (t * out_maps + m) * LANES
                 total = load(db_parts, i)
                 for r in range(pooled_rows):
-                    top = ((m * d_rows + 1 + 2 * r) * d_columns + K - 1) * LANES
+                    top = ((m * d_rows + 1 + 2 * r) * d_columns + left) * LANES
                     row = (g * out_maps + m) * pooled_rows + r
                     total = _gradient_of_sums(
                         grad, y, a, row, pooled, d, top, top + d_columns * LANES, total
@@ -508,7 +468,7 @@ def _backward(
                 store(db_parts, i, total)
             for p in range(len(sources)):
                 x_start = sources[p] * rows * columns * LANES
-                d_start = ((outputs[p] * d_rows + 1) * d_columns + K - 1) * LANES
+                d_start = ((outputs[p] * d_rows + 1) * d_columns + left) * LANES
                 out_start = (t * len(sources) + p) * K * K * LANES
                 _weight_gradient(
                     padded,
@@ -526,20 +486,9 @@ def _backward(
                 for c in range(maps):
                     first, last = source_starts[c], source_starts[c + 1]
                     for r in range(0, height, 2):
-                        _input_gradient_two_rows(
-                            d,
-                            d_rows,
-                            d_columns,
-                            r,
-                            2 * pooled_rows,
-                            padding,
-                            weight,
-                            by_source,
-                            outputs,
-                            first,
-                            last,
-                            count,
-                            z,
+                        top = 1 + r - left
+                        _convolve_two_rows(
+                            d, d_rows, d_columns, top, turned, fed, first, last, zero, count, z
                         )
                         i = start + (c * height + r) * width * LANES
                         dx[i : i + width * LANES] = z[: width * LANES]

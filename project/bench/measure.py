@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import platform
 import statistics
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning
 import torch
+
+SLICE = 0.02  # seconds that one repeat of one function lasts at least
 
 
 class Timing(NamedTuple):
@@ -24,6 +28,45 @@ class Timing(NamedTuple):
     def __str__(self) -> str:
         low, high = 1000 * min(self.seconds), 1000 * max(self.seconds)
         return f"{1000 * self.median:.3g} ms ({low:.3g} to {high:.3g})"
+
+
+def interleaved(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Timing]:
+    """Times functions in turns, so that what disturbs the machine disturbs them alike.
+
+    Returns:
+        Seconds per call, one entry for each repeat.
+    """
+    calls = {}
+    for name, function in functions.items():
+        function()  # compiles, allocates
+        calls[name] = max(1, round(SLICE / _seconds(function, 3)))
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(repeats):
+        for name, function in functions.items():
+            seconds[name].append(_seconds(function, calls[name]))
+    return {name: Timing(values) for name, values in seconds.items()}
+
+
+def _seconds(function: Callable[[], Any], calls: int) -> float:
+    _synchronize()
+    start = time.perf_counter()
+    for _ in range(calls):
+        function()
+    _synchronize()
+    return (time.perf_counter() - start) / calls
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def peak_flops(device: torch.device, repeats: int = 10) -> float:
+    """Floating-point operations per second of a large float32 matrix product."""
+    size = 1536 if device.type == "cpu" else 8192
+    a = torch.randn(size, size, device=device)
+    best = min(interleaved({"product": lambda: a @ a}, repeats)["product"].seconds)
+    return 2 * size**3 / best
 
 
 def machine() -> dict[str, Any]:
