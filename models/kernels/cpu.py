@@ -249,26 +249,31 @@ def _convolve_two_rows(x, rows, columns, row, weight, sources, first, last, bias
 
 
 @njit(**OPTIONS)
-def _squash_and_pool(z, count, pooled, a, a_start, y, y_start):
-    """Two rows of sums z (2, count, 8) -> a (2, 2 pooled, 8) = tanh(z) and one row of y."""
+def _squash_and_pool(z, count, pooled, slope, start, y, y_start):
+    """Two rows of sums z (2, count, 8) -> one row of y, and dy/dz as slope (2, 2 pooled, 8)."""
+    one = splat(np.float32(1))
+    minus = splat(np.float32(-1))
     quarter = splat(np.float32(0.25))
+    below = 2 * pooled * LANES
     for s in range(pooled):
         i = 2 * s * LANES
+        j = i + count * LANES
         a0 = tanh(load(z, i))
         a1 = tanh(load(z, i + LANES))
-        b0 = tanh(load(z, i + count * LANES))
-        b1 = tanh(load(z, i + (count + 1) * LANES))
-        j = a_start + i
-        store(a, j, a0)
-        store(a, j + LANES, a1)
-        store(a, j + 2 * pooled * LANES, b0)
-        store(a, j + (2 * pooled + 1) * LANES, b1)
-        mean = mul(quarter, add(add(a0, a1), add(b0, b1)))
-        store(y, y_start + s * LANES, tanh(mean))
+        b0 = tanh(load(z, j))
+        b1 = tanh(load(z, j + LANES))
+        out = tanh(mul(quarter, add(add(a0, a1), add(b0, b1))))
+        store(y, y_start + s * LANES, out)
+        scale = mul(quarter, fma(mul(minus, out), out, one))
+        j = start + i
+        store(slope, j, mul(scale, fma(mul(minus, a0), a0, one)))
+        store(slope, j + LANES, mul(scale, fma(mul(minus, a1), a1, one)))
+        store(slope, j + below, mul(scale, fma(mul(minus, b0), b0, one)))
+        store(slope, j + below + LANES, mul(scale, fma(mul(minus, b1), b1, one)))
 
 
 @njit(parallel=True, **OPTIONS)
-def _forward(x, shape, weight, bias, starts, sources, padding, threads, a, y):
+def _forward(x, shape, weight, bias, starts, sources, padding, threads, slope, y):
     """X (G, C, H, W, 8) -> a (G, M, 2R, 2S, 8) and y (G, M, R, S, 8)."""
     groups, maps, height, width = shape
     pooled_rows = (height + 2 * padding - K + 1) // 2
@@ -301,7 +306,7 @@ def _forward(x, shape, weight, bias, starts, sources, padding, threads, a, y):
                     )
                     row = (g * outputs + m) * pooled_rows + r
                     _squash_and_pool(
-                        z, count, pooled, a, row * 4 * pooled * LANES, y, row * pooled * LANES
+                        z, count, pooled, slope, row * 4 * pooled * LANES, y, row * pooled * LANES
                     )
 
 
@@ -309,41 +314,23 @@ def _forward(x, shape, weight, bias, starts, sources, padding, threads, a, y):
 
 
 @njit(**OPTIONS)
-def _gradient_of_sums(grad, y, a, row, pooled, d, top, bottom, db):
-    """The gradient at the sums z of two rows, from that at one pooled row; adds it up for db.
-
-    Args:
-        grad: gradient at y, (G, M, R, S, 8), like y.
-        y: pooled outputs.
-        a: tanh of the sums, (G, M, 2R, 2S, 8).
-        row: which row of grad and y, counted over groups and maps.
-        pooled: S.
-        d: receives the gradient at z.
-        top: where the upper of its two rows begins.
-        bottom: where the lower one begins.
-        db: sum of the rows before this one.
+def _gradient_of_sums(grad, slope, row, pooled, d, top, bottom, db):
+    """One pooled row of grad (G, M, R, S, 8) -> two rows of d, at `top` and at `bottom`.
 
     Returns:
         db with this row's gradients added.
     """
-    one = splat(np.float32(1))
-    minus = splat(np.float32(-1))
-    quarter = splat(np.float32(0.25))
     for s in range(pooled):
-        i = (row * pooled + s) * LANES
-        out = load(y, i)
-        g = mul(mul(quarter, load(grad, i)), fma(mul(minus, out), out, one))
+        g = load(grad, (row * pooled + s) * LANES)
         i = (row * 4 * pooled + 2 * s) * LANES
         j = i + 2 * pooled * LANES
         k = 2 * s * LANES
-        for side in range(2):
-            upper = load(a, i + side * LANES)
-            lower = load(a, j + side * LANES)
-            du = mul(g, fma(mul(minus, upper), upper, one))
-            dl = mul(g, fma(mul(minus, lower), lower, one))
-            store(d, top + k + side * LANES, du)
-            store(d, bottom + k + side * LANES, dl)
-            db = add(db, add(du, dl))
+        for side in range(0, 2 * LANES, LANES):
+            upper = mul(g, load(slope, i + side))
+            lower = mul(g, load(slope, j + side))
+            store(d, top + k + side, upper)
+            store(d, bottom + k + side, lower)
+            db = add(db, add(upper, lower))
     return db
 
 
@@ -411,8 +398,7 @@ def _backward(
     grad,
     x,
     shape,
-    y,
-    a,
+    slope,
     weight,
     starts,
     sources,
@@ -463,7 +449,7 @@ def _backward(
                     top = ((m * d_rows + 1 + 2 * r) * d_columns + left) * LANES
                     row = (g * out_maps + m) * pooled_rows + r
                     total = _gradient_of_sums(
-                        grad, y, a, row, pooled, d, top, top + d_columns * LANES, total
+                        grad, slope, row, pooled, d, top, top + d_columns * LANES, total
                     )
                 store(db_parts, i, total)
             for p in range(len(sources)):
@@ -539,12 +525,12 @@ def forward(
         padding: zeros on each side of H and W.
 
     Returns:
-        The block's output (G, M, R, S, 8), and the tanh before the pool (G, M, 2R, 2S, 8).
+        y (G, M, R, S, 8), and its derivative by the sums before the tanh (G, M, 2R, 2S, 8).
     """
     groups, maps, height, width, _ = x.shape
     pooled_rows, pooled = ((size + 2 * padding - K + 1) // 2 for size in (height, width))
     y = x.new_empty(groups, len(bias), pooled_rows, pooled, LANES)
-    a = x.new_empty(groups, len(bias), 2 * pooled_rows, 2 * pooled, LANES)
+    slope = x.new_empty(groups, len(bias), 2 * pooled_rows, 2 * pooled, LANES)
     starts, sources, *_ = _table(connections.numpy().tobytes(), len(bias), maps)
     shape = (groups, maps, height, width)
     threads = _threads(groups)
@@ -557,10 +543,10 @@ def forward(
         sources,
         padding,
         threads,
-        _flat(a),
+        _flat(slope),
         _flat(y),
     )
-    return y, a
+    return y, slope
 
 
 def backward(
@@ -569,8 +555,7 @@ def backward(
     weight: Tensor,
     connections: Tensor,
     padding: int,
-    y: Tensor,
-    a: Tensor,
+    slope: Tensor,
     want_input: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `forward`'s first result; arguments as there.
@@ -579,7 +564,7 @@ def backward(
         At x (empty unless `want_input`), weight and bias.
     """
     groups, maps, height, width, _ = x.shape
-    out_maps = y.shape[1]
+    out_maps = slope.shape[1]
     tables = _table(connections.numpy().tobytes(), out_maps, maps)
     starts, sources, outputs, by_source, source_starts = tables
     threads = _threads(groups)
@@ -591,8 +576,7 @@ def backward(
         _flat(grad),
         _flat(x),
         shape,
-        _flat(y),
-        _flat(a),
+        _flat(slope),
         _flat(weight),
         starts,
         sources,

@@ -33,9 +33,9 @@ def _kernels(x: Tensor) -> Any:
 def conv_pool(
     x: Tensor, weight: Tensor, bias: Tensor, connections: Tensor, padding: int
 ) -> tuple[Tensor, Tensor]:
-    """The block's output, and the tanh before the pool, which the gradient needs."""
-    y, a = _kernels(x).forward(x, weight, bias, connections, padding)
-    return y, a
+    """y, and its derivative by the sums before the tanh, which the gradient needs."""
+    y, slope = _kernels(x).forward(x, weight, bias, connections, padding)
+    return y, slope
 
 
 @conv_pool.register_fake
@@ -55,12 +55,11 @@ def conv_pool_backward(
     weight: Tensor,
     connections: Tensor,
     padding: int,
-    y: Tensor,
-    a: Tensor,
+    slope: Tensor,
     want_input: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients at x (empty unless wanted), weight and bias."""
-    dx, dw, db = _kernels(x).backward(grad, x, weight, connections, padding, y, a, want_input)
+    dx, dw, db = _kernels(x).backward(grad, x, weight, connections, padding, slope, want_input)
     return dx, dw, db
 
 
@@ -71,30 +70,29 @@ def _(
     weight: Tensor,
     connections: Tensor,
     padding: int,
-    y: Tensor,
-    a: Tensor,
+    slope: Tensor,
     want_input: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     dx = x.new_empty(x.shape if want_input else 0)
-    return dx, torch.empty_like(weight), weight.new_empty(y.shape[1])
+    return dx, torch.empty_like(weight), weight.new_empty(slope.shape[1])
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, weight, _, connections, padding = inputs
-    y, a = output
-    ctx.mark_non_differentiable(a)
-    # Else every backward fills a tensor like `a` with zeros.
+    _, slope = output
+    ctx.mark_non_differentiable(slope)
+    # Else every backward fills a tensor like `slope` with zeros.
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(x, weight, connections, y, a)
+    ctx.save_for_backward(x, weight, connections, slope)
     ctx.padding = padding
 
 
 def _differentiate(
     ctx: Any, grad: Tensor, _: Tensor, backward: Any = conv_pool_backward
 ) -> tuple[Tensor | None, ...]:
-    x, weight, connections, y, a = ctx.saved_tensors
+    x, weight, connections, slope = ctx.saved_tensors
     want_input = ctx.needs_input_grad[0]
-    dx, dw, db = backward(grad, x, weight, connections, ctx.padding, y, a, want_input)
+    dx, dw, db = backward(grad, x, weight, connections, ctx.padding, slope, want_input)
     return dx if want_input else None, dw, db, None, None
 
 
@@ -108,8 +106,8 @@ class _Eager(torch.autograd.Function):
     def forward(
         x: Tensor, weight: Tensor, bias: Tensor, connections: Tensor, padding: int
     ) -> tuple[Tensor, Tensor]:
-        y, a = _kernels(x).forward(x, weight, bias, connections, padding)
-        return y, a
+        y, slope = _kernels(x).forward(x, weight, bias, connections, padding)
+        return y, slope
 
     setup_context = staticmethod(_save)
 
