@@ -35,7 +35,7 @@ class LeNet5(Classifier):
         if self._trainer is not None and "mixed" in str(self.trainer.precision):
             return "composite" if backend == "auto" else backend
         weight = self.net.c3.weight
-        return dispatch.choose(backend, weight.device, weight.dtype, 5)
+        return dispatch.choose(backend, weight.device, weight.dtype)
 
     def setup(self, stage: str) -> None:
         """Compiles what is compiled, so that it counts as set-up."""

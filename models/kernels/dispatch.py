@@ -44,10 +44,14 @@ def _obstacle(backend: str) -> str | None:
         return "numba is not installed; pip install numba"
     if backend == "cuda" and not torch.cuda.is_available():
         return "torch sees no CUDA device"
+    if backend == "cuda" and find_spec("triton") is None:
+        return "triton is not installed"
     return None
 
 
-def choose(backend: str, device: torch.device, dtype: torch.dtype, kernel_size: int) -> str:
+def choose(
+    backend: str, device: torch.device, dtype: torch.dtype, kernel_size: int = K, padding: int = 0
+) -> str:
     """The version that runs: a fused one where one applies, else composite.
 
     Args:
@@ -55,12 +59,14 @@ def choose(backend: str, device: torch.device, dtype: torch.dtype, kernel_size: 
         device: of the tensors.
         dtype: of the tensors; the fused versions compute in float32, outside autocast.
         kernel_size: the fused versions know 5.
+        padding: they know 0 to 4.
     """
     if backend in ("reference", "composite"):
         return backend
     applies = (
         dtype == torch.float32
         and kernel_size == K
+        and padding < K
         and not torch.is_autocast_enabled(device.type)
         and backend in ("auto", device.type)
         and device.type in CONV_POOL
@@ -74,7 +80,7 @@ def warm_up(backend: str, device: torch.device) -> None:
 
     Says so where it takes long: the first time on a machine.
     """
-    if choose(backend, device, torch.float32, K) != "cpu":
+    if choose(backend, device, torch.float32) != "cpu":
         return
     message = "Compiling the CPU kernel, once on this machine (about 15 s) ..."
     notice = threading.Timer(1.5, print, [message], {"flush": True})

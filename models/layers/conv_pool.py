@@ -58,7 +58,7 @@ class ConvPool(nn.Module):
 
     def version(self, x: Tensor) -> str:
         """Which version runs for this input."""
-        return dispatch.choose(self.backend, x.device, x.dtype, self.kernel_size)
+        return dispatch.choose(self.backend, x.device, x.dtype, self.kernel_size, self.padding)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, len(table), H' // 2, W' // 2); lanes to lanes likewise."""

@@ -1,0 +1,99 @@
+"""The Triton kernels: on a GPU where there is one, else in Triton's interpreter on the CPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import REPOSITORY
+
+# The switch is read when Triton is imported, which other tests may have done: hence a process.
+INTERPRETED = """
+import random
+import torch
+from test_conv_pool import assert_close, run, tensors
+from models.kernels import cuda, reference
+from models.kernels.table import connections
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, pairs, padding):
+        y, slope = cuda.forward(x, weight, bias, pairs, padding)
+        ctx.save_for_backward(x, weight, pairs, slope)
+        ctx.padding = padding
+        return y
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight, pairs, slope = ctx.saved_tensors
+        want_input = ctx.needs_input_grad[0]
+        dx, dw, db = cuda.backward(grad, x, weight, pairs, ctx.padding, slope, want_input)
+        return dx, dw, db, None, None
+
+
+SHAPES = [(1, 1, 6, 6, 0, 1), (2, 3, 7, 9, 1, 3), (3, 2, 6, 11, 2, 4), (9, 4, 8, 6, 0, 2)]
+if DEVICE == "cuda":
+    SHAPES += [(100, 6, 14, 14, 0, 16), (101, 1, 28, 28, 2, 6), (8, 8, 40, 33, 1, 20)]
+for seed, (batch, maps, height, width, padding, outputs) in enumerate(SHAPES):
+    random.seed(seed)
+    table = [random.sample(range(maps), random.randint(1, maps)) for _ in range(outputs)]
+    pairs = connections(table, maps)
+    inputs = tensors(seed, batch, maps, height, width, pairs, outputs, 5)
+    expected = run(reference.conv_pool, inputs, pairs, padding)
+    inputs, pairs = [t.float().to(DEVICE) for t in inputs], pairs.to(DEVICE)
+    actual, again = (run(Fused.apply, inputs, pairs, padding) for _ in range(2))
+    assert_close([t.cpu() for t in actual], expected)
+    assert all(torch.equal(a, b) for a, b in zip(actual, again)), "not the same bits"
+"""
+
+COMPILED = """
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+from models.kernels import cuda
+
+FLOATS = {"x_ptr", "weight_ptr", "bias_ptr", "y_ptr", "slope_ptr", "grad_ptr", "dx_ptr",
+          "parts_ptr", "dw_ptr", "db_ptr"}
+for kernel in (cuda._forward, cuda._backward, cuda._add_up):
+    constants = {"BLOCK": cuda.BLOCK, "TAPS": cuda.TAPS}
+    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
+    kinds = {
+        name: "constexpr" if name in constants
+        else "*fp32" if name in FLOATS else "*i32" if name.endswith("_ptr") else "i32"
+        for name in kernel.arg_names
+    }
+    compiled = compile(ASTSource(kernel, kinds, constants), target=GPUTarget("cuda", 90, 32))
+    assert "tf32" not in compiled.asm["ptx"], kernel
+    assert "atom" not in compiled.asm["ptx"], kernel
+    print(kernel.__name__, len(compiled.asm["cubin"]))
+"""
+
+
+def python(code, **environment):
+    paths = f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": paths} | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton runs on Linux")
+
+
+def test_kernels_equal_the_reference():
+    interpret = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
+    python(INTERPRETED, **interpret)
+
+
+def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path):
+    printed = python(COMPILED, TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(tmp_path))
+    assert len(printed.splitlines()) == 3
