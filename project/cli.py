@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 import warnings
@@ -15,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from callbacks import Interrupt, LossLog, Results, Timing, describe_device, run_folder
-from project.errors import UserError, fail, user_errors
+from project.errors import OneLineParser, UserError, fail, user_errors
 from project.experiments import (
     DEFAULT_CONFIG,
     EXPERIMENTS,
@@ -82,7 +81,7 @@ def read_request(args: list[str]) -> Request:
     Raises:
         UserError: a configuration or checkpoint that is not there or cannot be used.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = OneLineParser(add_help=False, allow_abbrev=False)
     parser.add_argument("-c", "--config", action="append", default=[])
     parser.add_argument("--name")
     parser.add_argument("--ckpt_path")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,14 @@ def fail(message: object) -> NoReturn:
     """Prints one line on standard error and exits with code 2."""
     print("error:", " ".join(str(message).split()), file=sys.stderr)
     raise SystemExit(2)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An ArgumentParser that answers bad input with one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exits with code 2."""
+        fail(message)
 
 
 @contextmanager

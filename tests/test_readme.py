@@ -21,7 +21,7 @@ PROGRAMS = [command for command in COMMANDS if not command.startswith("pip insta
 SHORT = {
     "project.fit": ["--trainer.max_steps=3", "--trainer.limit_test_batches=1"],
     "project.evaluate": [],
-    "project.bench": ["--repeats=1", "--only=lenet5-modern"],
+    "project.bench": ["--repeats=1", "--only=lenet5-modern", "--batches=1"],
     "tensorboard": ["--inspect"],
 }
 

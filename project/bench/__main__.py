@@ -13,7 +13,7 @@ from rich.table import Table
 from data import source
 from project.bench import fit, kernel
 from project.bench.measure import machine
-from project.errors import user_errors
+from project.errors import OneLineParser, user_errors
 
 DESCRIPTION = """fit (the default) times project.fit against the published loops; kernel times the
 fused convolutional blocks against their reference. Both in turns, on this machine."""
@@ -25,7 +25,7 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: command line without the program; None takes that of the process.
     """
-    parser = argparse.ArgumentParser(prog="python -m project.bench", description=DESCRIPTION)
+    parser = OneLineParser(prog="python -m project.bench", description=DESCRIPTION)
     parser.add_argument("question", nargs="?", choices=["fit", "kernel"], default="fit")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all raw values there too")
     parser.add_argument("--root", help="folder that holds MNIST/raw (default: MNIST_ROOT)")
@@ -33,9 +33,14 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument(
         "--only", choices=fit.RACES, action="append", help="fit: this one; may be repeated"
     )
+    parser.add_argument(
+        "--batches", type=int, nargs="+", default=kernel.BATCHES, help="kernel: batch sizes"
+    )
     options = parser.parse_args(args)
     if options.repeats < 1:
         parser.error("--repeats must be 1 or more")
+    if min(options.batches) < 1:
+        parser.error("--batches must be 1 or more")
     with user_errors():
         rows = _fit(options) if options.question == "fit" else _kernel(options)
         if options.json:
@@ -64,7 +69,7 @@ def _fit(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _kernel(options: argparse.Namespace) -> list[dict[str, Any]]:
     with Console(stderr=True).status("") as status:
-        rows = kernel.run(options.repeats, status.update)
+        rows = kernel.run(options.batches, options.repeats, status.update)
     table = Table(title=f"One block, median of {options.repeats} slices (lowest to highest)")
     columns = ("layer", "batch", "version", "forward", "forward + backward", "against reference")
     for column in (*columns, "forward, of peak"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -98,6 +99,9 @@ def versions(
             weight,
         ),
     }
+    if device.type == "cpu" and shutil.which("c++") is None:
+        print("torch.compile is left out: it needs a C++ compiler")
+        del functions["torch.compile"]
     forward = {name: _forward(*parts) for name, parts in functions.items()}
     both = {name: _both(*parts, want_input=not first) for name, parts in functions.items()}
     return forward, both
@@ -132,13 +136,15 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def run(repeats: int, progress: Callable[[str], Any]) -> list[dict[str, Any]]:
+def run(
+    batches: Sequence[int], repeats: int, progress: Callable[[str], Any]
+) -> list[dict[str, Any]]:
     """All layers at all batch sizes; `progress` is told what is being timed."""
     device = default_device()
     peak = peak_flops(device)
     rows = []
     for layer_name in LAYERS:
-        for batch in BATCHES:
+        for batch in batches:
             progress(f"{layer_name}, batch {batch}")
             rows += measure(layer_name, batch, repeats, peak, device)
     return rows
