@@ -2,6 +2,7 @@
 
 from callbacks.interrupt import Interrupt, Interrupted
 from callbacks.loss_log import LossLog
+from callbacks.progress import ProgressBar
 from callbacks.results import Results, describe_device
 from callbacks.run_folder import run_folder
 from callbacks.timing import Timing
@@ -10,6 +11,7 @@ __all__ = [
     "Interrupt",
     "Interrupted",
     "LossLog",
+    "ProgressBar",
     "Results",
     "Timing",
     "describe_device",

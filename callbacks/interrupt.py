@@ -57,8 +57,8 @@ class Interrupt(Callback):
         received = self._received or 0
         if trainer.world_size > 1:
             # A signal may have reached one rank only.
-            highest = trainer.strategy.reduce(torch.tensor(received), reduce_op="max")
-            received = int(highest)
+            mine = torch.tensor(received, device=trainer.strategy.root_device)
+            received = int(trainer.strategy.reduce(mine, reduce_op="max"))
         if received:
             raise Interrupted(received, self._save(trainer), trainer.global_step)
 

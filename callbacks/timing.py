@@ -67,12 +67,12 @@ class Timing(Callback):
             "time/ms_per_iteration": 1000 * epoch / max(1, trainer.global_step - step),
             "time/images_per_second": (self.images - images) / epoch,
         }
-        for logger in trainer.loggers:
-            logger.log_metrics(speed, step=trainer.global_step)
+        _log(trainer, speed)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Training ends here."""
+        """Training ends here; logs the seconds of the stages behind it."""
         self._enter(None, trainer)
+        self._log_seconds(trainer, "setup", "train", "validate")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validation inside training is not training time."""
@@ -89,8 +89,12 @@ class Timing(Callback):
         self._enter("test", trainer)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Test ends."""
+        """Test ends; logs its seconds."""
         self._enter(None, trainer)
+        self._log_seconds(trainer, "test")
+
+    def _log_seconds(self, trainer: Trainer, *stages: str) -> None:
+        _log(trainer, {f"time/{stage}_seconds": self.seconds[stage] for stage in stages})
 
     def state_dict(self) -> dict[str, Any]:
         """Seconds and images so far, for a checkpoint."""
@@ -105,6 +109,11 @@ class Timing(Callback):
             stage: state_dict["seconds"][stage] for stage in ("train", "validate")
         }
         self.images = state_dict["images"]
+
+
+def _log(trainer: Trainer, values: dict[str, float]) -> None:
+    for logger in trainer.loggers:
+        logger.log_metrics(values, step=trainer.global_step)
 
 
 def _synchronize(device: torch.device) -> None:

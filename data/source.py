@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 import urllib.request
@@ -137,7 +136,7 @@ def _listing(wanted: dict[str, str], folder: Path) -> str:
 
 
 def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    print(message, flush=True)
 
 
 def _first_line(error: Exception) -> str:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from callbacks import Interrupt, LossLog, Results, Timing, describe_device, run_folder
+from callbacks import Interrupt, LossLog, ProgressBar, Results, Timing, describe_device, run_folder
 from project.errors import OneLineParser, UserError, fail, user_errors
 from project.experiments import (
     DEFAULT_CONFIG,
@@ -175,7 +175,7 @@ class ExperimentCLI(LightningCLI):
             # A bar in a log file is noise.
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         if kwargs.get("enable_progress_bar", config.enable_progress_bar):
-            callbacks.append(RichProgressBar(refresh_rate=4))
+            callbacks.append(ProgressBar())
         if not self.records:
             kwargs |= {"logger": False, "enable_checkpointing": False}
         elif config.logger in (None, True):

@@ -87,7 +87,7 @@ def test_damaged_file_is_named_and_replaced(tiny_root, whole, damage, monkeypatc
         path.write_bytes(b"")
     source.ensure(tiny_root)
     assert asked == [[TRAIN_IMAGES]]
-    assert f"{TRAIN_IMAGES} is truncated or corrupted" in capsys.readouterr().err
+    assert f"{TRAIN_IMAGES} is truncated or corrupted" in capsys.readouterr().out
     assert path.read_bytes() == whole[TRAIN_IMAGES]
     assert sorted(p.name for p in path.parent.iterdir()) == sorted(source.CHECKSUMS)
 

@@ -66,15 +66,18 @@ def test_every_second_is_booked_on_its_stage(clock, trainer):
     timing.on_test_end(trainer, None)
     assert timing.seconds == {"setup": 3, "train": 11, "validate": 2, "test": 4}
     assert timing.images_per_second == pytest.approx(500 / 11)
-    (logged,) = trainer.loggers[0].logged
-    assert logged == (
-        5,
-        {
-            "time/epoch_seconds": 10,
-            "time/ms_per_iteration": 2000,
-            "time/images_per_second": 50,
-        },
-    )
+    assert trainer.loggers[0].logged == [
+        (
+            5,
+            {
+                "time/epoch_seconds": 10,
+                "time/ms_per_iteration": 2000,
+                "time/images_per_second": 50,
+            },
+        ),
+        (5, {"time/setup_seconds": 3, "time/train_seconds": 11, "time/validate_seconds": 2}),
+        (5, {"time/test_seconds": 4}),
+    ]
 
 
 def test_sanity_check_is_set_up(clock, trainer):
