@@ -134,7 +134,9 @@ class BlockLoader:
             ]
             sizes = [len(share) for share in shares]
             chunk = torch.cat(shares)
-        return Block(self.images[chunk], self.labels[chunk], sizes, totals)
+        # index_select, since images[chunk] takes 20 times as long for bytes.
+        images, labels = (held.index_select(0, chunk) for held in (self.images, self.labels))
+        return Block(images, labels, sizes, totals)
 
     def state_dict(self) -> dict[str, int]:
         """Where in the epoch the next block begins."""

@@ -194,7 +194,8 @@ class ExperimentCLI(LightningCLI):
         device = describe_device(self.trainer.strategy.root_device)
         start = f", from {self.ckpt_path}" if self.ckpt_path else ""
         print(
-            f"{self.request.name}: {parameters:,} parameters on {device}, into {folder}{start}",
+            f"{self.request.name}: {parameters:,} parameters on {device}, "
+            f"{f'into {folder}' if folder else 'nothing is written'}{start}",
             flush=True,
         )
 

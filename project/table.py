@@ -26,7 +26,7 @@ def print_results(record: dict[str, Any], folder: Path | None) -> None:
         "iterations": f"{record['iterations']:,}" if record["iterations"] else None,
         "seconds": ", ".join(f"{stage} {spent:.1f}" for stage, spent in seconds.items() if spent),
         "images per second": f"{speed:,.0f}" if (speed := record["images_per_second"]) else None,
-        "device": f"{record['device']}, {record['backend']}",
+        "device": f"{record['device']}, kernel {record['backend']}",
         "run folder": str(folder) if folder else None,
         "look at it": "tensorboard --logdir runs" if folder else None,
     }
