@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.lib import format as npy
 
 from callbacks.run_folder import run_folder
@@ -42,8 +41,6 @@ class LossLog(Callback):
         for logger in trainer.loggers:
             for step, loss in enumerate(losses.tolist(), first):
                 logger.log_metrics({"train/loss": loss}, step=step)
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.flush()
         if self._file is not None:
             self._file.append(losses)
 

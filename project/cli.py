@@ -210,8 +210,9 @@ class ExperimentCLI(LightningCLI):
         version = None
         if self.ckpt_path and self.ckpt_path.resolve().parents[2] == folder.resolve():
             version = self.ckpt_path.resolve().parents[1].name
+        # It flushes by itself; waiting for it at every block would cost a tenth of a run.
         return TensorBoardLogger(
-            RUNS, name=self.request.name, version=version, default_hp_metric=False
+            RUNS, name=self.request.name, version=version, default_hp_metric=False, flush_secs=5
         )
 
 
