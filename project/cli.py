@@ -208,8 +208,8 @@ class ExperimentCLI(LightningCLI):
         # A run that continues one of the same name goes on in its folder.
         folder = RUNS / self.request.name
         version = None
-        if self.ckpt_path and self.ckpt_path.resolve().parents[2] == folder.resolve():
-            version = self.ckpt_path.resolve().parents[1].name
+        if self.ckpt_path and self.ckpt_path.resolve().parent.parent.parent == folder.resolve():
+            version = self.ckpt_path.resolve().parent.parent.name
         # It flushes by itself; waiting for it at every block would cost a tenth of a run.
         return TensorBoardLogger(
             RUNS, name=self.request.name, version=version, default_hp_metric=False, flush_secs=5

@@ -269,6 +269,11 @@ def test_expanded_gradient():
         assert torch.equal(a, b), name
 
 
+def test_wrong_number_of_input_maps_is_refused():
+    with pytest.raises(ValueError, match="expected 6 input maps, got 3"):
+        ConvPool(6, C3_TABLE)(torch.randn(2, 3, 14, 14))
+
+
 def test_any_memory_layout_and_an_empty_batch():
     layer = ConvPool(6, C3_TABLE, backend="cpu")
     x = torch.randn(3, 6, 14, 14)

@@ -112,6 +112,7 @@ class _Eager(torch.autograd.Function):
     setup_context = staticmethod(_save)
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         return _differentiate(ctx, grad, _, _kernels(grad).backward)
 

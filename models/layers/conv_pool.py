@@ -62,6 +62,9 @@ class ConvPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, len(table), H' // 2, W' // 2); lanes to lanes likewise."""
+        # The fused versions would read other memory.
+        if x.shape[1] != self.in_channels:
+            raise ValueError(f"expected {self.in_channels} input maps, got {x.shape[1]}")
         function = dispatch.CONV_POOL[self.version(x)]
         return function(x, self.weight, self.bias, self.connections, self.padding)
 
