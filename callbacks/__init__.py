@@ -5,6 +5,7 @@ from callbacks.loss_log import LossLog
 from callbacks.progress import ProgressBar
 from callbacks.results import Results, describe_device
 from callbacks.run_folder import run_folder
+from callbacks.tensorboard import TensorBoard
 from callbacks.timing import Timing
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "LossLog",
     "ProgressBar",
     "Results",
+    "TensorBoard",
     "Timing",
     "describe_device",
     "run_folder",

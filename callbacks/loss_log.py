@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.lib import format as npy
 
 from callbacks.run_folder import run_folder
+from callbacks.tensorboard import TensorBoard
 
 
 class LossLog(Callback):
@@ -39,6 +40,9 @@ class LossLog(Callback):
             return
         first = trainer.global_step - len(losses) + 1
         for logger in trainer.loggers:
+            if isinstance(logger, TensorBoard):
+                logger.log_series("train/loss", first, losses)
+                continue
             for step, loss in enumerate(losses.tolist(), first):
                 logger.log_metrics({"train/loss": loss}, step=step)
         if self._file is not None:

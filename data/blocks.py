@@ -1,11 +1,11 @@
-"""Mini-batches by index from images held in memory, K of them at a time.
+"""Mini-batches by index into images held in memory, K of them at a time.
 
 Shapes: N images held, n images of one block, K mini-batches a block, H W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,11 +18,13 @@ class Block(NamedTuple):
     """This rank's share of K consecutive mini-batches, one after the other."""
 
     images: Tensor
-    """(n, H, W) uint8"""
+    """(N, H, W) uint8: all that are held, where the model is; nothing is copied."""
     labels: Tensor
-    """(n,) int64"""
+    """(N,) int64"""
+    order: Tensor
+    """(n,) int64: which of them, one after the other."""
     sizes: list[int]
-    """K counts: how many of the images belong to each mini-batch; their sum is n."""
+    """K counts: how many of the n belong to each mini-batch."""
     totals: list[int]
     """K counts: the size of each mini-batch over all ranks."""
 
@@ -71,7 +73,7 @@ class InOrder:
 
 
 class BlockLoader:
-    """Yields blocks; one gather each, no Python per image.
+    """Yields blocks: indices into images that stay where they are, no Python per image.
 
     The global mini-batches do not depend on the number of ranks: each rank takes its part of every
     one of them, uneven where the size does not divide. The position inside an epoch is part of a
@@ -85,6 +87,7 @@ class BlockLoader:
         block_size: mini-batches in one block.
         rank: of this process.
         world_size: number of processes.
+        iterations_left: how many mini-batches may still be learnt from; it cuts a block short.
     """
 
     # Lightning asks every loader with a sampler for this one too.
@@ -100,6 +103,7 @@ class BlockLoader:
         block_size: int = 1,
         rank: int = 0,
         world_size: int = 1,
+        iterations_left: Callable[[], int] | None = None,
     ) -> None:
         self.images = images
         self.labels = labels
@@ -108,6 +112,7 @@ class BlockLoader:
         self.block_size = block_size
         self.rank = rank
         self.world_size = world_size
+        self.iterations_left = iterations_left
         self._images_done = 0
         self._resume_at = 0
 
@@ -117,11 +122,16 @@ class BlockLoader:
     def __iter__(self) -> Iterator[Block]:
         order = self.sampler.indices()
         self._images_done, self._resume_at = self._resume_at, 0
-        while self._images_done < len(order):
-            chunk = order[self._images_done :][: self.batch_size * self.block_size]
+        while self._images_done < len(order) and (batches := self._batches()):
+            chunk = order[self._images_done :][: batches * self.batch_size]
             # Counted before the block is handed out: a checkpoint is written once it is learnt.
             self._images_done += len(chunk)
             yield self._block(chunk)
+
+    def _batches(self) -> int:
+        """Mini-batches in the next block: up to where a block ends, wherever this one begins."""
+        batches = self.block_size - self._images_done // self.batch_size % self.block_size
+        return min(batches, self.iterations_left()) if self.iterations_left else batches
 
     def _block(self, chunk: Tensor) -> Block:
         whole, rest = divmod(len(chunk), self.batch_size)
@@ -134,9 +144,7 @@ class BlockLoader:
             ]
             sizes = [len(share) for share in shares]
             chunk = torch.cat(shares)
-        # index_select, since images[chunk] takes 20 times as long for bytes.
-        images, labels = (held.index_select(0, chunk) for held in (self.images, self.labels))
-        return Block(images, labels, sizes, totals)
+        return Block(self.images, self.labels, chunk, sizes, totals)
 
     def state_dict(self) -> dict[str, int]:
         """Where in the epoch the next block begins."""

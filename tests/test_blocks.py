@@ -17,11 +17,12 @@ def loader(count=23, *, draws=None, seed=3, epoch=0, **options):
 
 
 def drawn(blocks):
-    return torch.cat([block.labels for block in blocks]).tolist()
+    return torch.cat([block.labels[block.order] for block in blocks]).tolist()
 
 
 def batches(block):
-    return [part.tolist() for part in block.labels.split_with_sizes(block.sizes)]
+    labels = block.labels[block.order]
+    return [part.tolist() for part in labels.split_with_sizes(block.sizes)]
 
 
 def test_epoch_visits_every_image_once():
@@ -30,7 +31,7 @@ def test_epoch_visits_every_image_once():
 
 def test_images_and_labels_stay_together():
     for block in loader(block_size=3):
-        assert torch.equal(block.images[:, 0, 0].long(), block.labels)
+        assert torch.equal(block.images[block.order, 0, 0].long(), block.labels[block.order])
 
 
 @pytest.mark.parametrize(("block_size", "length"), [(1, 6), (4, 2), (6, 1), (100, 1)])
@@ -57,7 +58,7 @@ def test_every_epoch_starts_at_the_front():
     both = loader()
     first = next(iter(both))
     assert len(drawn(both)) == 23
-    assert torch.equal(next(iter(both)).labels, first.labels)
+    assert torch.equal(next(iter(both)).order, first.order)
 
 
 @given(
@@ -93,6 +94,21 @@ def test_continues_where_the_checkpoint_stood(done):
     rest = whole[done:] or whole  # after the last block comes the next epoch
     assert drawn(second) == drawn(rest)
     assert drawn(second) == drawn(whole), "only the first epoch is a partial one"
+
+
+@pytest.mark.parametrize("limit", range(1, 7))
+def test_iterations_left_cut_a_block_and_the_rest_of_it_comes_next(limit):
+    whole = list(loader(block_size=4))
+    left = [limit, 0]
+    first = loader(block_size=4, iterations_left=lambda: left.pop(0))
+    short = [first_block] = list(first)
+    assert drawn(short) == drawn(whole)[: min(limit, 4) * 4]
+    assert len(first_block.sizes) == min(limit, 4)
+    second = loader(block_size=4)
+    second.load_state_dict(first.state_dict())
+    rest = list(second)
+    assert drawn(short) + drawn(rest) == drawn(whole)
+    assert len(rest[0].sizes) == (4 - limit if limit < 4 else 2), "blocks end where they did"
 
 
 def test_evaluation_order_is_that_of_the_file():

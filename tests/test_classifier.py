@@ -60,8 +60,8 @@ def test_block_step_is_plain_gradient_descent(tiny_root, tmp_path):
     model = LeNet5()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for block in data.train_dataloader():
-        parts = zip(block.images.split(block.sizes), block.labels.split(block.sizes), strict=True)
-        for images, labels in parts:
+        for index in block.order.split(block.sizes):
+            images, labels = block.images[index], block.labels[index]
             loss = torch.nn.functional.cross_entropy(model(images[:, None] / 255), labels)
             optimizer.zero_grad()
             loss.backward()

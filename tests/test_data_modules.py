@@ -16,7 +16,7 @@ def set_up(module, *stages):
 
 
 def labels(loader):
-    return torch.cat([block.labels for block in loader])
+    return torch.cat([block.labels[block.order] for block in loader])
 
 
 def test_real_mnist_has_the_published_sizes(mnist_root):
@@ -61,7 +61,8 @@ def test_evaluation_sees_every_image_once_on_any_number_of_ranks(tiny_root, worl
     module = set_up(MNISTDataModule(str(tiny_root), eval_batch_size=9))
     seen = []
     for rank in range(world_size):
-        module.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)
+        strategy = SimpleNamespace(root_device=torch.device("cpu"))
+        module.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, strategy=strategy)
         seen.append(labels(module.test_dataloader()))
     assert torch.equal(torch.cat(seen), module.test_labels)
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import http.client
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,27 @@ def test_second_source_delivers_what_the_first_does_not(tmp_path, whole, monkeyp
     asked = serve(monkeypatch, {names[0]: whole[names[0]]}, whole)
     source.ensure(tmp_path / "new")
     assert asked == [names, names[1:]]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [http.client.IncompleteRead(b"half"), tarfile.ReadError("not a tar"), KeyError("no member")],
+    ids=lambda error: type(error).__name__,
+)
+def test_next_source_is_tried_where_one_breaks_off(tmp_path, whole, error, monkeypatch):
+    def broken(names):
+        yield TRAIN_IMAGES, whole[TRAIN_IMAGES]
+        raise error
+
+    asked = []
+
+    def good(names):
+        asked.append(list(names))
+        yield from ((name, whole[name]) for name in names)
+
+    monkeypatch.setattr(source, "_sources", lambda: [("broken", broken), ("good", good)])
+    source.ensure(tmp_path)
+    assert asked == [[name for name in whole if name != TRAIN_IMAGES]]
 
 
 def test_damaged_delivery_is_refused(tmp_path, whole, monkeypatch):

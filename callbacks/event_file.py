@@ -1,0 +1,127 @@
+"""TensorBoard's event file, a whole series of scalars at a time.
+
+TensorBoard's own writer spends 50 microseconds on a scalar, a hundred times what an iteration of a
+linear classifier takes. The events of one series differ in a few bytes only, those of the step and
+of the value, so that arrays of them are filled in at once, checksums included.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+Words = np.ndarray[Any, np.dtype[np.uint32]]
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+
+# A record is: length (8 bytes), checksum of the length (4), event, checksum of the event (4).
+HEAD = 12
+FOOT = 4
+STEP = 10  # of an event: behind the tag and the 8 bytes of the wall time, and the step's own tag
+POLYNOMIAL = np.uint32(0x82F63B78)  # CRC-32C, bits reversed
+MASK = np.uint32(0xA282EAD8)  # as TFRecord files have it
+
+
+class EventFile:
+    """An event file that is written in the calling thread.
+
+    Stands behind a `SummaryWriter` in the place of TensorBoard's `EventFileWriter`, whose file it
+    continues and whose methods it has.
+
+    Args:
+        path: of an event file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("ab")
+        self._records = RecordWriter(self._file)
+
+    def get_logdir(self) -> str:
+        """The folder of the file."""
+        return str(self._path.parent)
+
+    def add_event(self, event: Event) -> None:
+        """Adds one event of any kind."""
+        self._records.write(event.SerializeToString())
+
+    def add_series(self, tag: str, first_step: int, values: Floats) -> None:
+        """Adds scalars (K,) of consecutive steps, as `SummaryWriter.add_scalar` does one."""
+        self._file.write(scalar_records(tag, first_step, values, time.time()))
+
+    def flush(self) -> None:
+        """What was added can be read."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """No event follows."""
+        self._file.close()
+
+
+def scalar_records(tag: str, first_step: int, values: Floats, wall_time: float) -> bytes:
+    """The records of scalars (K,) at consecutive steps, the first of them above 0."""
+    steps = first_step + np.arange(len(values))
+    # A step takes a byte for every seven bits, and with it the length of the record changes.
+    sizes = 1 + sum((steps >= 1 << bits).astype(int) for bits in range(7, 63, 7))
+    return b"".join(
+        _records_of_one_length(tag, steps[sizes == size], values[sizes == size], size, wall_time)
+        for size in np.unique(sizes).tolist()
+    )
+
+
+def _records_of_one_length(
+    tag: str, steps: np.ndarray[Any, Any], values: Floats, size: int, wall_time: float
+) -> bytes:
+    template = np.frombuffer(_record(tag, int(steps[0]), float(values[0]), wall_time), np.uint8)
+    step = slice(HEAD + STEP, HEAD + STEP + size)
+    value = slice(-FOOT - 4, -FOOT)
+    records = np.tile(template, (len(steps), 1))
+    digits = steps[:, None] >> np.arange(0, 7 * size, 7) & 0x7F
+    digits[:, :-1] |= 0x80  # another byte follows
+    records[:, step] = digits
+    records[:, value] = values.astype("<f4").view(np.uint8).reshape(-1, 4)
+    checksums = _unmask(template[-FOOT:].view("<u4"))
+    # A checksum is linear: each byte that differs from the template changes it independently.
+    end = len(template) - FOOT
+    for place in (*range(step.start, step.stop), *range(end - 4, end)):
+        checksums = checksums ^ _effect(end - 1 - place)[records[:, place] ^ template[place]]
+    records[:, -FOOT:] = _mask(checksums).astype("<u4").view(np.uint8).reshape(-1, FOOT)
+    return records.tobytes()
+
+
+def _record(tag: str, step: int, value: float, wall_time: float) -> bytes:
+    summary = Summary(value=[Summary.Value(tag=tag, simple_value=value)])
+    buffer = io.BytesIO()
+    event = Event(wall_time=wall_time, step=step, summary=summary)
+    RecordWriter(buffer).write(event.SerializeToString())
+    return buffer.getvalue()
+
+
+@cache
+def _effect(bytes_behind: int) -> Words:
+    """What changing a byte does to the checksum, for each of its 256 differences."""
+    effect: Words = np.arange(256, dtype=np.uint32)
+    if bytes_behind:
+        before = _effect(bytes_behind - 1)
+        effect = before >> np.uint32(8) ^ _effect(0)[before & 0xFF]
+    else:
+        for _ in range(8):
+            effect = effect >> np.uint32(1) ^ (effect & np.uint32(1)) * POLYNOMIAL
+    return effect
+
+
+def _mask(checksums: Words) -> Words:
+    return (checksums >> np.uint32(15) | checksums << np.uint32(17)) + MASK
+
+
+def _unmask(masked: Words) -> Words:
+    turned = masked - MASK
+    return turned >> np.uint32(17) | turned << np.uint32(15)
