@@ -35,7 +35,6 @@ class LossLog(Callback):
     ) -> None:
         """Writes the losses of one block."""
         losses = outputs["losses"].float().cpu().numpy()
-        pl_module.log("loss", float(losses.mean()), prog_bar=True, logger=False)
         if not trainer.is_global_zero:
             return
         first = trainer.global_step - len(losses) + 1

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+# NumPy's, since Lightning walks through lists entry by entry and moves tensors to the device.
+Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Block(NamedTuple):
@@ -23,10 +26,10 @@ class Block(NamedTuple):
     """(N,) int64"""
     order: Tensor
     """(n,) int64: which of them, one after the other."""
-    sizes: list[int]
-    """K counts: how many of the n belong to each mini-batch."""
-    totals: list[int]
-    """K counts: the size of each mini-batch over all ranks."""
+    sizes: Counts
+    """(K,) how many of the n belong to each mini-batch."""
+    totals: Counts
+    """(K,) the size of each mini-batch over all ranks."""
 
 
 @dataclass
@@ -134,15 +137,13 @@ class BlockLoader:
         return min(batches, self.iterations_left()) if self.iterations_left else batches
 
     def _block(self, chunk: Tensor) -> Block:
-        whole, rest = divmod(len(chunk), self.batch_size)
-        totals = [self.batch_size] * whole + [rest] * (rest > 0)
+        totals = np.full(-(-len(chunk) // self.batch_size), self.batch_size)
+        totals[-1] -= totals.sum() - len(chunk)
         sizes = totals
         if self.world_size > 1:
-            shares = [
-                batch.tensor_split(self.world_size)[self.rank]
-                for batch in chunk.split_with_sizes(totals)
-            ]
-            sizes = [len(share) for share in shares]
+            batches = chunk.split_with_sizes(totals.tolist())
+            shares = [batch.tensor_split(self.world_size)[self.rank] for batch in batches]
+            sizes = np.array([len(share) for share in shares])
             chunk = torch.cat(shares)
         return Block(self.images, self.labels, chunk, sizes, totals)
 

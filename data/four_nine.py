@@ -32,7 +32,7 @@ class FourNineDataModule(MNISTDataModule):
         root: str | None = None,
         iterations: int = 50_000,
         batch_size: int = 1,
-        block_size: int = 1000,
+        block_size: int = 10_000,
         val_size: int = 0,
         eval_batch_size: int = 1000,
         seed: int = 0,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Block(Protocol):
@@ -21,10 +24,10 @@ class Block(Protocol):
     """(N,) int64"""
     order: Tensor
     """(n,) int64: this rank's share"""
-    sizes: list[int]
-    """K counts of this rank's images"""
-    totals: list[int]
-    """K counts of all ranks' images"""
+    sizes: Counts
+    """(K,) of this rank's images"""
+    totals: Counts
+    """(K,) of all ranks' images"""
 
 
 class Classifier(LightningModule):
@@ -82,16 +85,18 @@ class Classifier(LightningModule):
             "images": how many images all ranks saw.
         """
         losses = self.trainer.strategy.reduce(self.learn(block), reduce_op="mean")
-        return {"losses": losses, "images": sum(block.totals)}
+        return {"losses": losses, "images": int(block.totals.sum())}
 
     def learn(self, block: Block) -> Tensor:
         """The K iterations of a block, one after the other; returns their losses (K,)."""
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
+        batches = block.order.split_with_sizes(block.sizes.tolist())
+        rates = self.learning_rates(len(batches)).tolist()
         losses = []
-        for index, total in zip(
-            block.order.split_with_sizes(block.sizes), block.totals, strict=True
-        ):
+        for index, total, rate in zip(batches, block.totals.tolist(), rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
             # Ranks may hold unequal shares; DDP's mean over ranks of this is the global mean.
             loss = self._losses(block, index)[1].sum() * (self.trainer.world_size / total)
             optimizer.zero_grad()
@@ -99,6 +104,20 @@ class Classifier(LightningModule):
             optimizer.step()
             losses.append(loss.detach())
         return torch.stack(losses)
+
+    def count_iterations(self, count: int) -> None:
+        """Makes `global_step` count optimizer steps that Lightning has not seen."""
+        loop = self.trainer.fit_loop.epoch_loop.manual_optimization
+        for steps in (loop.optim_step_progress.total, loop.optim_step_progress.current):
+            steps.ready += count
+            steps.completed += count
+
+    def learning_rates(self, count: int) -> Tensor:
+        """Learning rates of the next iterations, (count,) float64 on the CPU.
+
+        A function of `global_step`, so that a continued run needs no state for it.
+        """
+        return torch.full((count,), self.lr, dtype=torch.float64)
 
     def _losses(self, block: Block, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Outputs, one loss for each image, and labels, for the images of `index` (B,)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -30,16 +31,21 @@ class LeNet5(Classifier):
 
     @property
     def backend(self) -> str:
-        """The version that runs on this device, for the record."""
+        """The version that runs, for the record."""
+        return self._version_on(self.net.c3.weight.device)
+
+    def _version_on(self, device: torch.device) -> str:
         backend: str = self.hparams["backend"]
         if self._trainer is not None and "mixed" in str(self.trainer.precision):
             return "reference" if backend == "reference" else "composite"
-        weight = self.net.c3.weight
-        return dispatch.choose(backend, weight.device, weight.dtype)
+        return dispatch.choose(backend, device, self.net.c3.weight.dtype)
 
     def setup(self, stage: str) -> None:
         """Compiles what is compiled, so that it counts as set-up."""
-        dispatch.warm_up(self.hparams["backend"], self.device)
+        # Where the model will be: Lightning has not moved it yet.
+        device = self.trainer.strategy.root_device
+        if self._version_on(device) in ("cpu", "cuda"):
+            dispatch.warm_up(device)
 
     def inputs(self, images: Tensor) -> Tensor:
         """Pixels (B, 28, 28) uint8 -> (B, 1, 28, 28) in [0, 1]."""

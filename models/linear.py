@@ -8,30 +8,88 @@ import torch
 from torch import Tensor
 
 from models import nets
-from models.classifier import Classifier
+from models.classifier import Block, Classifier
+from models.kernels import sgd
 from models.losses import LOSSES
 
 
 class Linear(Classifier):
-    """A linear classifier on raw pixels 0..255 with labels -1 and +1.
+    """A linear classifier on pixels 0..255 with labels -1 and +1.
+
+    Batch size 1 runs as one compiled loop over a block; other sizes run through autograd.
 
     Args:
         loss: Minimised by the training; mse-as-printed keeps the misprint of the document.
         lr: Learning rate.
+        decay_iterations: Iterations in which the learning rate falls, in a straight line, to 0. By
+            default it stays.
+        scale: Pixels are multiplied by it.
+        backend: Version of the loop over batches of size 1; auto takes the fastest that can run.
     """
 
-    backend = "autograd"  # what runs it, for the record
-
     def __init__(
-        self, loss: Literal["logistic", "mse", "mse-as-printed"] = "logistic", lr: float = 1e-4
+        self,
+        loss: Literal["logistic", "mse", "mse-as-printed"] = "logistic",
+        lr: float = 1e-4,
+        decay_iterations: int | None = None,
+        scale: float = 1.0,
+        backend: sgd.Backend = "auto",
     ) -> None:
         super().__init__(nets.LinearClassifier(), classes=2, lr=lr)
+        if decay_iterations is not None and decay_iterations < 1:
+            raise ValueError(f"decay_iterations must be 1 or more, got {decay_iterations}")
+        if not scale > 0:
+            raise ValueError(f"scale must be above 0, got {scale}")
+        self.net: nets.LinearClassifier
         self.loss = LOSSES[loss]
+        self.decay_iterations = decay_iterations
+        self.scale = scale
         self.save_hyperparameters()
 
+    @property
+    def backend(self) -> str:
+        """The version that runs batches of size 1, for the record."""
+        return self._version_on(self.net.output.weight.device)
+
+    def _version_on(self, device: torch.device) -> str:
+        return sgd.choose(self.hparams["backend"], device, self.net.output.weight.dtype)
+
+    def setup(self, stage: str) -> None:
+        """Compiles what is compiled, so that it counts as set-up."""
+        device = self.trainer.strategy.root_device
+        if stage == "fit" and self._version_on(device) != "reference":
+            sgd.warm_up(device)
+
+    def learn(self, block: Block) -> Tensor:
+        """The K iterations of a block, one after the other; returns their losses (K,)."""
+        if block.totals.max() > 1:
+            return super().learn(block)
+        output = self.net.output
+        losses = sgd.sequential_sgd(
+            block.images,
+            block.labels,
+            block.order,
+            output.weight.detach(),
+            output.bias.detach(),
+            self.learning_rates(len(block.order)),
+            self.loss,
+            scale=self.scale,
+            backend=self.hparams["backend"],
+        )
+        self.count_iterations(len(losses))
+        return losses
+
+    def learning_rates(self, count: int) -> Tensor:
+        """Constant, or falling to 0."""
+        rates = super().learning_rates(count)
+        if self.decay_iterations is None:
+            return rates
+        done = (self.global_step + torch.arange(count, dtype=torch.float64)) / self.decay_iterations
+        return rates * (1 - done).clamp(min=0)
+
     def inputs(self, images: Tensor) -> Tensor:
-        """Pixels (B, 28, 28) uint8 -> (B, 1, 28, 28) in [0, 255]."""
-        return images.unsqueeze(1).to(self.dtype)
+        """Pixels (B, 28, 28) uint8 -> (B, 1, 28, 28), scaled."""
+        return images.unsqueeze(1).to(self.dtype) * self.scale
 
     def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """The chosen loss of margins (B,) and labels -1 or +1 (B,) -> (B,)."""

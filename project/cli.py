@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -61,11 +62,22 @@ class Parser(LightningArgumentParser):
 class SaveConfig(SaveConfigCallback):
     """Puts the configuration into every checkpoint too, so that a checkpoint needs no company."""
 
+    @cached_property
+    def text(self) -> str:
+        """Of config.yaml."""
+        text: str = self.parser.dump(self.config, skip_none=False)
+        return text
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Makes the text while it still counts as set-up."""
+        assert self.text
+        super().setup(trainer, pl_module, stage)
+
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Adds the key "config", the text of config.yaml."""
-        checkpoint["config"] = self.parser.dump(self.config, skip_none=False)
+        checkpoint["config"] = self.text
 
 
 class Request(NamedTuple):
@@ -176,7 +188,7 @@ class ExperimentCLI(LightningCLI):
         config = self.config.trainer
         timing = Timing()
         self.results = Results(self.request.name, self.config.seed_everything, timing)
-        callbacks: list[Callback] = [timing, LossLog(), self.results]
+        callbacks: list[Callback] = [LossLog(), self.results, timing]
         if self.records:
             callbacks.append(Interrupt())
         if config.enable_progress_bar is None:

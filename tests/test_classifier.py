@@ -60,7 +60,7 @@ def test_block_step_is_plain_gradient_descent(tiny_root, tmp_path):
     model = LeNet5()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for block in data.train_dataloader():
-        for index in block.order.split(block.sizes):
+        for index in block.order.split(block.sizes.tolist()):
             images, labels = block.images[index], block.labels[index]
             loss = torch.nn.functional.cross_entropy(model(images[:, None] / 255), labels)
             optimizer.zero_grad()

@@ -76,7 +76,7 @@ def test_fit_trains_tests_and_records(name, tiny, capsys):
     assert record["iterations"] == iterations
     assert record["world_size"] == 1
     assert record["device"] == "cpu" or torch.cuda.is_available()
-    assert record["backend"] == ("cpu" if is_lenet else "autograd") or torch.cuda.is_available()
+    assert record["backend"] == "cpu" or torch.cuda.is_available()
     assert record["parameters"] == PARAMETERS.get(name, 785)
     assert set(record["seconds"]) == {"setup", "train", "validate", "test"}
     assert set(record["versions"]) == {"python", "torch", "lightning"}

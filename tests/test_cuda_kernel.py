@@ -52,6 +52,42 @@ for seed, (batch, maps, height, width, padding, outputs) in enumerate(SHAPES):
     assert all(torch.equal(a, b) for a, b in zip(actual, again)), "not the same bits"
 """
 
+DESCENT = """
+import torch
+from test_sgd import LOSSES, problem, run
+from models.kernels.sgd import cuda, sequential_sgd
+
+GPU = torch.cuda.is_available()
+
+
+def launch(data, lr, loss, scale):
+    if GPU:
+        return run("cuda", [tensor.cuda() for tensor in data], lr, loss, scale)
+    images, labels, order, weight, bias = data
+    weight, bias = weight.clone(), bias.clone()
+    lrs = torch.full((order.shape[1],), lr, dtype=weight.dtype)
+    losses = cuda.sequential_sgd(images, labels, order, weight, bias, lrs, LOSSES[loss], scale)
+    return {"weight": weight, "bias": bias, "losses": losses}
+
+
+for loss in LOSSES:
+    for dtype, size, scale, lr in (
+        (torch.float64, 784, 1 / 255, 0.03), (torch.float64, 9, 1 / 255, 0.03),
+        (torch.float32, 784, 1 / 255, 0.03), (torch.float64, 784, 1.0, 1e-4),
+    ):
+        data = problem(7, size=size, runs=3, iterations=12, dtype=dtype)
+        expected, actual = run("reference", data, lr, loss, scale), launch(data, lr, loss, scale)
+        again = launch(data, lr, loss, scale)
+        for name, value in actual.items():
+            close = 1e-9 if dtype == torch.float64 else 1e-4
+            torch.testing.assert_close(value.cpu(), expected[name], rtol=close, atol=close / 100)
+            assert torch.equal(value, again[name]), "not the same bits"
+    for bias in (-1e30, -800.0, 800.0, 1e30):
+        images, labels, order, weight, _ = problem(0, iterations=3, dtype=torch.float32)
+        data = images, labels, order, weight, torch.tensor([bias])
+        assert all(value.isfinite().all() for value in launch(data, 1e-4, loss, 1.0).values())
+"""
+
 COMPILED = """
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
@@ -71,6 +107,16 @@ for kernel in (cuda._forward, cuda._backward, cuda._add_up):
     assert "tf32" not in compiled.asm["ptx"], kernel
     assert "atom" not in compiled.asm["ptx"], kernel
     print(kernel.__name__, len(compiled.asm["cubin"]))
+
+from models.kernels.sgd import cuda
+
+KINDS = {"images_ptr": "*u8", "labels_ptr": "*i64", "order_ptr": "*i64", "SIZE": "constexpr"}
+kinds = {
+    name: KINDS.get(name, "*fp32" if name.endswith("_ptr") else "i32")
+    for name in cuda._run.arg_names
+}
+compiled = compile(ASTSource(cuda._run, kinds, {"SIZE": 1024}), target=GPUTarget("cuda", 90, 32))
+print("descent", len(compiled.asm["cubin"]))
 """
 
 
@@ -89,11 +135,12 @@ def python(code, **environment):
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton runs on Linux")
 
 
-def test_kernels_equal_the_reference():
+@pytest.mark.parametrize("code", [INTERPRETED, DESCENT], ids=["convolution", "descent"])
+def test_kernels_equal_the_reference(code):
     interpret = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
-    python(INTERPRETED, **interpret)
+    python(code, **interpret)
 
 
 def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path):
     printed = python(COMPILED, TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(tmp_path))
-    assert len(printed.splitlines()) == 3
+    assert len(printed.splitlines()) == 4

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Literal
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from models.kernels import composite, reference
+from models.kernels.notice import notice_if_slow
 from models.kernels.operator import K, fused
 
 Backend = Literal["auto", "composite", "reference", "cpu", "cuda"]
@@ -75,20 +75,13 @@ def choose(
     return device.type if applies else "composite"
 
 
-def warm_up(backend: str, device: torch.device) -> None:
-    """Compiles the CPU kernel, or loads it from its cache, before anything is timed.
+def warm_up(device: torch.device) -> None:
+    """Compiles the fused kernel of a device, or loads it from its cache, before anything is timed.
 
     Says so where it takes long: the first time on a machine.
     """
-    if choose(backend, device, torch.float32) != "cpu":
-        return
-    message = "Compiling the CPU kernel, once on this machine (about 15 s) ..."
-    notice = threading.Timer(1.5, print, [message], {"flush": True})
-    notice.start()
-    try:
-        x = torch.zeros(1, 1, 6, 6, requires_grad=True)
-        pairs = torch.zeros(1, 2, dtype=torch.int64)
-        y = fused(x, torch.zeros(1, K, K), torch.zeros(1), pairs)
-        torch.autograd.grad(y.sum(), x)
-    finally:
-        notice.cancel()
+    with notice_if_slow("Compiling the convolutions, once on this machine (about 15 s) ..."):
+        x = torch.zeros(1, 1, 6, 6, device=device, requires_grad=True)
+        pairs = torch.zeros(1, 2, dtype=torch.int64, device=device)
+        weight, bias = torch.zeros(1, K, K, device=device), torch.zeros(1, device=device)
+        torch.autograd.grad(fused(x, weight, bias, pairs).sum(), x)

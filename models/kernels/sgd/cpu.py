@@ -1,0 +1,101 @@
+"""Batch-1 gradient descent on the CPU, compiled by Numba; runs are shared out over threads.
+
+An iteration goes through the weights once: while it subtracts the gradient of its own image, it
+already multiplies the new weights with the next one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numba import njit, prange
+from torch import Tensor
+
+from models.losses import Loss
+
+MOST_THREADS = numba.get_num_threads()
+# Sums of vectors may be split over lanes; infinities and NaN stay what they are.
+FAST = {"reassoc", "contract", "nsz"}
+OPTIONS: dict[str, Any] = {
+    "cache": True,
+    "nogil": True,
+    "fastmath": FAST,
+    "error_model": "numpy",
+}
+
+
+@njit(**OPTIONS)
+def _loss_and_slope(z, y, amounts):
+    """The loss at margin z, and its derivative; amounts (2, 3) as `Loss.amounts`."""
+    log, linear, square = amounts[1] if y > 0 else amounts[0]
+    m = y * z
+    # e^-|m| is at most 1 at any margin, and both probabilities keep their digits.
+    e = math.exp(-abs(m))
+    large = 1 / (1 + e)
+    small = e * large
+    wrong, right = (small, large) if m > 0 else (large, small)
+    loss = log * (max(-m, 0) + math.log1p(e)) + linear * wrong + square * wrong * wrong
+    return loss, -y * (log + (linear + 2 * square * wrong) * right) * wrong
+
+
+@njit(**OPTIONS)
+def _run(images, labels, order, w, b, lr, amounts, scale, losses):
+    """One run: w (D,) changed in place, losses (K,) filled; returns the bias."""
+    # Numba turns float32 and an integer into float64: without kind() all loops would run in that.
+    kind = w.dtype.type
+    x = images[order[0]]
+    z = kind(0)
+    for j in range(len(w)):
+        z += w[j] * kind(x[j])
+    for k in range(len(order)):
+        y = kind(labels[order[k]])
+        losses[k], slope = _loss_and_slope(scale * z + b, y, amounts)
+        step = kind(lr[k] * slope)
+        b -= step
+        step *= scale
+        following = images[order[min(k + 1, len(order) - 1)]]
+        z = kind(0)
+        for j in range(len(w)):
+            new = w[j] - step * kind(x[j])
+            w[j] = new
+            z += new * kind(following[j])
+        x = following
+    return b
+
+
+@njit(parallel=True, **OPTIONS)
+def _all_runs(images, labels, order, weight, bias, lr, amounts, scale, losses):
+    for s in prange(len(order)):
+        bias[s] = _run(images, labels, order[s], weight[s], bias[s], lr, amounts, scale, losses[s])
+
+
+def sequential_sgd(
+    images: Tensor,
+    labels: Tensor,
+    order: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    lr: Tensor,
+    loss: Loss,
+    scale: float,
+) -> Tensor:
+    """As `reference.sequential_sgd`; the same bits for any number of threads."""
+    losses = torch.empty(order.shape, dtype=weight.dtype)
+    if losses.numel():
+        numba.set_num_threads(min(torch.get_num_threads(), MOST_THREADS))
+        w, b = weight.contiguous(), bias.contiguous()
+        arrays = (images.contiguous(), labels.contiguous(), order.contiguous(), w, b, lr)
+        scale_like_weight = np.asarray(scale, w.numpy().dtype)[()]
+        _all_runs(
+            *(array.numpy() for array in arrays),
+            loss.amounts(w).numpy(),
+            scale_like_weight,
+            losses.numpy(),
+        )
+        weight.copy_(w)
+        bias.copy_(b)
+    return losses
