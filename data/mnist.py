@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import sys
+from typing import Self
 
 import numpy as np
 import torch
@@ -75,6 +77,17 @@ class MNISTDataModule(LightningDataModule):
         shuffled = torch.from_numpy(np.random.default_rng((self.seed, 0)).permutation(count))
         self.train_index = shuffled[: count - self.val_size]
         self.val_index = shuffled[count - self.val_size :]
+
+    def reseeded(self, seed: int) -> Self:
+        """The same images, set up for fit, with the split and the order of another seed."""
+        other = copy.copy(self)
+        other.seed = seed
+        other._split()
+        return other
+
+    def pixel_deviation(self) -> Tensor:
+        """The standard deviation of each pixel over the training images, (H, W) float32."""
+        return self.train_images[self.train_index].float().std(0, unbiased=False)
 
     def order(self) -> EpochOrder:
         """How an epoch goes through the training images: each once, shuffled."""

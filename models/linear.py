@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -11,6 +11,16 @@ from models import nets
 from models.classifier import Block, Classifier
 from models.kernels import sgd
 from models.losses import LOSSES
+
+# Added to a pixel's standard deviation, so that pixels that are hardly ever on do not rule.
+SMOOTHING = 25.5
+
+
+class Pixels(Protocol):
+    """What is known of the training images."""
+
+    def pixel_deviation(self) -> Tensor:
+        """The standard deviation of each pixel over the training images, (H, W)."""
 
 
 class Linear(Classifier):
@@ -23,7 +33,8 @@ class Linear(Classifier):
         lr: Learning rate.
         decay_iterations: Iterations in which the learning rate falls, in a straight line, to 0. By
             default it stays.
-        scale: Pixels are multiplied by it.
+        scale: Pixels are multiplied by it; per-pixel divides each by 25.5 more than its standard
+            deviation over the training images.
         backend: Version of the loop over batches of size 1; auto takes the fastest that can run.
     """
 
@@ -32,18 +43,20 @@ class Linear(Classifier):
         loss: Literal["logistic", "mse", "mse-as-printed"] = "logistic",
         lr: float = 1e-4,
         decay_iterations: int | None = None,
-        scale: float = 1.0,
+        scale: float | Literal["per-pixel"] = 1.0,
         backend: sgd.Backend = "auto",
     ) -> None:
         super().__init__(nets.LinearClassifier(), classes=2, lr=lr)
         if decay_iterations is not None and decay_iterations < 1:
             raise ValueError(f"decay_iterations must be 1 or more, got {decay_iterations}")
-        if not scale > 0:
+        if scale != "per-pixel" and not scale > 0:
             raise ValueError(f"scale must be above 0, got {scale}")
         self.net: nets.LinearClassifier
         self.loss = LOSSES[loss]
         self.decay_iterations = decay_iterations
-        self.scale = scale
+        self.per_pixel = scale == "per-pixel"
+        if scale != "per-pixel":
+            self.net.scale.fill_(scale)
         self.save_hyperparameters()
 
     @property
@@ -55,10 +68,19 @@ class Linear(Classifier):
         return sgd.choose(self.hparams["backend"], device, self.net.output.weight.dtype)
 
     def setup(self, stage: str) -> None:
-        """Compiles what is compiled, so that it counts as set-up."""
+        """Compiles what is compiled, so that it counts as set-up; looks at the training images."""
+        if stage != "fit":
+            return
+        # Set by fit(model, datamodule=...).
+        self.adapt_scale(getattr(self.trainer, "datamodule"))  # noqa: B009
         device = self.trainer.strategy.root_device
-        if stage == "fit" and self._version_on(device) != "reference":
+        if self._version_on(device) != "reference":
             sgd.warm_up(device)
+
+    def adapt_scale(self, data: Pixels) -> None:
+        """Takes over what `scale` needs of the training images."""
+        if self.per_pixel:
+            self.net.scale.copy_(1 / (data.pixel_deviation().flatten() + SMOOTHING))
 
     def learn(self, block: Block) -> Tensor:
         """The K iterations of a block, one after the other; returns their losses (K,)."""
@@ -73,7 +95,7 @@ class Linear(Classifier):
             output.bias.detach(),
             self.learning_rates(len(block.order)),
             self.loss,
-            scale=self.scale,
+            scale=self.net.scale,
             backend=self.hparams["backend"],
         )
         self.count_iterations(len(losses))
@@ -88,8 +110,8 @@ class Linear(Classifier):
         return rates * (1 - done).clamp(min=0)
 
     def inputs(self, images: Tensor) -> Tensor:
-        """Pixels (B, 28, 28) uint8 -> (B, 1, 28, 28), scaled."""
-        return images.unsqueeze(1).to(self.dtype) * self.scale
+        """Pixels (B, 28, 28) uint8 -> (B, 1, 28, 28)."""
+        return images.unsqueeze(1).to(self.dtype)
 
     def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """The chosen loss of margins (B,) and labels -1 or +1 (B,) -> (B,)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from models.kernels.lanes import from_lanes, to_lanes
@@ -52,13 +53,19 @@ class LeNet5(nn.Module):
 
 
 class LinearClassifier(nn.Module):
-    """One margin for each image: 784 weights and a bias."""
+    """One margin for each image: 784 weights and a bias.
+
+    Attributes:
+        scale: (784,) pixels are multiplied by it; not learnt.
+    """
 
     def __init__(self, pixels: int = 784) -> None:
         super().__init__()
         self.output = nn.Linear(pixels, 1)
+        self.scale: Tensor
+        self.register_buffer("scale", torch.ones(pixels))
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, 1, 28, 28) -> margins z (B,)."""
-        margins: Tensor = self.output(x.flatten(1)).squeeze(1)
+        margins: Tensor = self.output(x.flatten(1) * self.scale).squeeze(1)
         return margins

@@ -36,7 +36,7 @@ def sequential_sgd(
     lr: Tensor | float,
     loss: Loss,
     *,
-    scale: float = 1.0,
+    scale: Tensor | float = 1.0,
     backend: Backend = "auto",
 ) -> Tensor:
     """K iterations of batch size 1, one after the other, exactly.
@@ -49,7 +49,7 @@ def sequential_sgd(
         bias: () or (S,); changed in place.
         lr: learning rate, one for all iterations or (K,).
         loss: to be minimised.
-        scale: pixels are multiplied by it.
+        scale: pixels are multiplied by it; one for all, or (D,).
         backend: the version that runs; auto takes the fastest that can.
 
     Returns:
@@ -61,7 +61,10 @@ def sequential_sgd(
     runs = order.view(-1, order.shape[-1])
     pixels = images.flatten(1)
     _check(pixels, labels, runs, weight, bias)
-    rates = torch.as_tensor(lr, dtype=weight.dtype, device=weight.device).expand(runs.shape[1])
+    rates, scales = (
+        torch.as_tensor(value, dtype=weight.dtype, device=weight.device).expand(length).contiguous()
+        for value, length in ((lr, runs.shape[1]), (scale, pixels.shape[1]))
+    )
     version = choose(backend, weight.device, weight.dtype)
     module = reference if version == "reference" else _compiled(version)
     losses: Tensor = module.sequential_sgd(
@@ -70,9 +73,9 @@ def sequential_sgd(
         runs,
         weight.view(len(runs), -1),
         bias.view(len(runs)),
-        rates.contiguous(),
+        rates,
         loss,
-        scale,
+        scales,
     )
     return losses.view(order.shape)
 

@@ -10,7 +10,6 @@ import math
 from typing import Any
 
 import numba
-import numpy as np
 import torch
 from numba import njit, prange
 from torch import Tensor
@@ -50,19 +49,18 @@ def _run(images, labels, order, w, b, lr, amounts, scale, losses):
     x = images[order[0]]
     z = kind(0)
     for j in range(len(w)):
-        z += w[j] * kind(x[j])
+        z += w[j] * (scale[j] * kind(x[j]))
     for k in range(len(order)):
         y = kind(labels[order[k]])
-        losses[k], slope = _loss_and_slope(scale * z + b, y, amounts)
+        losses[k], slope = _loss_and_slope(z + b, y, amounts)
         step = kind(lr[k] * slope)
         b -= step
-        step *= scale
         following = images[order[min(k + 1, len(order) - 1)]]
         z = kind(0)
         for j in range(len(w)):
-            new = w[j] - step * kind(x[j])
+            new = w[j] - step * (scale[j] * kind(x[j]))
             w[j] = new
-            z += new * kind(following[j])
+            z += new * (scale[j] * kind(following[j]))
         x = following
     return b
 
@@ -81,21 +79,16 @@ def sequential_sgd(
     bias: Tensor,
     lr: Tensor,
     loss: Loss,
-    scale: float,
+    scale: Tensor,
 ) -> Tensor:
     """As `reference.sequential_sgd`; the same bits for any number of threads."""
     losses = torch.empty(order.shape, dtype=weight.dtype)
     if losses.numel():
         numba.set_num_threads(min(torch.get_num_threads(), MOST_THREADS))
         w, b = weight.contiguous(), bias.contiguous()
-        arrays = (images.contiguous(), labels.contiguous(), order.contiguous(), w, b, lr)
-        scale_like_weight = np.asarray(scale, w.numpy().dtype)[()]
-        _all_runs(
-            *(array.numpy() for array in arrays),
-            loss.amounts(w).numpy(),
-            scale_like_weight,
-            losses.numpy(),
-        )
+        amounts = loss.amounts(w)
+        tensors = (images, labels, order, w, b, lr, amounts, scale, losses)
+        _all_runs(*(tensor.contiguous().numpy() for tensor in tensors))
         weight.copy_(w)
         bias.copy_(b)
     return losses

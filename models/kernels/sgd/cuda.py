@@ -29,7 +29,7 @@ def _run(
     bias_ptr,  # (S,)
     lr_ptr,  # (K,)
     amounts_ptr,  # (2, 3)
-    scale_ptr,  # ()
+    scale_ptr,  # (D,)
     losses_ptr,  # (S, K)
     iterations,  # K
     size,  # D
@@ -40,7 +40,7 @@ def _run(
     inside = pixel < size
     w = tl.load(weight_ptr + run * size + pixel, inside, 0.0)
     b = tl.load(bias_ptr + run)
-    scale = tl.load(scale_ptr)
+    scale = tl.load(scale_ptr + pixel, inside, 0.0)
     for k in range(iterations):
         image = tl.load(order_ptr + run * iterations + k)
         x = tl.load(images_ptr + image * size + pixel, inside, 0).to(w.dtype) * scale
@@ -73,7 +73,7 @@ def sequential_sgd(
     bias: Tensor,
     lr: Tensor,
     loss: Loss,
-    scale: float,
+    scale: Tensor,
 ) -> Tensor:
     """As `reference.sequential_sgd`; the same bits whatever else runs."""
     losses = torch.empty(order.shape, dtype=weight.dtype, device=weight.device)
@@ -88,7 +88,7 @@ def sequential_sgd(
             b,
             lr,
             loss.amounts(w),
-            torch.full((), scale, dtype=w.dtype, device=w.device),
+            scale,
             losses,
             iterations,
             images.shape[1],

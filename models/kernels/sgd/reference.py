@@ -22,7 +22,7 @@ class Module(Protocol):
         bias: Tensor,
         lr: Tensor,
         loss: Loss,
-        scale: float,
+        scale: Tensor,
     ) -> Tensor:
         """As below."""
 
@@ -35,7 +35,7 @@ def sequential_sgd(
     bias: Tensor,
     lr: Tensor,
     loss: Loss,
-    scale: float,
+    scale: Tensor,
 ) -> Tensor:
     """K iterations of each of S runs.
 
@@ -47,7 +47,7 @@ def sequential_sgd(
         bias: (S,), changed in place.
         lr: (K,).
         loss: to be minimised.
-        scale: of the pixels.
+        scale: (D,) of the pixels.
 
     Returns:
         Losses (S, K).
