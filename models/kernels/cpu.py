@@ -66,6 +66,12 @@ def _llvm(builder: Any, name: str, *args: Any) -> Any:
     return builder.call(function, args)
 
 
+def _splat(builder: Any, value: Any) -> Any:
+    undefined = ir.Constant(FLOATS, ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(INTEGERS, [0] * LANES))
+
+
 def _require_contiguous(array: Any) -> None:
     if array.layout != "C":
         raise TypingError("vectors are loaded and stored without regard to strides")
@@ -101,10 +107,7 @@ def splat(typing: Any, value: Any) -> Any:
     """The float32 value eight times."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        undefined = ir.Constant(FLOATS, ir.Undefined)
-        first = builder.insert_element(undefined, args[0], ir.Constant(ir.IntType(32), 0))
-        zeros = ir.Constant(INTEGERS, [0] * LANES)
-        return builder.shuffle_vector(first, undefined, zeros)
+        return _splat(builder, args[0])
 
     return VECTOR(types.float32), generate
 
@@ -137,6 +140,74 @@ def mul(typing: Any, a: Any, b: Any) -> Any:
         return builder.fmul(*args)
 
     return VECTOR(VECTOR, VECTOR), generate
+
+
+TILE = 2 * K  # sums that stay in registers: five columns of two rows
+
+
+def _load(context: Any, builder: Any, array_type: Any, array: Any, index: Any, step: int) -> Any:
+    index = builder.add(index, ir.Constant(index.type, step))
+    return builder.load(_address(context, builder, array_type, array, index), align=4)
+
+
+@intrinsic
+def filled(typing: Any, value: Any) -> Any:
+    """A tile that holds the float32 value everywhere."""
+    kind = types.UniTuple(VECTOR, TILE)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.make_tuple(builder, kind, [_splat(builder, args[0])] * TILE)
+
+    return kind(types.float32), generate
+
+
+@intrinsic
+def convolve(typing: Any, tile: Any, x: Any, upper: Any, lower: Any, weight: Any, taps: Any) -> Any:
+    """Adds one row of a kernel, weight[taps : taps + 5], to five columns of two rows.
+
+    The rows read nine vectors each from x[upper] and x[lower] on; every one is loaded once.
+    """
+    _require_contiguous(x)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _, x_type, *_, weight_type, _ = signature.args
+        tile, x, upper, lower, weight, taps = args
+        sums = cgutils.unpack_tuple(builder, tile)
+        data = context.make_array(weight_type)(context, builder, weight).data
+        weights = []
+        for tap in range(K):
+            index = builder.add(taps, ir.Constant(taps.type, tap))
+            weights.append(_splat(builder, builder.load(builder.gep(data, [index]))))
+        for row, start in enumerate((upper, lower)):
+            for column in range(2 * K - 1):
+                pixel = _load(context, builder, x_type, x, start, column * LANES)
+                for tap in range(max(0, column - K + 1), min(K, column + 1)):
+                    n = row * K + column - tap
+                    sums[n] = _llvm(builder, "fmuladd", weights[tap], pixel, sums[n])
+        return context.make_tuple(builder, signature.return_type, sums)
+
+    return tile(tile, x, types.intp, types.intp, weight, types.intp), generate
+
+
+@intrinsic
+def correlate(typing: Any, tile: Any, x: Any, i: Any, d: Any, j: Any) -> Any:
+    """Adds the products of d[j], d[j + 8] with five vectors of x each: taps, at two columns."""
+    _require_contiguous(x)
+    _require_contiguous(d)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _, x_type, _, d_type, _ = signature.args
+        tile, x, i, d, j = args
+        sums = cgutils.unpack_tuple(builder, tile)
+        pixels = [_load(context, builder, x_type, x, i, n * LANES) for n in range(K + 1)]
+        for column in range(2):
+            slope = _load(context, builder, d_type, d, j, column * LANES)
+            for tap in range(K):
+                n = column * K + tap
+                sums[n] = _llvm(builder, "fmuladd", slope, pixels[column + tap], sums[n])
+        return context.make_tuple(builder, signature.return_type, sums)
+
+    return tile(tile, x, types.intp, d, types.intp), generate
 
 
 # (2^f - 1) / f on [-1/2, 1/2]: least squares, reweighted towards the smallest maximum.
@@ -208,44 +279,21 @@ def _copy_padded(x, start, maps, height, width, top, left, rows, columns, out):
 def _convolve_two_rows(x, rows, columns, row, weight, sources, first, last, bias, count, out):
     """One output map at two neighbouring rows: out (2, count, 8), count a multiple of 5.
 
-    Ten sums at a time stay in registers over all connections: five columns of both rows. Kernel
-    rows that would read above or below the `rows` of x are left out.
+    Five columns of both rows stay in registers over all connections. Kernel rows that would read
+    above or below the `rows` of x are left out.
     """
     low = max(0, -row)
     high = min(K, rows - 1 - row)
-    for q in range(0, count, 5):
-        a0 = a1 = a2 = a3 = a4 = b0 = b1 = b2 = b3 = b4 = splat(bias)
+    for q in range(0, count, K):
+        tile = filled(bias)
         for p in range(first, last):
             corner = ((sources[p] * rows + row) * columns + q) * LANES
             for ky in range(low, high):
                 i = corner + ky * columns * LANES
-                j = i + columns * LANES
-                for kx in range(K):
-                    w = splat(weight[(p * K + ky) * K + kx])
-                    a0 = fma(w, load(x, i), a0)
-                    a1 = fma(w, load(x, i + 8), a1)
-                    a2 = fma(w, load(x, i + 16), a2)
-                    a3 = fma(w, load(x, i + 24), a3)
-                    a4 = fma(w, load(x, i + 32), a4)
-                    b0 = fma(w, load(x, j), b0)
-                    b1 = fma(w, load(x, j + 8), b1)
-                    b2 = fma(w, load(x, j + 16), b2)
-                    b3 = fma(w, load(x, j + 24), b3)
-                    b4 = fma(w, load(x, j + 32), b4)
-                    i += LANES
-                    j += LANES
-        i = q * LANES
-        j = (count + q) * LANES
-        store(out, i, a0)
-        store(out, i + 8, a1)
-        store(out, i + 16, a2)
-        store(out, i + 24, a3)
-        store(out, i + 32, a4)
-        store(out, j, b0)
-        store(out, j + 8, b1)
-        store(out, j + 16, b2)
-        store(out, j + 24, b3)
-        store(out, j + 32, b4)
+                tile = convolve(tile, x, i, i + columns * LANES, weight, (p * K + ky) * K)
+        for n in range(K):
+            store(out, (q + n) * LANES, tile[n])
+            store(out, (count + q + n) * LANES, tile[K + n])
 
 
 @njit(**OPTIONS)
@@ -255,13 +303,16 @@ def _squash_and_pool(z, count, pooled, slope, start, y, y_start):
     minus = splat(np.float32(-1))
     quarter = splat(np.float32(0.25))
     below = 2 * pooled * LANES
+    # Apart from what follows: nothing waits for a neighbour, so that many are under way at once.
+    for i in range(0, 2 * count * LANES, LANES):
+        store(z, i, tanh(load(z, i)))
     for s in range(pooled):
         i = 2 * s * LANES
         j = i + count * LANES
-        a0 = tanh(load(z, i))
-        a1 = tanh(load(z, i + LANES))
-        b0 = tanh(load(z, j))
-        b1 = tanh(load(z, j + LANES))
+        a0 = load(z, i)
+        a1 = load(z, i + LANES)
+        b0 = load(z, j)
+        b1 = load(z, j + LANES)
         out = tanh(mul(quarter, add(add(a0, a1), add(b0, b1))))
         store(y, y_start + s * LANES, out)
         scale = mul(quarter, fma(mul(minus, out), out, one))
@@ -338,39 +389,18 @@ def _gradient_of_sums(grad, slope, row, pooled, d, top, bottom, db):
 def _weight_gradient(x, x_start, columns, d, d_start, d_columns, height, width, out, out_start):
     """One connection: out (25, 8) += the products of its input map and its map's gradient.
 
-    Ten sums stay in registers: five taps, for even and for odd columns apart.
+    Five taps, for even and for odd columns apart, stay in registers.
     """
-    zero = splat(np.float32(0))
     for ky in range(K):
-        a0 = a1 = a2 = a3 = a4 = b0 = b1 = b2 = b3 = b4 = zero
+        tile = filled(np.float32(0))
         for r in range(height):
             i = x_start + (r + ky) * columns * LANES
             j = d_start + r * d_columns * LANES
-            for _ in range(0, width, 2):
-                even = load(d, j)
-                odd = load(d, j + 8)
-                x1 = load(x, i + 8)
-                x2 = load(x, i + 16)
-                x3 = load(x, i + 24)
-                x4 = load(x, i + 32)
-                a0 = fma(even, load(x, i), a0)
-                a1 = fma(even, x1, a1)
-                a2 = fma(even, x2, a2)
-                a3 = fma(even, x3, a3)
-                a4 = fma(even, x4, a4)
-                b0 = fma(odd, x1, b0)
-                b1 = fma(odd, x2, b1)
-                b2 = fma(odd, x3, b2)
-                b3 = fma(odd, x4, b3)
-                b4 = fma(odd, load(x, i + 40), b4)
-                i += 16
-                j += 16
-        k = out_start + ky * K * LANES
-        store(out, k, add(load(out, k), add(a0, b0)))
-        store(out, k + 8, add(load(out, k + 8), add(a1, b1)))
-        store(out, k + 16, add(load(out, k + 16), add(a2, b2)))
-        store(out, k + 24, add(load(out, k + 24), add(a3, b3)))
-        store(out, k + 32, add(load(out, k + 32), add(a4, b4)))
+            for s in range(0, width * LANES, 2 * LANES):
+                tile = correlate(tile, x, i + s, d, j + s)
+        for tap in range(K):
+            k = out_start + (ky * K + tap) * LANES
+            store(out, k, add(load(out, k), add(tile[tap], tile[K + tap])))
 
 
 @njit(**OPTIONS)

@@ -1,0 +1,120 @@
+"""Many runs of the linear experiments, each the run that `project.fit` makes with its seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+import yaml
+from torch import Tensor
+
+from data import FourNineDataModule
+from models.kernels.sgd import sequential_sgd
+from models.linear import Linear
+from models.nets import LinearClassifier
+from project.experiments import find_config
+
+SATURATED = 1e-4  # a loss as close as this to its bounds has no slope worth the name
+AT_ONCE = 20  # runs in one call: enough for the threads, and their orders fit into memory
+
+
+class Descent(NamedTuple):
+    """One run."""
+
+    seed: int
+    margin: float
+    """z before the first iteration, mean over the training images."""
+    correct: int
+    """Test images that are right at the end."""
+    last_lesson: int
+    """The last iteration that taught anything: its sigmoid was not saturated."""
+
+
+class Experiment:
+    """One configuration of `project.fit`, to be run with many seeds.
+
+    Args:
+        name: of a configuration of a linear experiment with batch size 1.
+        root: folder that holds MNIST/raw.
+    """
+
+    def __init__(self, name: str, root: Path) -> None:
+        content = yaml.safe_load(Path(find_config(name).source).read_text(encoding="utf-8"))
+        self.data = FourNineDataModule(root=str(root), **content["data"])
+        self.data.setup("fit")
+        self.data.setup("test")
+        model = Linear(**content["model"])
+        model.adapt_scale(self.data)  # all training images: the same with every seed
+        self.loss = model.loss
+        self.scale = model.net.scale
+        self.rates = model.learning_rates(len(self.data.order()))
+        self._mean_image = self.data.train_images.flatten(1).float().mean(0) * self.scale
+        self._test_images = self.data.test_images.flatten(1) * self.scale
+
+    @property
+    def total(self) -> int:
+        """Number of test images."""
+        return len(self.data.test_images)
+
+    def run(self, seeds: Sequence[int]) -> list[Descent]:
+        """Runs with these seeds, side by side."""
+        nets = [_fresh_net(seed) for seed in seeds]
+        weight = torch.cat([net.output.weight.detach() for net in nets])
+        bias = torch.cat([net.output.bias.detach() for net in nets])
+        margins = weight @ self._mean_image + bias
+        losses = sequential_sgd(
+            self.data.train_images,
+            self.data.train_labels,
+            torch.stack([self.data.reseeded(seed).order().indices() for seed in seeds]),
+            weight,
+            bias,
+            self.rates,
+            self.loss,
+            scale=self.scale,
+        )
+        right = (self._test_images @ weight.T + bias) * self.data.test_labels[:, None] >= 0
+        columns = (margins, right.sum(0), _last_lesson(losses))
+        found = zip(seeds, *(column.tolist() for column in columns), strict=True)
+        return [Descent(*values) for values in found]
+
+
+def _fresh_net(seed: int) -> LinearClassifier:
+    # Where project.fit draws the weights, nothing has been drawn since it seeded the generator.
+    torch.manual_seed(seed)
+    return LinearClassifier()
+
+
+def _last_lesson(losses: Tensor) -> Tensor:
+    """Iteration (S,) of the last loss (S, K) that is neither 0 nor, as a square can be, 2."""
+    lessons = (losses > SATURATED) & ((losses - 2).abs() > SATURATED)
+    numbers = torch.arange(1, losses.shape[1] + 1)
+    return (lessons * numbers).amax(1)
+
+
+def run_shared(
+    experiment: Experiment, seeds: Sequence[int], progress: Callable[[float], None]
+) -> list[Descent]:
+    """Runs all seeds, shared out over the ranks where there are several; the same on each of them.
+
+    Args:
+        experiment: to be run.
+        seeds: one run for each.
+        progress: told the share of this rank's runs that is done.
+    """
+    ranks, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+    groups = math.ceil(len(seeds) / AT_ONCE)
+    # Always the same groups, whoever runs them.
+    mine = {}
+    for group in range(rank, groups, ranks):
+        mine[group] = experiment.run(seeds[group * AT_ONCE : (group + 1) * AT_ONCE])
+        progress((group + 1) / groups)
+    shares: list[Any] = [mine]
+    if ranks > 1:
+        shares = [None] * ranks
+        dist.all_gather_object(shares, mine)
+    found = {group: runs for share in shares for group, runs in share.items()}
+    return [descent for group in range(groups) for descent in found[group]]
