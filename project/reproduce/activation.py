@@ -100,13 +100,13 @@ def swap_error(activation: nn.Module, x: Tensor, pooling: str) -> float:
     """The largest |s(pool(x)) - pool(s(x))| over 2x2 windows; pooling is "max" or "average"."""
     pool = F.max_pool2d if pooling == "max" else F.avg_pool2d
     activation = activation.to(x.dtype)
-    return (activation(pool(x, 2)) - pool(activation(x), 2)).abs().max().item()
+    return float((activation(pool(x, 2)) - pool(activation(x), 2)).abs().max())
 
 
 def lowest_point(activation: nn.Module) -> float:
     """Where the activation is smallest; it falls left of there and rises right of there."""
     z = torch.linspace(-5, 5, 1_000_001, dtype=torch.float64)
-    return z[activation(z).argmin()].item()
+    return float(z[activation(z).argmin()])
 
 
 def _draw() -> Drawing:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.functional import jacobian
+from torch.func import jacrev
 
 from models import theory
 from project.reproduce.record import Outcome, Row, Task, Verdict
@@ -63,7 +64,7 @@ def run(task: Task) -> Outcome:
 def compare(depth: int, activation: str, generator: torch.Generator) -> dict[str, float]:
     """The largest error of each formula over all layers of one random net."""
     widths = torch.randint(1, WIDEST + 1, (depth + 1,), generator=generator).tolist()
-    weights = [_draw(n, m, generator) / m**0.5 for m, n in zip(widths, widths[1:], strict=False)]
+    weights = [_draw(n, m, generator) / m**0.5 for m, n in itertools.pairwise(widths)]
     biases = [_draw(1, n, generator)[0] for n in widths[1:]]
     x = _draw(1, widths[0], generator)[0]
     net = theory.perceptron(weights, biases, x, activation)
@@ -99,8 +100,8 @@ def by_autograd(
         all_biases = [*biases[:i], b, *biases[layer:]]
         return theory.perceptron(all_weights, all_biases, y[0], activation).output
 
-    by_input, by_own_bias = jacobian(of_layer, (y[i], biases[i]))
-    by_weight, by_bias = jacobian(of_output, (weights[i], biases[i]))
+    by_input, by_own_bias = jacrev(of_layer, argnums=(0, 1))(y[i], biases[i])
+    by_weight, by_bias = jacrev(of_output, argnums=(0, 1))(weights[i], biases[i])
     return {
         "dy_l/dy_{l-1}": by_input,
         "dy_l/db_l": by_own_bias,

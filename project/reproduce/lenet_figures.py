@@ -74,7 +74,9 @@ def confusion(predicted: Tensor, labels: Tensor, folder: Path) -> Figure:
         for answer in range(10):
             if count := int(counts[true, answer]):
                 weight = "bold" if true == answer else "normal"
-                axes.text(answer, true, count, ha="center", va="center", fontsize=8, weight=weight)
+                axes.text(
+                    answer, true, str(count), ha="center", va="center", fontsize=8, weight=weight
+                )
     axes.set(xlabel="answer", ylabel="digit", xticks=range(10), yticks=range(10))
     axes.tick_params(length=0)
     return Figure(

@@ -73,7 +73,8 @@ def find(folder: Path, name: str) -> Training | None:
 
 def _fit(options: list[str], progress: Callable[[float], None]) -> None:
     cli = ExperimentCLI("fit", options, "Trains for the report.")
-    cli.trainer.callbacks.append(Share(progress))
+    # Lightning sets this attribute where mypy does not look.
+    cli.trainer.callbacks.append(Share(progress))  # type: ignore[attr-defined]
     try:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule)
     except Interrupted:
