@@ -33,9 +33,11 @@ def run(task: Task) -> Outcome:
         ),
         (
             Figure(
-                drawing.save(drawing.pictures(panels, None), task.folder / "differences.png"),
-                "A test digit and its differences along rows and columns: grey is 0, white "
-                "positive, black negative.",
+                drawing.save(
+                    drawing.pictures(panels, (-255, 255)), task.folder / "differences.png"
+                ),
+                "A test digit and its differences from row to row and from column to column; grey "
+                "is 0, white positive, black negative.",
             ),
         ),
     )

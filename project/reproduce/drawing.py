@@ -31,18 +31,17 @@ def plain_axes(axes: Any) -> None:
     axes.set_axisbelow(True)
 
 
-def pictures(panels: Sequence[tuple[str, Tensor]], limits: tuple[float, float] | None) -> Figure:
+def pictures(panels: Sequence[tuple[str, Tensor]], limits: tuple[float, float]) -> Figure:
     """Images side by side, each under its title.
 
     Args:
         panels: titles and images, (H, W) in grey or (H, W, 3) in colour.
-        limits: values drawn black and white; None takes each image's own lowest and highest.
+        limits: the values drawn black and white.
     """
     figure = Figure(figsize=(2.3 * len(panels), 2.5))
-    low, high = limits or (None, None)
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (title, image) in zip(grid, panels, strict=True):
-        axes.imshow(image.numpy(), cmap="gray", vmin=low, vmax=high)
+        axes.imshow(image.numpy(), cmap="gray", vmin=limits[0], vmax=limits[1])
         axes.set_title(title, fontsize=10)
         axes.set_axis_off()
     return figure

@@ -16,6 +16,7 @@ from models.lenet import LeNet5
 from models.nets import C3
 from project.bench import published
 from project.reproduce import lenet_figures
+from project.reproduce.lenet_figures import Losses
 from project.reproduce.record import Outcome, Row, Task, Verdict
 from project.reproduce.training import Training, train
 
@@ -41,7 +42,8 @@ class Variant(NamedTuple):
     @property
     def seconds(self) -> float:
         """Of one training, the median: a busy neighbour can slow down one or two many times."""
-        return statistics.median(training.record["seconds"]["train"] for training in self.trainings)
+        seconds = [training.record["seconds"]["train"] for training in self.trainings]
+        return float(statistics.median(seconds))
 
     @property
     def iterations(self) -> int:
@@ -66,7 +68,9 @@ def run(task: Task) -> Outcome:
         *_seconds_rows(variants, task),
         _loss_row(logits, labels),
     )
-    curves = {c3: variant.trainings[0].losses for c3, variant in variants.items()}
+    curves: dict[str, Losses] = {
+        c3: variant.trainings[0].losses for c3, variant in variants.items()
+    }
     figures = (
         lenet_figures.losses(curves, task.folder),
         lenet_figures.connections(C3_TABLE, task.folder),
@@ -95,12 +99,13 @@ def _train(task: Task) -> dict[C3, Variant]:
 
 def _text(variants: dict[C3, Variant], task: Task) -> str:
     seeds = f"seeds {task.seed} to {task.seed + task.runs - 1}" if task.runs > 1 else "one seed"
+    iterations = variants["original"].iterations
     shortened = (
         f" Shortened to {QUICK_EPOCHS} of the document's {EPOCHS} epochs: accuracy and seconds are "
         "not those of a whole training."
     )
     return (
-        f"Both nets trained for {variants['original'].iterations:,} iterations of {BATCH} images with {seeds}."
+        f"Both nets trained for {iterations:,} iterations of {BATCH} images with {seeds}."
         f"{shortened * task.quick} The counts of C3 are right. The published seconds are 6.9 times "
         "apart and not 10 times; that gap is not a property of the nets, since the original has "
         "fewer weights: it is the cost of sixteen small convolutions and a concatenation. The "

@@ -21,22 +21,23 @@ Losses = np.ndarray[Any, np.dtype[np.float32]]
 
 
 def losses(curves: Mapping[str, Losses], folder: Path) -> Figure:
-    """Every iteration's loss, pale, and its running mean."""
+    """Every iteration's loss, pale, and the mean of the iterations around it."""
     figure = Drawing(figsize=(8.0, 3.3))
     axes = figure.subplots()
     window = min(WINDOW, *(len(curve) for curve in curves.values()))
     for (name, curve), colour in zip(curves.items(), (drawing.RED, drawing.BLUE), strict=True):
         iterations = np.arange(1, len(curve) + 1)
-        axes.plot(iterations, curve, color=colour, alpha=0.2, linewidth=0.4)
+        axes.plot(iterations, curve, color=colour, alpha=0.3, linewidth=0.4)
         smooth = np.convolve(curve, np.full(window, 1 / window), mode="valid")
-        axes.plot(iterations[window - 1 :], smooth, color=colour, linewidth=1.6, label=f"{name} C3")
+        centres = iterations[window // 2 :][: len(smooth)]
+        axes.plot(centres, smooth, color=colour, linewidth=1.6, label=f"{name} C3")
     axes.set(yscale="log", xlabel="iteration (100 images)", ylabel="training loss")
     axes.margins(x=0)
     axes.legend(frameon=False, title=f"mean of {window} iterations")
     drawing.plain_axes(axes)
     return Figure(
         drawing.save(figure, folder / "loss.png"),
-        "Figure 1: the training loss of every iteration (pale) and its running mean, one seed.",
+        "Figure 1: the training loss of every iteration (pale) and the mean around it, one seed.",
     )
 
 
@@ -73,10 +74,7 @@ def confusion(predicted: Tensor, labels: Tensor, folder: Path) -> Figure:
     for true in range(10):
         for answer in range(10):
             if count := int(counts[true, answer]):
-                weight = "bold" if true == answer else "normal"
-                axes.text(
-                    answer, true, str(count), ha="center", va="center", fontsize=8, weight=weight
-                )
+                axes.text(answer, true, str(count), ha="center", va="center", fontsize=8)
     axes.set(xlabel="answer", ylabel="digit", xticks=range(10), yticks=range(10))
     axes.tick_params(length=0)
     return Figure(
