@@ -59,6 +59,41 @@ def test_derivatives_equal_autograd(activation, network):
         close(theory.output_by_bias(net, layer), jacobian(by_bias, biases[i]))
 
 
+def square_net():
+    """Layers of the same width, so that what is misprinted can be computed at all."""
+    weights, biases, x = random_net([4, 4, 4, 4], 1)
+    return weights, biases, perceptron(weights, biases, x, "sigmoid")
+
+
+def by_input(weight, bias, y):
+    """dy_l/dy_{l-1} of a sigmoid layer, as autograd has it."""
+    return jacobian(lambda y: torch.sigmoid(weight @ y + bias), y)
+
+
+def test_slope_belongs_to_the_input_of_its_layer():
+    weights, biases, net = square_net()
+    for i, (a, b) in enumerate(zip(weights, biases, strict=True)):
+        expected = by_input(a, b, net.y[i])
+        slopes = [ACTIVATIONS["sigmoid"].derivative(a @ y + b) for y in net.y]
+        torch.testing.assert_close(slopes[i][:, None] * a, expected)
+        assert (slopes[i + 1][:, None] * a - expected).abs().max() > 0.01
+
+
+def test_every_row_carries_its_slope():
+    weights, biases, net = square_net()
+    rows = by_input(weights[0], biases[0], net.y[0])
+    for row, slope, weight in zip(rows, net.slopes[0], weights[0], strict=True):
+        torch.testing.assert_close(row, slope * weight)
+        assert (row - weight).abs().max() > 0.01
+
+
+def test_derivative_by_a_weight_is_an_outer_product():
+    _, _, net = square_net()
+    rows, by_bias = theory.output_by_weight(net, 3), theory.output_by_bias(net, 3)
+    for row, slopes in zip(rows, by_bias, strict=True):
+        assert torch.equal(row, slopes[:, None] @ net.y[2][None, :])
+
+
 def test_derivative_by_the_output_itself_is_the_identity():
     net = perceptron(*random_net([3, 4, 2], 0))
     assert torch.equal(theory.output_by_layer(net, 2), torch.eye(2, dtype=torch.float64))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure as Drawing
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from project.reproduce import drawing
-from project.reproduce.record import Figure, Outcome, Row, Task, Verdict
+from project.reproduce.record import Outcome, Row, Task, Verdict
 
 # Every elementwise activation of torch.nn, with its default arguments; Threshold has none.
 NON_DECREASING: tuple[nn.Module, ...] = (
@@ -45,9 +45,14 @@ def run(task: Task) -> Outcome:
     x = 3 * torch.randn(64, 4, 28, 28, generator=generator, dtype=torch.float64)
     with torch.no_grad():
         monotone = max(swap_error(s, x, "max") for s in NON_DECREASING)
-        others = {name_of(s): swap_error(s, x, "max") for s in NOT_MONOTONE}
+        others = {s: swap_error(s, x, "max") for s in NOT_MONOTONE}
         average = {name_of(s): swap_error(s, x, "average") for s in NON_DECREASING}
-        lowest = {name_of(s): lowest_point(s) for s in NOT_MONOTONE}
+        figure = drawing.save(
+            _draw(),
+            task.folder / "activation.png",
+            "Where the activations that are not monotone fall: shaded for GELU. Of two values "
+            "there, max pooling keeps the right one, whose activation is the smaller.",
+        )
     holds = monotone <= ROUNDING and min(others.values()) > 0.01
     return Outcome(
         Verdict.CONFIRMED if holds else Verdict.NOT_REPRODUCIBLE,
@@ -63,31 +68,20 @@ def run(task: Task) -> Outcome:
             ),
             *(
                 Row(
-                    f"max pooling, {name}",
+                    f"max pooling, {name_of(s)}",
                     "",
-                    f"does not commute: difference up to {error:.2f}; falls left of "
-                    f"{lowest[name]:.3f}",
+                    f"differs by up to {error:.2f}: it falls left of {lowest_point(s):.3f}",
                 )
-                for name, error in others.items()
+                for s, error in others.items()
             ),
-            Row(
-                "average pooling, tanh",
-                "",
-                f"does not commute: difference up to {average['Tanh']:.2f}",
-            ),
+            Row("average pooling, tanh", "", f"differs by up to {average['Tanh']:.2f}"),
             Row(
                 "average pooling, all the non-decreasing ones",
                 "",
-                f"none commutes: the largest difference is at least {min(average.values()):.2f}",
+                f"none commutes: each differs somewhere by {min(average.values()):.2f} or more",
             ),
         ),
-        (
-            Figure(
-                drawing.save(_draw(), task.folder / "activation.png"),
-                "Where the activations that are not monotone fall: shaded for GELU. Of two values "
-                "there, max pooling keeps the right one, whose activation is the smaller.",
-            ),
-        ),
+        (figure,),
     )
 
 
@@ -109,8 +103,8 @@ def lowest_point(activation: nn.Module) -> float:
     return float(z[activation(z).argmin()])
 
 
-def _draw() -> Drawing:
-    figure = Drawing(figsize=(6.4, 2.8))
+def _draw() -> Figure:
+    figure = Figure(figsize=(6.4, 2.8))
     axes = figure.subplots()
     z = torch.linspace(-4, 1, 501)
     for activation, colour in zip(NOT_MONOTONE, ("C0", "C1", "C2", "C3"), strict=True):

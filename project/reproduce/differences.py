@@ -5,7 +5,7 @@ from __future__ import annotations
 from data import source
 from models.layers import filters
 from project.reproduce import drawing
-from project.reproduce.record import Figure, Outcome, Row, Task, Verdict
+from project.reproduce.record import Outcome, Row, Task, Verdict
 
 IMAGES = 1000
 
@@ -32,10 +32,9 @@ def run(task: Task) -> Outcome:
             Row("X[i, j+1] - X[i, j]", "a convolution", f"row (-1, 1): {limits} {column_error:g}"),
         ),
         (
-            Figure(
-                drawing.save(
-                    drawing.pictures(panels, (-255, 255)), task.folder / "differences.png"
-                ),
+            drawing.save(
+                drawing.pictures(panels, (-255, 255)),
+                task.folder / "differences.png",
                 "A test digit and its differences from row to row and from column to column; grey "
                 "is 0, white positive, black negative.",
             ),

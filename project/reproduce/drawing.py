@@ -10,18 +10,18 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from project.reproduce import store
+from project.reproduce import record, store
 
 RED, BLUE, GREY = "#b5401f", "#2050d0", "#8a8a8a"
 DPI = 110
 
 
-def save(figure: Figure, path: Path) -> str:
-    """Writes the figure as PNG; returns the file's name."""
+def save(figure: Figure, path: Path, caption: str) -> record.Figure:
+    """Writes the figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=DPI, bbox_inches="tight")
     store.write(path, buffer.getvalue())
-    return path.name
+    return record.Figure(path.name, caption)
 
 
 def plain_axes(axes: Any) -> None:

@@ -35,8 +35,9 @@ def losses(curves: Mapping[str, Losses], folder: Path) -> Figure:
     axes.margins(x=0)
     axes.legend(frameon=False, title=f"mean of {window} iterations")
     drawing.plain_axes(axes)
-    return Figure(
-        drawing.save(figure, folder / "loss.png"),
+    return drawing.save(
+        figure,
+        folder / "loss.png",
         "Figure 1: the training loss of every iteration (pale) and the mean around it, one seed.",
     )
 
@@ -56,8 +57,9 @@ def connections(table: ConnectionTable, folder: Path) -> Figure:
     axes.grid(which="minor", color="white", linewidth=2)
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
-    return Figure(
-        drawing.save(figure, folder / "connections.png"),
+    return drawing.save(
+        figure,
+        folder / "connections.png",
         f"The original C3: {int(dots.sum())} of {dots.numel()} connections (Table I of LeCun et "
         "al. 1998). The modern one has all of them.",
     )
@@ -77,8 +79,9 @@ def confusion(predicted: Tensor, labels: Tensor, folder: Path) -> Figure:
                 axes.text(answer, true, str(count), ha="center", va="center", fontsize=8)
     axes.set(xlabel="answer", ylabel="digit", xticks=range(10), yticks=range(10))
     axes.tick_params(length=0)
-    return Figure(
-        drawing.save(figure, folder / "confusion.png"),
+    return drawing.save(
+        figure,
+        folder / "confusion.png",
         f"The original LeNet-5 on the test images: {int(errors.sum())} of {len(labels):,} are "
         "missed; coloured are the errors.",
     )
@@ -102,7 +105,8 @@ def missed(
         axes.set_title(f"{labels[index]} as {predicted[index]}", fontsize=9)
     names = " and ".join(f"{digit}s" for digit in digits)
     first = f", the first {len(shown)} shown" if len(shown) < len(indices) else ""
-    return Figure(
-        drawing.save(figure, folder / "missed.png"),
+    return drawing.save(
+        figure,
+        folder / "missed.png",
         f"The {names} that the original LeNet-5 misses: {len(indices)}{first}.",
     )

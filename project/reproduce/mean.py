@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from data import source
 from models.layers import filters
 from project.reproduce import drawing
-from project.reproduce.record import Figure, Outcome, Row, Task, Verdict
+from project.reproduce.record import Outcome, Row, Task, Verdict
 
 SIZE = 4
 CHANNELS = 3
@@ -48,8 +48,9 @@ def run(task: Task) -> Outcome:
             Row("mean of an all-white tile, by identity / k^2", "1", f"{of_white:g}, which is 1/k"),
         ),
         (
-            Figure(
-                drawing.save(drawing.pictures(panels, (0, 1)), task.folder / "mean.png"),
+            drawing.save(
+                drawing.pictures(panels, (0, 1)),
+                task.folder / "mean.png",
                 "A test digit, pooled by torch, by the corrected and by the printed kernel, all "
                 "in the same grey scale.",
             ),
