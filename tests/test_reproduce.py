@@ -15,7 +15,17 @@ from conftest import REPOSITORY
 from test_architecture import loaded_by
 from torch import nn
 
-from project.reproduce import activation, jacobians, lenet, lenet_figures, report, runner, store
+from project.reproduce import (
+    activation,
+    jacobians,
+    lenet,
+    lenet_figures,
+    lenet_rows,
+    report,
+    runner,
+    sections,
+    store,
+)
 from project.reproduce.__main__ import main
 from project.reproduce.parts import PARTS, PROBLEMS
 from project.reproduce.record import Figure, Outcome, Row, Task, Verdict
@@ -72,7 +82,9 @@ def test_whole_quick_report(tiny, runs, capsys):
     for problem in PROBLEMS:
         assert re.search(rf"^\| {problem} \| .+ \| .+ \|$", markdown, re.MULTILINE)
     pictures = re.findall(r"\]\((.+\.png)\)", markdown)
-    assert len(pictures) == len(set(pictures)) == 8
+    found = sections.sections(OUT)
+    assert len(pictures) == sum(len(section.finished.outcome.figures) for section in found)
+    assert len(set(pictures)) == len(pictures) >= 8
     assert all((OUT / name).is_file() for name in pictures)
     check_html((OUT / "report.html").read_text(encoding="utf-8"), len(pictures))
     before = contents()
@@ -121,7 +133,7 @@ def check_html(text, pictures):
 def test_parts_are_chosen_by_name_and_by_problem(tiny, runs):
     reproduce("mean", "--only", "1")
     assert runs == ["differences", "mean"]
-    rows = report.overview(report.sections(OUT))
+    rows = sections.overview(sections.sections(OUT))
     assert [row[2] for row in rows] == ["confirmed", "corrected", *["not checked"] * 5]
 
 
@@ -196,8 +208,9 @@ def test_bad_input_gets_one_line_and_exit_code_2(case, tiny, capsys):
 
 
 def test_text_is_escaped(tmp_path):
+    options = {"runs": 1, "seed": 0, "quick": False}
     outcome = Outcome(Verdict.CONFIRMED, "1 < 2 & 3", (Row("|z| < 1", "<b>", "a"),))
-    store.save(tmp_path, "mean", store.Finished(outcome, {"runs": 1, "quick": False}, 0.0, {}))
+    store.save(tmp_path, "mean", store.Finished(outcome, options, 0.0, {}))
     report.write(tmp_path)
     assert "| \\|z\\| &lt; 1 | &lt;b> | a |" in (tmp_path / "report.md").read_text()
     page = (tmp_path / "report.html").read_text()
@@ -237,7 +250,7 @@ def test_formulas_equal_autograd(depth):
 
 def test_sum_of_batch_means_over_images_is_too_small():
     logits, labels = torch.randn(1000, 10), torch.randint(10, (1000,))
-    right, as_published = lenet.loss_both_ways(logits, labels)
+    right, as_published = lenet_rows.loss_both_ways(logits, labels)
     assert right == pytest.approx(F.cross_entropy(logits, labels).item())
     assert right / as_published == pytest.approx(100)
 
@@ -261,7 +274,7 @@ def test_trainings_report_their_share(tiny, tmp_path):
     task = Task(root=tiny, folder=tmp_path, runs=1, quick=True, progress=shares.append)
     lenet.run(task)
     assert shares == sorted(shares)
-    assert 0 < shares[0] < 0.5
+    assert 0 < shares[0] <= 0.5
     assert shares[-1] == 1
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from project.errors import OneLineParser, user_errors
 from project.reproduce import report, runner
 from project.reproduce.parts import PARTS, PROBLEMS, Part
-from project.reproduce.report import Section
+from project.reproduce.sections import Section, sections
 
 REPORTS = Path("reports")
 
@@ -42,7 +42,7 @@ def main(args: list[str] | None = None) -> None:
         report.write(folder)
         if given.publish:
             report.publish(folder, given.publish)
-    found = report.sections(folder)
+    found = sections(folder)
     _print([section for section in found if section.part in parts])
     print(f"report: {folder / 'report.html'} and {folder / 'report.md'}")
 
@@ -82,9 +82,9 @@ def _chosen(names: list[str]) -> list[Part]:
     return [p for p in PARTS if not names or p.name in names or str(p.problem) in names]
 
 
-def _print(sections: list[Section]) -> None:
+def _print(found: list[Section]) -> None:
     console = Console()
-    for section in sections:
+    for section in found:
         outcome = section.finished.outcome
         title = f"{section.heading}: {outcome.verdict}"
         table = Table(title=title, title_justify="left", show_lines=True)

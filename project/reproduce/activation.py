@@ -43,16 +43,15 @@ def run(task: Task) -> Outcome:
     """Swaps pooling and activation on random maps, for every activation."""
     generator = torch.Generator().manual_seed(task.seed)
     x = 3 * torch.randn(64, 4, 28, 28, generator=generator, dtype=torch.float64)
-    with torch.no_grad():
-        monotone = max(swap_error(s, x, "max") for s in NON_DECREASING)
-        others = {s: swap_error(s, x, "max") for s in NOT_MONOTONE}
-        average = {name_of(s): swap_error(s, x, "average") for s in NON_DECREASING}
-        figure = drawing.save(
-            _draw(),
-            task.folder / "activation.png",
-            "Where the activations that are not monotone fall: shaded for GELU. Of two values "
-            "there, max pooling keeps the right one, whose activation is the smaller.",
-        )
+    monotone = max(swap_error(s, x, "max") for s in NON_DECREASING)
+    others = {s: swap_error(s, x, "max") for s in NOT_MONOTONE}
+    average = {name_of(s): swap_error(s, x, "average") for s in NON_DECREASING}
+    figure = drawing.save(
+        _draw(),
+        task.folder / "activation.png",
+        "Where the activations that are not monotone fall: shaded for GELU. Of two values there, "
+        "max pooling keeps the right one, whose activation is the smaller.",
+    )
     holds = monotone <= ROUNDING and min(others.values()) > 0.01
     return Outcome(
         Verdict.CONFIRMED if holds else Verdict.NOT_REPRODUCIBLE,
@@ -90,6 +89,7 @@ def name_of(activation: nn.Module) -> str:
     return type(activation).__name__
 
 
+@torch.no_grad()
 def swap_error(activation: nn.Module, x: Tensor, pooling: str) -> float:
     """The largest |s(pool(x)) - pool(s(x))| over 2x2 windows; pooling is "max" or "average"."""
     pool = F.max_pool2d if pooling == "max" else F.avg_pool2d

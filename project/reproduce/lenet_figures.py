@@ -27,7 +27,7 @@ def losses(curves: Mapping[str, Losses], folder: Path) -> Figure:
     window = min(WINDOW, *(len(curve) for curve in curves.values()))
     for (name, curve), colour in zip(curves.items(), (drawing.RED, drawing.BLUE), strict=True):
         iterations = np.arange(1, len(curve) + 1)
-        axes.plot(iterations, curve, color=colour, alpha=0.3, linewidth=0.4)
+        axes.plot(iterations, curve, color=colour, alpha=0.18, linewidth=0.4)
         smooth = np.convolve(curve, np.full(window, 1 / window), mode="valid")
         centres = iterations[window // 2 :][: len(smooth)]
         axes.plot(centres, smooth, color=colour, linewidth=1.6, label=f"{name} C3")

@@ -38,7 +38,7 @@ PARTS = (
     Part("bottleneck", 3, "1x1 convolutions: luma, and a tenth of the multiplications", Effort(1)),
     Part("activation", 4, "Which activations commute with pooling", Effort(1)),
     Part("jacobians", 6, "The derivatives of a perceptron", Effort(3)),
-    Part("lenet", 7, "LeNet-5, original and modern", Effort(65, runs=5), Effort(15)),
+    Part("lenet", 7, "LeNet-5, original and modern", Effort(65, runs=5), Effort(10)),
 )
 
 # Of the document; one without a part stands in the report without a verdict.

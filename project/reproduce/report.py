@@ -2,51 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import html
 from collections.abc import Sequence
 from pathlib import Path
-from string import Template
-from typing import NamedTuple
 
 from project.reproduce import store
-from project.reproduce.parts import PARTS, PROBLEMS, Part
-from project.reproduce.record import Figure, Row, Verdict
-from project.reproduce.store import Finished
-
-TITLE = "The document, claim by claim"
-LEAD = (
-    "What the source document prints (published) beside what this code measures. Its errors, and "
-    "the tests that show them, are listed in docs/errata.md."
-)
-PENDING = "not checked"
-
-
-class Section(NamedTuple):
-    """One part, finished."""
-
-    part: Part
-    finished: Finished
-
-    @property
-    def heading(self) -> str:
-        """Such as "Problem 7: LeNet-5"."""
-        return f"Problem {self.part.problem}: {self.part.title}"
-
-    @property
-    def facts(self) -> str:
-        """How it was run."""
-        options, seconds = self.finished.options, self.finished.seconds
-        runs = f"{options['runs']} runs from seed {options['seed']}, "
-        shortened = "shortened by --quick, " if options["quick"] else ""
-        return f"{runs * (options['runs'] > 1)}{shortened}{seconds:.1f} s in all"
-
-
-def sections(folder: Path) -> list[Section]:
-    """The finished parts of the folder, in the order of the problems."""
-    found = [(part, store.load(folder, part.name)) for part in PARTS]
-    finished = [Section(part, record) for part, record in found if record]
-    return sorted(finished, key=lambda section: section.part.problem)
+from project.reproduce.page import to_html
+from project.reproduce.record import Row
+from project.reproduce.sections import LEAD, TITLE, Section, machines, overview, sections
 
 
 def write(folder: Path) -> None:
@@ -64,25 +26,6 @@ def publish(folder: Path, target: Path) -> None:
         for figure in section.finished.outcome.figures:
             picture = (folder / figure.file).read_bytes()
             store.write(target / "results" / figure.file, picture)
-
-
-def overview(found: Sequence[Section]) -> list[tuple[str, str, str]]:
-    """Problem, title and verdict of each problem, in order."""
-    rows = []
-    for problem, name in PROBLEMS.items():
-        own = [section for section in found if section.part.problem == problem]
-        rows += [(str(problem), s.part.title, s.finished.outcome.verdict.value) for s in own]
-        rows += [] if own else [(str(problem), name, PENDING)]
-    return rows
-
-
-def machines(found: Sequence[Section]) -> list[str]:
-    """What the parts ran on, each machine once."""
-    texts = []
-    for section in found:
-        facts = section.finished.machine.items()
-        texts.append(", ".join(f"{name} {value}" for name, value in facts if value is not None))
-    return list(dict.fromkeys(texts))
 
 
 def to_markdown(found: Sequence[Section], pictures: str) -> str:
@@ -107,99 +50,3 @@ def to_markdown(found: Sequence[Section], pictures: str) -> str:
 def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     body = [[cell.replace("|", "\\|").replace("<", "&lt;") for cell in row] for row in rows]
     return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *body)]
-
-
-PAGE = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>$title</title>
-<style>
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 56rem; margin: 2rem auto;
-  padding: 0 1rem; }
-h1, h2 { line-height: 1.2; }
-h2 { margin-top: 3rem; border-top: 1px solid #ddd; padding-top: 1.5rem; }
-table { border-collapse: collapse; width: 100%; font-size: 0.9rem; }
-th, td { text-align: left; vertical-align: top; padding: 0.35rem 0.9rem 0.35rem 0;
-  border-bottom: 1px solid #e5e5e5; overflow-wrap: break-word; }
-th { color: #666; font-weight: normal; }
-a { color: #2050d0; }
-figure { margin: 1.8rem 0; }
-figure img { max-width: 100%; height: auto; }
-figcaption, .facts { color: #666; font-size: 0.9rem; }
-.verdict { padding: 0.1rem 0.6rem; border-radius: 1rem; color: #fff; background: #777;
-  font-size: 0.85rem; white-space: nowrap; }
-.confirmed { background: #2a7d46; }
-.corrected { background: #a8590a; }
-.not-reproducible { background: #a3262a; }
-</style>
-</head>
-<body>
-<h1>$title</h1>
-<p>$lead</p>
-$overview
-$sections
-<h2>Measured on</h2>
-<ul>
-$machines
-</ul>
-</body>
-</html>
-""")
-
-
-def to_html(found: Sequence[Section], folder: Path) -> str:
-    """The report as one page that needs no other file.
-
-    Args:
-        found: its sections.
-        folder: holds their pictures.
-    """
-    chosen = {section.part.title for section in found}
-    rows = []
-    for problem, title, verdict in overview(found):
-        name = html.escape(title)
-        if title in chosen:
-            name = f'<a href="#problem-{problem}">{name}</a>'
-        rows.append((problem, name, _badge(verdict)))
-    return PAGE.substitute(
-        title=TITLE,
-        lead=LEAD,
-        overview=_html_table(("problem", "", "verdict"), rows),
-        sections="\n".join(_html_section(section, folder) for section in found),
-        machines="\n".join(f"<li>{html.escape(text)}</li>" for text in machines(found)),
-    )
-
-
-def _html_section(section: Section, folder: Path) -> str:
-    outcome = section.finished.outcome
-    rows = [[html.escape(cell) for cell in row] for row in outcome.rows]
-    parts = [
-        f'<h2 id="problem-{section.part.problem}">{html.escape(section.heading)}</h2>',
-        f'<p>{_badge(outcome.verdict)} <span class="facts">{section.facts}</span></p>',
-        f"<p>{html.escape(outcome.text)}</p>",
-        _html_table(Row._fields, rows),
-        *(_html_figure(figure, folder) for figure in outcome.figures),
-    ]
-    return "\n".join(parts)
-
-
-def _html_figure(figure: Figure, folder: Path) -> str:
-    picture = base64.b64encode((folder / figure.file).read_bytes()).decode()
-    caption = html.escape(figure.caption)
-    image = f'<img alt="{caption}" src="data:image/png;base64,{picture}">'
-    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
-
-
-def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose cells are HTML already."""
-    head = "".join(f"<th>{cell}</th>" for cell in header)
-    body = "\n".join("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in rows)
-    return f"<table>\n<tr>{head}</tr>\n{body}\n</table>"
-
-
-def _badge(verdict: Verdict | str) -> str:
-    return f'<span class="verdict {str(verdict).replace(" ", "-")}">{verdict}</span>'
