@@ -81,6 +81,7 @@ def test_whole_quick_report(tiny, runs, capsys):
         assert f"Problem {part.problem}: " in printed
     for problem in PROBLEMS:
         assert re.search(rf"^\| {problem} \| .+ \| .+ \|$", markdown, re.MULTILINE)
+    assert "X[i, j+1]" in printed
     pictures = re.findall(r"\]\((.+\.png)\)", markdown)
     found = sections.sections(OUT)
     assert len(pictures) == sum(len(section.finished.outcome.figures) for section in found)
@@ -190,6 +191,7 @@ BAD_INPUT = {
     "part": (["lenett"], "there is no part 'lenett'; there are differences, mean"),
     "problem": (["--only", "8"], "there is no part '8'"),
     "runs": (["--runs=0"], "must be 1 or more, got 0"),
+    "seed": (["--seed=-1"], "must be 0 or more, got -1"),
     "folder": (["mean", "--out=file"], "file"),
 }
 

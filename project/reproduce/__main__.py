@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from project.errors import OneLineParser, user_errors
 from project.reproduce import report, runner
@@ -53,8 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("parts", nargs="*", type=_part, metavar="PART", help=f"only these (problems): {names}")
     add("--only", nargs="+", type=_part, metavar="PART", default=[], help="the same")
-    add("--runs", type=_positive, help="seeds of each experiment (default: each part's own)")
-    add("--seed", type=int, default=0, help="the first seed (default: 0)")
+    add(
+        "--runs",
+        type=partial(_number, 1),
+        help="seeds of each experiment (default: each part's own)",
+    )
+    add("--seed", type=partial(_number, 0), default=0, help="the first seed (default: 0)")
     add("--quick", action="store_true", help="few runs and short trainings: a minute")
     add("--force", action="store_true", help="run finished parts again")
     add("--root", help="folder that holds MNIST/raw (default: MNIST_ROOT)")
@@ -71,9 +77,9 @@ def _part(text: str) -> str:
     return text
 
 
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, got {text}")
+def _number(lowest: int, text: str) -> int:
+    if not text.isdecimal() or int(text) < lowest:
+        raise argparse.ArgumentTypeError(f"must be {lowest} or more, got {text}")
     return int(text)
 
 
@@ -91,7 +97,8 @@ def _print(found: list[Section]) -> None:
         for column in ("claim", "published", "measured"):
             table.add_column(column)
         for row in outcome.rows:
-            table.add_row(*row)
+            # As it is: rich would take X[i, j] for markup.
+            table.add_row(*map(Text, row))
         console.print(table)
 
 
