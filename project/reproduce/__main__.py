@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--runs",
         type=partial(_number, 1),
-        help="seeds of each experiment (default: each part's own)",
+        help="seeds (default: each part's own)",
     )
     add("--seed", type=partial(_number, 0), default=0, help="the first seed (default: 0)")
     add("--quick", action="store_true", help="few runs and short trainings: a minute")
