@@ -35,7 +35,7 @@ class Section(NamedTuple):
         options, seconds = self.finished.options, self.finished.seconds
         runs = f"{options['runs']} runs from seed {options['seed']}, "
         shortened = "shortened by --quick, " if options["quick"] else ""
-        return f"{runs * (options['runs'] > 1)}{shortened}{seconds:.1f} s in all"
+        return f"{runs * (options['runs'] > 1)}{shortened}ran for {seconds:.1f} s"
 
 
 def sections(folder: Path) -> list[Section]:
