@@ -8,10 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-from data import DatasetError
-
 
 class UserError(Exception):
     """The input or the environment is wrong; the message says what to do about it."""
@@ -34,14 +30,18 @@ class OneLineParser(argparse.ArgumentParser):
 @contextmanager
 def user_errors(*more: type[Exception]) -> Iterator[None]:
     """Turns the exceptions that a user can mend, and `more` of them, into `fail`."""
-    expected: tuple[type[Exception], ...] = (
-        UserError,
-        DatasetError,
-        MisconfigurationException,
-        OSError,
-        *more,
-    )
     try:
         yield
-    except expected as error:
-        fail(error)
+    except Exception as error:
+        if isinstance(error, (*_mendable(), *more)):
+            fail(error)
+        raise
+
+
+def _mendable() -> tuple[type[Exception], ...]:
+    # Only after an error: Lightning takes seconds to import, and not every program needs it.
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    from data import DatasetError
+
+    return (UserError, DatasetError, MisconfigurationException, OSError)

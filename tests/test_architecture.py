@@ -42,7 +42,10 @@ def loaded_by(statement):
 
 
 def test_nets_and_kernels_load_no_lightning():
-    modules = loaded_by("import models.nets, models.losses, models.kernels.reference")
+    modules = loaded_by(
+        "import models.nets, models.losses, models.theory, models.layers.filters, "
+        "models.kernels.reference"
+    )
     assert "models.kernels.composite" in modules
     assert not {"lightning", "torchmetrics", "torchvision"} & modules
 

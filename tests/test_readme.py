@@ -22,6 +22,8 @@ SHORT = {
     "project.fit": ["--trainer.max_steps=3", "--trainer.limit_test_batches=1"],
     "project.evaluate": [],
     "project.bench": ["--repeats=1", "--only=lenet5-modern", "--batches=1"],
+    # The same report three times: only the first has anything to run.
+    "project.reproduce": ["--quick", "--runs=1"],
     "tensorboard": ["--inspect"],
 }
 

@@ -1,0 +1,106 @@
+"""`python -m project.reproduce`: every claim of the document, published beside measured."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from project.errors import OneLineParser, user_errors
+from project.reproduce import report, runner
+from project.reproduce.parts import PARTS, PROBLEMS, Part
+from project.reproduce.sections import Section, sections
+
+REPORTS = Path("reports")
+
+DESCRIPTION = """Runs the claims of the source document and writes report.md and report.html. A part
+that is finished is not run again."""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Runs the program.
+
+    Args:
+        args: command line without the program; None takes that of the process.
+    """
+    parser = _parser()
+    given = parser.parse_args(args)
+    parts = _chosen([*given.parts, *given.only])
+    folder = given.out or REPORTS / date.today().isoformat()
+    options = runner.Options(folder, given.root, given.runs, given.seed, given.quick, given.force)
+    with user_errors():
+        try:
+            if missing := runner.due(parts, options):
+                runner.run(missing, options)
+        except KeyboardInterrupt:
+            print("Stopped; the same command goes on behind the finished parts.", file=sys.stderr)
+            raise SystemExit(130) from None
+        report.write(folder)
+        if given.publish:
+            report.publish(folder, given.publish)
+    found = sections(folder)
+    _print([section for section in found if section.part in parts])
+    print(f"report: {folder / 'report.html'} and {folder / 'report.md'}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    names = ", ".join(f"{part.name} ({part.problem})" for part in PARTS)
+    parser = OneLineParser(prog="python -m project.reproduce", description=DESCRIPTION)
+    add = parser.add_argument
+    add("parts", nargs="*", type=_part, metavar="PART", help=f"only these (problems): {names}")
+    add("--only", nargs="+", type=_part, metavar="PART", default=[], help="the same")
+    add(
+        "--runs",
+        type=partial(_number, 1),
+        help="seeds (default: each part's own)",
+    )
+    add("--seed", type=partial(_number, 0), default=0, help="the first seed (default: 0)")
+    add("--quick", action="store_true", help="few runs and short trainings: a minute")
+    add("--force", action="store_true", help="run finished parts again")
+    add("--root", help="folder that holds MNIST/raw (default: MNIST_ROOT)")
+    add("--out", type=Path, metavar="FOLDER", help="of the report (default: reports/DATE)")
+    add("--publish", type=Path, metavar="FOLDER", help="write results.md and results/ there too")
+    return parser
+
+
+def _part(text: str) -> str:
+    known = {part.name for part in PARTS} | {str(problem) for problem in PROBLEMS}
+    if text not in known:
+        names = ", ".join(part.name for part in PARTS)
+        raise argparse.ArgumentTypeError(f"there is no part {text!r}; there are {names}")
+    return text
+
+
+def _number(lowest: int, text: str) -> int:
+    if not text.isdecimal() or int(text) < lowest:
+        raise argparse.ArgumentTypeError(f"must be {lowest} or more, got {text}")
+    return int(text)
+
+
+def _chosen(names: list[str]) -> list[Part]:
+    """The parts of those names or problem numbers; all where none is given."""
+    return [p for p in PARTS if not names or p.name in names or str(p.problem) in names]
+
+
+def _print(found: list[Section]) -> None:
+    console = Console()
+    for section in found:
+        outcome = section.finished.outcome
+        title = f"{section.heading}: {outcome.verdict}"
+        table = Table(title=title, title_justify="left", show_lines=True)
+        for column in ("claim", "published", "measured"):
+            table.add_column(column)
+        for row in outcome.rows:
+            # As it is: rich would take X[i, j] for markup.
+            table.add_row(*map(Text, row))
+        console.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""What the figures of the report have in common."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from project.reproduce import record, store
+
+RED, BLUE, GREY = "#b5401f", "#2050d0", "#8a8a8a"
+DPI = 110
+
+
+def save(figure: Figure, path: Path, caption: str) -> record.Figure:
+    """Writes the figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=DPI, bbox_inches="tight")
+    store.write(path, buffer.getvalue())
+    return record.Figure(path.name, caption)
+
+
+def plain_axes(axes: Any) -> None:
+    """Leaves out what carries no information."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def pictures(panels: Sequence[tuple[str, Tensor]], limits: tuple[float, float]) -> Figure:
+    """Images side by side, each under its title.
+
+    Args:
+        panels: titles and images, (H, W) in grey or (H, W, 3) in colour.
+        limits: the values drawn black and white.
+    """
+    figure = Figure(figsize=(2.3 * len(panels), 2.5))
+    grid = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, image) in zip(grid, panels, strict=True):
+        axes.imshow(image.numpy(), cmap="gray", vmin=limits[0], vmax=limits[1])
+        axes.set_title(title, fontsize=10)
+        axes.set_axis_off()
+    return figure

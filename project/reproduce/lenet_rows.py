@@ -1,0 +1,143 @@
+"""The claims of problem 7 about LeNet-5, one function for each kind of figure."""
+
+from __future__ import annotations
+
+import statistics
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models import nets
+from models.kernels.table import C3_TABLE
+from models.nets import C3
+from project.bench import published
+from project.reproduce.record import Row, Task
+from project.reproduce.training import Training
+
+BATCH = 100
+VARIANTS: tuple[C3, ...] = ("original", "modern")
+# Of the document: test accuracy and seconds of training, one run each.
+ACCURACY = {"original": 0.9864, "modern": 0.9871}
+SECONDS = {"original": 1121, "modern": 162}
+# Of the published loops: how often some iterations of each are timed, in turns.
+SLICES, QUICK_SLICES, SLICE = 15, 5, 5
+
+
+class Variant(NamedTuple):
+    """One LeNet-5, trained with several seeds."""
+
+    trainings: list[Training]
+
+    @property
+    def accuracies(self) -> list[float]:
+        """On the test images."""
+        return [training.record["test"]["accuracy"] for training in self.trainings]
+
+    @property
+    def seconds(self) -> float:
+        """Of one training, the median: a busy neighbour can slow down one or two many times."""
+        seconds = [training.record["seconds"]["train"] for training in self.trainings]
+        return float(statistics.median(seconds))
+
+    @property
+    def iterations(self) -> int:
+        """Of one training."""
+        return int(self.trainings[0].record["iterations"])
+
+
+def accuracy(c3: C3, variant: Variant) -> Row:
+    """The accuracy over the seeds, beside the one published run."""
+    mean, deviation = statistics.fmean(variant.accuracies), statistics.pstdev(variant.accuracies)
+    low, high = min(variant.accuracies), max(variant.accuracies)
+    measured = f"{mean:.2%}"
+    if len(variant.accuracies) > 1:
+        distance = abs(ACCURACY[c3] - mean) / deviation if deviation else float("inf")
+        measured = f"{100 * mean:.2f} +- {100 * deviation:.2f} % ({low:.2%} to {high:.2%}); "
+        measured += f"the published run is {distance:.1f} standard deviations from the mean"
+    return Row(f"test accuracy, {c3}", f"{ACCURACY[c3]:.2%}", measured)
+
+
+def parameters(c3: C3) -> dict[str, int]:
+    """By layer."""
+    return {
+        name: sum(parameter.numel() for parameter in layer.parameters())
+        for name, layer in nets.LeNet5(c3).named_children()
+    }
+
+
+def parameter_counts() -> list[Row]:
+    """C3 by hand and in the code, and the rest."""
+    original, modern = (parameters(c3) for c3 in VARIANTS)
+    sizes = [len(inputs) for inputs in C3_TABLE]
+    terms = [f"{sizes.count(n)} (25·{n} + 1)" for n in sorted(set(sizes))]
+    by_hand = sum(25 * size + 1 for size in sizes)
+    layers = ", ".join(f"{name} {count:,}" for name, count in original.items() if name != "c3")
+    return [
+        Row(
+            "parameters of C3, original",
+            "1,516",
+            f"{' + '.join(terms)} = {by_hand:,} by hand, {original['c3']:,} in the code",
+        ),
+        Row("parameters of C3, modern", "2,416", f"{modern['c3']:,}"),
+        Row("their difference", "900", f"{modern['c3'] - original['c3']:,}"),
+        Row(
+            "all parameters",
+            "",
+            f"{sum(original.values()):,} original, {sum(modern.values()):,} modern; {layers}",
+        ),
+    ]
+
+
+def seconds(variants: dict[C3, Variant], task: Task) -> list[Row]:
+    """The trainings, their ratio, and that of the published loops on this machine."""
+    published_ratio = SECONDS["original"] / SECONDS["modern"]
+    ours = variants["original"].seconds / variants["modern"].seconds
+    theirs = _published_loops_ratio(task)
+    return [
+        *(
+            Row(
+                f"seconds of training, {c3}",
+                f"{SECONDS[c3]:,}",
+                f"{variants[c3].seconds:.1f} for {variants[c3].iterations:,} iterations"
+                + ", the median" * (task.runs > 1),
+            )
+            for c3 in VARIANTS
+        ),
+        Row(
+            "original / modern, seconds",
+            f'called "10 times"; 1,121 / 162 = {published_ratio:.1f}',
+            f"{ours:.2f} with the fused layers; {theirs:.1f} with the published loop on this "
+            "machine, in short slices",
+        ),
+    ]
+
+
+def _published_loops_ratio(task: Task) -> float:
+    """Original by modern, in turns, so that what disturbs the machine disturbs both alike."""
+    loops = {c3: published.lenet5_iterations(c3, task.root) for c3 in VARIANTS}
+    slices: dict[C3, list[float]] = {c3: [] for c3 in VARIANTS}
+    for _ in range(QUICK_SLICES if task.quick else SLICES):
+        for c3, loop in loops.items():
+            slices[c3].append(published.seconds_per_iteration(loop, SLICE))
+    original, modern = (statistics.median(slices[c3]) for c3 in VARIANTS)
+    return original / modern
+
+
+def loss(logits: Tensor, labels: Tensor) -> Row:
+    """The test loss as it should be and as the document computes it."""
+    right, as_published = loss_both_ways(logits, labels)
+    return Row(
+        "test loss per image, original",
+        f"sum of batch means / {len(labels):,} images",
+        f"{right:.4f}; computed as published {as_published:.6f}, "
+        f"{right / as_published:.0f} times too small",
+    )
+
+
+def loss_both_ways(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """The mean loss of an image, and the sum of the batches' means over the number of images."""
+    batches = zip(torch.split(logits, BATCH), torch.split(labels, BATCH), strict=True)
+    means = [F.cross_entropy(x, y).item() for x, y in batches]
+    return F.cross_entropy(logits, labels).item(), sum(means) / len(labels)

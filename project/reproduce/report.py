@@ -1,0 +1,52 @@
+"""The one writer of the report: Markdown with pictures beside it, and one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from project.reproduce import store
+from project.reproduce.page import to_html
+from project.reproduce.record import Row
+from project.reproduce.sections import LEAD, TITLE, Section, machines, overview, sections
+
+
+def write(folder: Path) -> None:
+    """Writes report.md and report.html from the finished parts of the folder."""
+    found = sections(folder)
+    store.write(folder / "report.md", to_markdown(found, ""))
+    store.write(folder / "report.html", to_html(found, folder))
+
+
+def publish(folder: Path, target: Path) -> None:
+    """Writes the report into documentation: results.md, with its pictures in results/."""
+    found = sections(folder)
+    store.write(target / "results.md", to_markdown(found, "results/"))
+    for section in found:
+        for figure in section.finished.outcome.figures:
+            picture = (folder / figure.file).read_bytes()
+            store.write(target / "results" / figure.file, picture)
+
+
+def to_markdown(found: Sequence[Section], pictures: str) -> str:
+    """The report in Markdown.
+
+    Args:
+        found: its sections.
+        pictures: what stands before the pictures' names.
+    """
+    contents = _markdown_table(("problem", "", "verdict"), overview(found))
+    lines = [f"# {TITLE}", "", LEAD, "", *contents]
+    for section in found:
+        outcome = section.finished.outcome
+        lines += ["", f"## {section.heading}", "", f"**{outcome.verdict}** ({section.facts})", ""]
+        lines += [outcome.text, "", *_markdown_table(Row._fields, outcome.rows)]
+        for figure in outcome.figures:
+            lines += ["", f"![{figure.caption}]({pictures}{figure.file})", "", figure.caption]
+    lines += ["", "## Measured on", "", *(f"- {text}" for text in machines(found))]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    body = [[cell.replace("|", "\\|").replace("<", "&lt;") for cell in row] for row in rows]
+    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *body)]

@@ -1,0 +1,64 @@
+"""What both forms of the report say, from the finished parts of a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from project.reproduce import store
+from project.reproduce.parts import PARTS, PROBLEMS, Part
+from project.reproduce.store import Finished
+
+TITLE = "The document, claim by claim"
+LEAD = (
+    "What the source document prints (published) beside what this code measures. Its errors, and "
+    "the tests that show them, are listed in docs/errata.md."
+)
+PENDING = "not checked"
+
+
+class Section(NamedTuple):
+    """One part, finished."""
+
+    part: Part
+    finished: Finished
+
+    @property
+    def heading(self) -> str:
+        """Such as "Problem 7: LeNet-5"."""
+        return f"Problem {self.part.problem}: {self.part.title}"
+
+    @property
+    def facts(self) -> str:
+        """How it was run."""
+        options, seconds = self.finished.options, self.finished.seconds
+        runs = f"{options['runs']} runs from seed {options['seed']}, "
+        shortened = "shortened by --quick, " if options["quick"] else ""
+        return f"{runs * (options['runs'] > 1)}{shortened}ran for {seconds:.1f} s"
+
+
+def sections(folder: Path) -> list[Section]:
+    """The finished parts of the folder, in the order of the problems."""
+    found = [(part, store.load(folder, part.name)) for part in PARTS]
+    finished = [Section(part, record) for part, record in found if record]
+    return sorted(finished, key=lambda section: section.part.problem)
+
+
+def overview(found: Sequence[Section]) -> list[tuple[str, str, str]]:
+    """Problem, title and verdict of each problem, in order."""
+    rows = []
+    for problem, name in PROBLEMS.items():
+        own = [section for section in found if section.part.problem == problem]
+        rows += [(str(problem), s.part.title, s.finished.outcome.verdict.value) for s in own]
+        rows += [] if own else [(str(problem), name, PENDING)]
+    return rows
+
+
+def machines(found: Sequence[Section]) -> list[str]:
+    """What the parts ran on, each machine once."""
+    texts = []
+    for section in found:
+        facts = section.finished.machine.items()
+        texts.append(", ".join(f"{name} {value}" for name, value in facts if value is not None))
+    return list(dict.fromkeys(texts))

@@ -1,0 +1,54 @@
+"""Finished parts, one JSON file each: what is in the folder need not run again."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from project.reproduce.record import Figure, Outcome, Row, Verdict
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A part that has run."""
+
+    outcome: Outcome
+    options: dict[str, Any]
+    """That its outcome depends on."""
+    seconds: float
+    machine: dict[str, Any]
+    """Hardware, versions and commit."""
+
+
+def load(folder: Path, name: str) -> Finished | None:
+    """The part of that name, if it is in the folder, whole and with its figures."""
+    try:
+        record = json.loads(_file(folder, name).read_text(encoding="utf-8"))
+        outcome = record.pop("outcome")
+        figures = tuple(Figure(*figure) for figure in outcome["figures"])
+        rows = tuple(Row(*row) for row in outcome["rows"])
+        verdict = Verdict(outcome["verdict"])
+        finished = Finished(Outcome(verdict, outcome["text"], rows, figures), **record)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return finished if all((folder / figure.file).is_file() for figure in figures) else None
+
+
+def save(folder: Path, name: str, finished: Finished) -> None:
+    """Writes the part, whole or not at all."""
+    write(_file(folder, name), json.dumps(asdict(finished), indent=2) + "\n")
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Writes a file that is either complete or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(temporary, path)
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.json"

@@ -1,0 +1,288 @@
+"""The report, on the tiny data set unless a claim needs the real one."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import REPOSITORY
+from test_architecture import loaded_by
+from torch import nn
+
+from project.reproduce import (
+    activation,
+    jacobians,
+    lenet,
+    lenet_figures,
+    lenet_rows,
+    report,
+    runner,
+    sections,
+    store,
+)
+from project.reproduce.__main__ import main
+from project.reproduce.parts import PARTS, PROBLEMS
+from project.reproduce.record import Figure, Outcome, Row, Task, Verdict
+
+FAST = ["differences", "mean", "bottleneck", "activation"]
+OUT = Path("out")
+
+
+@pytest.fixture
+def tiny(tiny_root, workplace, monkeypatch):
+    """The tiny data set, found as a user's would be."""
+    monkeypatch.setenv("MNIST_ROOT", str(tiny_root))
+    return tiny_root
+
+
+def reproduce(*args):
+    main([*args, "--out", str(OUT)])
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Names of the parts that run, in order."""
+    names = []
+    finish = runner._finish
+
+    def counted(part, *args):
+        names.append(part.name)
+        return finish(part, *args)
+
+    monkeypatch.setattr(runner, "_finish", counted)
+    return names
+
+
+def test_every_part_is_a_module_with_its_function():
+    for part in PARTS:
+        assert part.problem in PROBLEMS
+        assert callable(importlib.import_module(f"project.reproduce.{part.name}").run)
+
+
+def test_finished_parts_need_no_torch():
+    modules = loaded_by("import project.reproduce.__main__")
+    assert "project.reproduce.report" in modules
+    assert not {"torch", "lightning", "matplotlib", "numpy"} & modules
+
+
+def test_whole_quick_report(tiny, runs, capsys):
+    reproduce("--quick")
+    assert runs == [part.name for part in PARTS]
+    printed = capsys.readouterr().out
+    markdown = (OUT / "report.md").read_text(encoding="utf-8")
+    for part in PARTS:
+        assert f"## Problem {part.problem}: {part.title}" in markdown
+        assert f"Problem {part.problem}: " in printed
+    for problem in PROBLEMS:
+        assert re.search(rf"^\| {problem} \| .+ \| .+ \|$", markdown, re.MULTILINE)
+    assert "X[i, j+1]" in printed
+    pictures = re.findall(r"\]\((.+\.png)\)", markdown)
+    found = sections.sections(OUT)
+    assert len(pictures) == sum(len(section.finished.outcome.figures) for section in found)
+    assert len(set(pictures)) == len(pictures) >= 8
+    assert all((OUT / name).is_file() for name in pictures)
+    check_html((OUT / "report.html").read_text(encoding="utf-8"), len(pictures))
+    before = contents()
+    runs.clear()
+    reproduce("--quick")
+    assert runs == []
+    assert contents() == before
+
+
+def contents():
+    return {path.name: path.read_bytes() for path in OUT.iterdir() if path.is_file()}
+
+
+class Page(HTMLParser):
+    """What a browser would fetch, and whether every element is closed."""
+
+    def __init__(self):
+        super().__init__()
+        self.sources, self.targets, self.ids, self.open = [], [], set(), []
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        assert tag != "script"
+        if tag not in ("meta", "link", "img"):
+            self.open.append(tag)
+        self.ids |= {values["id"]} if "id" in values else set()
+        self.targets += [values["href"]] if tag == "a" else []
+        self.sources += [values["src"]] if tag == "img" else []
+        self.sources += [values["href"]] if tag == "link" else []
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def check_html(text, pictures):
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    assert all(source.startswith("data:") for source in page.sources)
+    assert sum(source.startswith("data:image/png;base64,") for source in page.sources) == pictures
+    assert {target.removeprefix("#") for target in page.targets} <= page.ids
+    assert "http" not in text
+    assert "url(" not in text
+
+
+def test_parts_are_chosen_by_name_and_by_problem(tiny, runs):
+    reproduce("mean", "--only", "1")
+    assert runs == ["differences", "mean"]
+    rows = sections.overview(sections.sections(OUT))
+    assert [row[2] for row in rows] == ["confirmed", "corrected", *["not checked"] * 5]
+
+
+@pytest.mark.parametrize("damage", ["options", "json", "figure", "force"])
+def test_part_runs_again_when_it_must(damage, tiny, runs):
+    reproduce("mean")
+    more = []
+    if damage == "options":
+        more = ["--seed=1"]
+    elif damage == "json":
+        (OUT / "mean.json").write_text("{")
+    elif damage == "figure":
+        (OUT / "mean.png").unlink()
+    else:
+        more = ["--force"]
+    reproduce("mean", *more)
+    reproduce("mean", *[option for option in more if option != "--force"])
+    assert runs == ["mean", "mean"]
+
+
+def test_interrupted_report_keeps_its_finished_parts(tiny, runs, monkeypatch, capsys):
+    def interrupted(task):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(activation, "run", interrupted)
+        with pytest.raises(SystemExit) as stopped:
+            reproduce(*FAST)
+    assert stopped.value.code == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    reproduce(*FAST)
+    assert runs == [*FAST, "activation"]
+
+
+def test_more_seeds_train_only_what_is_missing(tiny):
+    reproduce("lenet", "--quick", "--runs=1")
+    reproduce("lenet", "--quick", "--runs=2")
+    folders = sorted(path.parent.name for path in OUT.glob("runs/*/version_*"))
+    assert folders == [
+        f"lenet5-{c3}-1-epochs-seed-{seed}" for c3 in ("modern", "original") for seed in (0, 1)
+    ]
+    assert json.loads((OUT / "lenet.json").read_text())["options"]["runs"] == 2
+
+
+def test_published_report_carries_its_pictures(tiny):
+    reproduce("differences", "activation", "--publish=docs")
+    markdown = Path("docs/results.md").read_text(encoding="utf-8")
+    pictures = re.findall(r"\]\((.+\.png)\)", markdown)
+    assert pictures == ["results/differences.png", "results/activation.png"]
+    assert all((Path("docs") / name).is_file() for name in pictures)
+
+
+BAD_INPUT = {
+    "part": (["lenett"], "there is no part 'lenett'; there are differences, mean"),
+    "problem": (["--only", "8"], "there is no part '8'"),
+    "runs": (["--runs=0"], "must be 1 or more, got 0"),
+    "seed": (["--seed=-1"], "must be 0 or more, got -1"),
+    "folder": (["mean", "--out=file"], "file"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_gets_one_line_and_exit_code_2(case, tiny, capsys):
+    Path("file").write_text("")
+    args, words = BAD_INPUT[case]
+    with pytest.raises(SystemExit) as stopped:
+        main(args)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert words in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+def test_text_is_escaped(tmp_path):
+    options = {"runs": 1, "seed": 0, "quick": False}
+    outcome = Outcome(Verdict.CONFIRMED, "1 < 2 & 3", (Row("|z| < 1", "<b>", "a"),))
+    store.save(tmp_path, "mean", store.Finished(outcome, options, 0.0, {}))
+    report.write(tmp_path)
+    assert "| \\|z\\| &lt; 1 | &lt;b> | a |" in (tmp_path / "report.md").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "<td>|z| &lt; 1</td><td>&lt;b&gt;</td>" in page
+    assert "<p>1 &lt; 2 &amp; 3</p>" in page
+
+
+def test_every_activation_of_torch_is_considered():
+    considered = {
+        *map(activation.name_of, (*activation.NON_DECREASING, *activation.NOT_MONOTONE)),
+        *activation.NOT_ELEMENTWISE,
+    }
+    assert considered == set(nn.modules.activation.__all__)
+
+
+@pytest.mark.parametrize("s", activation.NON_DECREASING, ids=activation.name_of)
+def test_non_decreasing_activation_commutes_with_max_pooling_only(s):
+    x = 3 * torch.randn(8, 2, 12, 12, dtype=torch.float64)
+    assert activation.swap_error(s, x, "max") <= activation.ROUNDING
+    assert activation.swap_error(s, x, "average") > 0.01
+
+
+@pytest.mark.parametrize("s", activation.NOT_MONOTONE, ids=activation.name_of)
+def test_other_activation_fails_left_of_its_lowest_point(s):
+    lowest = activation.lowest_point(s)
+    x = torch.rand(8, 2, 12, 12, dtype=torch.float64)
+    assert activation.swap_error(s, lowest - x, "max") > 0.01
+    assert activation.swap_error(s, lowest + x, "max") <= activation.ROUNDING
+
+
+@pytest.mark.parametrize("depth", jacobians.DEPTHS)
+def test_formulas_equal_autograd(depth):
+    generator = torch.Generator().manual_seed(depth)
+    for name, error in jacobians.compare(depth, "tanh", generator).items():
+        assert error < jacobians.TOLERANCE, name
+
+
+def test_sum_of_batch_means_over_images_is_too_small():
+    logits, labels = torch.randn(1000, 10), torch.randint(10, (1000,))
+    right, as_published = lenet_rows.loss_both_ways(logits, labels)
+    assert right == pytest.approx(F.cross_entropy(logits, labels).item())
+    assert right / as_published == pytest.approx(100)
+
+
+def test_confusion_counts_errors(tmp_path):
+    labels = torch.tensor([4, 4, 9, 9])
+    figure = lenet_figures.confusion(torch.tensor([4, 9, 9, 1]), labels, tmp_path)
+    assert isinstance(figure, Figure)
+    assert "2 of 4 are missed" in figure.caption
+
+
+def test_missed_shows_the_chosen_digits(tmp_path):
+    labels, answers = torch.tensor([4, 4, 9, 1]), torch.tensor([4, 9, 4, 2])
+    images = torch.zeros(4, 28, 28, dtype=torch.uint8)
+    assert lenet_figures.missed(images, answers, labels, (4, 9), tmp_path).caption.endswith(": 2.")
+    assert lenet_figures.missed(images, labels, labels, (4, 9), tmp_path).caption.endswith(": 0.")
+
+
+def test_trainings_report_their_share(tiny, tmp_path):
+    shares = []
+    task = Task(root=tiny, folder=tmp_path, runs=1, quick=True, progress=shares.append)
+    lenet.run(task)
+    assert shares == sorted(shares)
+    assert 0 < shares[0] <= 0.5
+    assert shares[-1] == 1
+
+
+def test_errata_name_tests_that_exist():
+    text = (REPOSITORY / "docs/errata.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/\w+\.py)::(\w+)`", text)
+    assert len(named) >= 8
+    for path, test in named:
+        assert f"def {test}(" in (REPOSITORY / path).read_text(encoding="utf-8"), test
