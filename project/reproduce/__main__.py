@@ -15,6 +15,7 @@ from rich.text import Text
 from project.errors import OneLineParser, user_errors
 from project.reproduce import report, runner
 from project.reproduce.parts import PARTS, PROBLEMS, Part
+from project.reproduce.ranks import from_first, joined
 from project.reproduce.sections import Section, sections
 
 REPORTS = Path("reports")
@@ -33,14 +34,19 @@ def main(args: list[str] | None = None) -> None:
     given = parser.parse_args(args)
     parts = _chosen([*given.parts, *given.only])
     folder = given.out or REPORTS / date.today().isoformat()
-    options = runner.Options(folder, given.root, given.runs, given.seed, given.quick, given.force)
-    with user_errors():
+    named = bool(given.parts or given.only)
+    options = runner.Options(
+        folder, given.root, given.runs, given.seed, given.quick, given.force, named
+    )
+    with user_errors(), joined() as rank:
         try:
-            if missing := runner.due(parts, options):
-                runner.run(missing, options)
+            if missing := from_first(runner.due(parts, options)):
+                runner.run(missing, options, rank)
         except KeyboardInterrupt:
             print("Stopped; the same command goes on behind the finished parts.", file=sys.stderr)
             raise SystemExit(130) from None
+        if rank > 0:
+            return
         report.write(folder)
         if given.publish:
             report.publish(folder, given.publish)

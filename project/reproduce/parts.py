@@ -26,10 +26,16 @@ class Part(NamedTuple):
     full: Effort
     quick: Effort | None = None
     """With --quick; None for a part that has nothing to repeat or to shorten."""
+    named: Effort | None = None
+    """Where it is asked for by name, if that is another."""
+    is_shared: bool = False
+    """Whether ranks share its runs: the module has a function `share(task)` for the others."""
 
-    def effort(self, *, quick: bool) -> Effort:
-        """The default of a full or of a quick report."""
-        return self.quick if quick and self.quick else self.full
+    def effort(self, *, quick: bool, named: bool) -> Effort:
+        """The default of a full report, of a quick one, or of this part by name."""
+        if quick and self.quick:
+            return self.quick
+        return self.named if named and self.named else self.full
 
 
 PARTS = (
@@ -37,11 +43,20 @@ PARTS = (
     Part("mean", 2, "Average pooling is a convolution", Effort(1)),
     Part("bottleneck", 3, "1x1 convolutions: luma, and a tenth of the multiplications", Effort(1)),
     Part("activation", 4, "Which activations commute with pooling", Effort(1)),
+    Part(
+        "table1",
+        5,
+        "4 against 9: logistic loss and squared error",
+        full=Effort(0.06, runs=300),
+        quick=Effort(0.06, runs=50),
+        named=Effort(0.06, runs=5),  # as many as the document made
+        is_shared=True,
+    ),
     Part("jacobians", 6, "The derivatives of a perceptron", Effort(3)),
     Part("lenet", 7, "LeNet-5, original and modern", Effort(65, runs=5), Effort(10)),
 )
 
-# Of the document; one without a part stands in the report without a verdict.
+# Of the document.
 PROBLEMS = {
     1: "Difference filters",
     2: "Mean filter",

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from project.reproduce import store
 from project.reproduce.parts import Part
-from project.reproduce.record import Task
+from project.reproduce.record import Outcome, Task
 
 
 class Options(NamedTuple):
@@ -26,12 +26,14 @@ class Options(NamedTuple):
     seed: int
     quick: bool
     force: bool
+    named: bool
+    """Whether parts were asked for by name."""
 
     def of(self, part: Part) -> dict[str, Any]:
         """Those that decide about the part's outcome."""
         if part.quick is None:
             return {"runs": 1, "seed": self.seed, "quick": False}
-        runs = self.runs or part.effort(quick=self.quick).runs
+        runs = self.runs or part.effort(quick=self.quick, named=self.named).runs
         return {"runs": runs, "seed": self.seed, "quick": self.quick}
 
 
@@ -40,13 +42,19 @@ def due(parts: Sequence[Part], options: Options) -> list[Part]:
 
     def is_finished(part: Part) -> bool:
         finished = store.load(options.folder, part.name)
-        return finished is not None and finished.options == options.of(part)
+        if finished is None:
+            return False
+        wanted = options.of(part)
+        if options.runs is None:
+            # More runs than by default are welcome.
+            wanted["runs"] = max(wanted["runs"], finished.options["runs"])
+        return finished.options == wanted
 
     return [part for part in parts if options.force or not is_finished(part)]
 
 
-def run(parts: Sequence[Part], options: Options) -> None:
-    """Runs the parts and stores each as soon as it is finished.
+def run(parts: Sequence[Part], options: Options, rank: int) -> None:
+    """Runs the parts and stores each as soon as it is finished; ranks above 0 lend a hand.
 
     Raises:
         DatasetError: MNIST is not there and cannot be had.
@@ -65,7 +73,8 @@ def run(parts: Sequence[Part], options: Options) -> None:
         TextColumn("done, left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    is_seen = console.is_terminal and rank == 0
+    with Progress(*columns, console=console, disable=not is_seen) as bar:
         weights = [_weight(part, options) for part in parts]
         total = bar.add_task("", total=sum(weights))
         for i, part in enumerate(parts):
@@ -79,13 +88,20 @@ def run(parts: Sequence[Part], options: Options) -> None:
             task = Task(
                 root, options.folder.resolve(), **wanted, force=options.force, progress=progress
             )
-            store.save(options.folder, part.name, _finish(part, task, wanted))
+            if rank == 0:
+                store.save(options.folder, part.name, _finish(part, task, wanted))
+            elif part.is_shared:
+                _module(part).share(task)
         bar.update(total, completed=sum(weights))
 
 
 def _weight(part: Part, options: Options) -> float:
     runs: int = options.of(part)["runs"]
-    return part.effort(quick=options.quick).seconds * runs
+    return part.effort(quick=options.quick, named=options.named).seconds * runs
+
+
+def _module(part: Part) -> Any:
+    return importlib.import_module(f"project.reproduce.{part.name}")
 
 
 def _finish(part: Part, task: Task, wanted: dict[str, Any]) -> store.Finished:
@@ -93,6 +109,6 @@ def _finish(part: Part, task: Task, wanted: dict[str, Any]) -> store.Finished:
     from project.bench.measure import machine
 
     start = time.perf_counter()
-    outcome = importlib.import_module(f"project.reproduce.{part.name}").run(task)
+    outcome: Outcome = _module(part).run(task)
     seconds = time.perf_counter() - start
     return store.Finished(outcome, wanted, seconds, {**machine(), "commit": git_revision()})

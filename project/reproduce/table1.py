@@ -7,6 +7,7 @@ import io
 import statistics
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure as Drawing
 from project.bench.measure import interleaved
 from project.reproduce import drawing, store
 from project.reproduce.descents import Descent, Experiment, run_shared
-from project.reproduce.record import Figure, Outcome, Row, Task, Verdict
+from project.reproduce.record import Outcome, Row, Task, Verdict
 
 COLLAPSED = 0.6  # a run below this share of right answers gives nearly all images the same
 
@@ -52,17 +53,25 @@ class Series(NamedTuple):
         return self.accuracies < COLLAPSED
 
 
-def run(task: Task) -> Outcome:
-    """Runs every configuration with every seed."""
+def share(task: Task) -> dict[str, Series]:
+    """Runs every configuration with every seed; ranks, where there are several, a part of them."""
     seeds = range(task.seed, task.seed + task.runs)
     found = {}
     for done, name in enumerate(NAMES):
         experiment = Experiment(name, task.root)
-        descents = run_shared(
-            experiment, seeds, lambda share, done=done: task.progress((done + share) / len(NAMES))
-        )
+        descents = run_shared(experiment, seeds, partial(_progress, task, done))
         seconds = [_seconds(experiment, seed) for seed in seeds[:TIMED]]
         found[name] = Series(descents, experiment.total, seconds)
+    return found
+
+
+def _progress(task: Task, done: int, fraction: float) -> None:
+    task.progress((done + fraction) / len(NAMES))
+
+
+def run(task: Task) -> Outcome:
+    """Tells what the runs of `share` came to."""
+    found = share(task)
     store.write(task.folder / "table1.csv", _csv(found))
     store.write(task.folder / "table1.md", _markdown(found))
     return Outcome(
@@ -70,12 +79,14 @@ def run(task: Task) -> Outcome:
         _text(found),
         (*_rows(found), _time_ratio(task)),
         (
-            Figure(
-                drawing.save(_histogram(found), task.folder / "table1.png"),
+            drawing.save(
+                _histogram(found),
+                task.folder / "table1.png",
                 f"Test accuracy of {task.runs} runs of each. Dashed: the document's mean of five.",
             ),
-            Figure(
-                drawing.save(_collapse(found["mse"]), task.folder / "table1-collapse.png"),
+            drawing.save(
+                _collapse(found["mse"]),
+                task.folder / "table1-collapse.png",
                 "Squared error. Left: the mean margin that a run starts with says nothing about "
                 "how it ends. Right: a run may fall into the collapse at any iteration.",
             ),
@@ -112,7 +123,9 @@ def _rows(found: dict[str, Series]) -> list[Row]:
                     f"{name}: collapsed, accuracy under {COLLAPSED:.0%}",
                     "none of 5" if published else "",
                     f"{series.collapsed.mean():.1%} of the runs"
-                    + (f"; the rest {_percent(learnt.mean(), learnt.std())}" if len(learnt) else ""),
+                    + (
+                        f"; the rest {_percent(learnt.mean(), learnt.std())}" if len(learnt) else ""
+                    ),
                 )
             )
         rows.append(
@@ -129,9 +142,8 @@ def _rows(found: dict[str, Series]) -> list[Row]:
 def _time_ratio(task: Task) -> Row:
     """Time of squared error over logistic, in turns, one run each."""
     pair = {name: Experiment(name, task.root) for name in ("logistic", "mse")}
-    times = interleaved(
-        {name: lambda one=one: one.run([task.seed]) for name, one in pair.items()}, repeats=5
-    )
+    one_run = {name: partial(experiment.run, [task.seed]) for name, experiment in pair.items()}
+    times = interleaved(one_run, repeats=5)
     published = PUBLISHED["mse"].seconds / PUBLISHED["logistic"].seconds
     return Row(
         "time of a run, squared error over logistic",
@@ -151,7 +163,7 @@ def _text(found: dict[str, Series]) -> str:
         else ""
     )
     return (
-        "The logistic average is reproduced; the one for squared error is that of a fortunate draw. "
+        "The logistic average is reproduced; the one for squared error is a fortunate draw. "
         f"{mse.collapsed.mean():.0%} of its runs collapse: every image gets the same answer. Five "
         f"runs without a collapse, as the document had, come up with a chance of {none:.0%}. "
         "The slope of the squared error, 4 s^2 (1 - s) in the sigmoid s of the margin, vanishes "
@@ -187,7 +199,9 @@ def _markdown(found: dict[str, Series]) -> str:
         lines.append(f"| seed {next(iter(found.values())).descents[i].seed} | {_join(cells)} |")
     everything: dict[str, list[str]] = {
         "mean": [f"{s.accuracies.mean():.2%} | {np.mean(s.seconds):.3f}" for s in found.values()],
-        "deviation": [f"{s.accuracies.std():.2%} | {np.std(s.seconds):.3f}" for s in found.values()],
+        "deviation": [
+            f"{s.accuracies.std():.2%} | {np.std(s.seconds):.3f}" for s in found.values()
+        ],
         "median": [f"{np.median(s.accuracies):.2%} |" for s in found.values()],
         "collapsed": [f"{s.collapsed.mean():.1%} |" for s in found.values()],
         "published": [
@@ -197,8 +211,10 @@ def _markdown(found: dict[str, Series]) -> str:
     }
     lines += [f"| {label} | {_join(cells)} |" for label, cells in everything.items()]
     runs = len(next(iter(found.values())).descents)
-    lines.append(f"\nMean, population deviation, median and share of {runs} runs; seconds of the "
-                 f"first {min(runs, TIMED)}.")
+    lines.append(
+        f"\nMean, population deviation, median and share of {runs} runs; seconds of the "
+        f"first {min(runs, TIMED)}."
+    )
     return "\n".join(lines) + "\n"
 
 
@@ -233,8 +249,11 @@ def _collapse(series: Series) -> Drawing:
         )
     left.set(xlabel="mean margin before the first iteration", ylabel="test accuracy, %")
     left.legend(frameon=False, loc="center left")
-    ends = [d.last_lesson for d, lost in zip(series.descents, series.collapsed, strict=True) if lost]
-    right.ecdf([*ends, np.inf] if not ends else ends, color=drawing.RED)
+    ends = [
+        d.last_lesson for d, lost in zip(series.descents, series.collapsed, strict=True) if lost
+    ]
+    if ends:
+        right.ecdf(ends, color=drawing.RED)
     right.set(xscale="log", xlabel="last iteration that taught anything", ylim=(0, 1.02))
     right.set_ylabel("share of the collapsed runs")
     for axes in (left, right):
