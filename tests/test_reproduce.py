@@ -8,6 +8,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,7 @@ from project.reproduce import (
 from project.reproduce.__main__ import main
 from project.reproduce.parts import PARTS, PROBLEMS
 from project.reproduce.record import Figure, Outcome, Row, Task, Verdict
+from project.reproduce.training import Training
 
 FAST = ["differences", "mean", "bottleneck", "activation"]
 OUT = Path("out")
@@ -255,6 +257,23 @@ def test_sum_of_batch_means_over_images_is_too_small():
     right, as_published = lenet_rows.loss_both_ways(logits, labels)
     assert right == pytest.approx(F.cross_entropy(logits, labels).item())
     assert right / as_published == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "words"),
+    [
+        ([0.98], "98.00 %"),
+        ([0.98, 0.99], "98.50 +- 0.50 %, from 98.00 % to 99.00 %: the published run is in this"),
+        ([0.98, 0.986], "the published run is 4 images above this range"),
+        ([0.987, 0.988], "the published run is 6 images below this range"),
+    ],
+)
+def test_published_accuracy_is_placed_among_ours(accuracies, words):
+    records = [{"test": {"accuracy": accuracy, "total": 10_000}} for accuracy in accuracies]
+    trainings = [Training(record, np.zeros(1, np.float32), Path()) for record in records]
+    row = lenet_rows.accuracy("original", lenet_rows.Variant(trainings))
+    assert row.published == "98.64 %"
+    assert words in row.measured
 
 
 def test_confusion_counts_errors(tmp_path):

@@ -70,11 +70,16 @@ def _text(variants: dict[C3, Variant], task: Task) -> str:
         f" Shortened to {QUICK_EPOCHS} of the document's {EPOCHS} epochs: accuracy and seconds are "
         "not those of a whole training."
     )
+    # n + 1 runs are alike, and two of them are the lowest and the highest.
+    outside = (
+        f" One more run falls outside the range of {task.runs} in {2 / (task.runs + 1):.0%} of all "
+        "cases."
+    )
     return (
         f"Both nets trained for {iterations:,} iterations of {BATCH} images with {seeds}."
-        f"{shortened * task.quick} The counts of C3 are right. The published seconds are 6.9 times "
-        "apart and not 10 times; that gap is not a property of the nets, since the original has "
-        "fewer weights: it is the cost of sixteen small convolutions and a concatenation. The "
-        "document's test loss divides a sum of batch means by the number of images: it is "
-        f"{BATCH} times too small."
+        f"{shortened * task.quick}{outside * (task.runs > 1)} The counts of C3 are right. The "
+        "published seconds are 6.9 times apart and not 10 times; that gap is not a property of the "
+        "nets, since the original has fewer weights: it is the cost of sixteen small convolutions "
+        "and a concatenation. The document's test loss divides a sum of batch means by the number "
+        f"of images: it is {BATCH} times too small."
     )
