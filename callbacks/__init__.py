@@ -1,5 +1,6 @@
 """What watches a run. Knows no model and no data set."""
 
+from callbacks.checkpoint import BlockCheckpoint
 from callbacks.interrupt import Interrupt, Interrupted
 from callbacks.loss_log import LossLog
 from callbacks.progress import ProgressBar
@@ -9,6 +10,7 @@ from callbacks.tensorboard import TensorBoard
 from callbacks.timing import Timing
 
 __all__ = [
+    "BlockCheckpoint",
     "Interrupt",
     "Interrupted",
     "LossLog",

@@ -148,9 +148,11 @@ class BlockLoader:
         return Block(self.images, self.labels, chunk, sizes, totals)
 
     def state_dict(self) -> dict[str, int]:
-        """Where in the epoch the next block begins."""
+        """Where in the epoch the next block begins, and how many whole ones lie before it."""
         # An epoch whose last block is out is over: the next one begins at the front.
-        return {"images_done": self._images_done % len(self.sampler)}
+        images_done = self._images_done % len(self.sampler)
+        blocks_done = images_done // (self.batch_size * self.block_size)
+        return {"images_done": images_done, "blocks_done": blocks_done}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continues at the position that `state_dict` returned."""

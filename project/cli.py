@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from callbacks import (
+    BlockCheckpoint,
     Interrupt,
     LossLog,
     ProgressBar,
@@ -201,7 +201,7 @@ class ExperimentCLI(LightningCLI):
         elif config.logger in (None, True):
             kwargs["logger"] = self._logger()
         if self.records and config.enable_checkpointing is not False:
-            callbacks.append(ModelCheckpoint(filename="{epoch}-{step}"))
+            callbacks.append(BlockCheckpoint(filename="{epoch}-{step}"))
         self.trainer_defaults["callbacks"] = callbacks
         return super().instantiate_trainer(enable_model_summary=False, **kwargs)
 

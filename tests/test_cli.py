@@ -24,7 +24,15 @@ from project import evaluate, fit
 from project.experiments import CONFIGS
 
 PARAMETERS = {"lenet5-original": 60_806, "lenet5-modern": 61_706}
-CONFIG_NAMES = ["lenet5-modern", "lenet5-original", "logistic", "mse", "mse-as-printed"]
+CONFIG_NAMES = [
+    "lenet5-modern",
+    "lenet5-original",
+    "logistic",
+    "logistic-tuned",
+    "mse",
+    "mse-as-printed",
+    "mse-tuned",
+]
 # 130 images in batches of 20: 7 iterations an epoch, 3 of them in a block.
 SMALL = ["--data.batch_size=20", "--data.block_size=3", "--trainer.max_epochs=2"]
 SMALL_LINEAR = ["--data.iterations=40", "--data.block_size=15"]
@@ -252,3 +260,28 @@ def test_help_speaks_of_the_chosen_experiment():
     assert done.returncode == 0
     for words in ("--model.loss {logistic,mse,mse-as-printed}", "--data.digits", "--ckpt_path"):
         assert words in done.stdout
+
+
+def last_weights(name):
+    newest = max(
+        Path("runs").glob(f"{name}/version_*/checkpoints/*.ckpt"),
+        key=lambda path: path.stat().st_mtime_ns,
+    )
+    return torch.load(newest, weights_only=True)
+
+
+@pytest.mark.parametrize("first", [1, 3, 5, 6, 7, 9])
+@pytest.mark.parametrize("config", ["lenet5-original", "mse"])
+def test_stopping_by_max_steps_and_going_on_changes_nothing(config, first, tiny):
+    epochs = "--trainer.max_epochs=3"
+    options = [*SMALL, epochs] if config.startswith("lenet5") else SMALL_LINEAR
+    steps = "--trainer.max_steps="
+    fit.main(["--config", config, "--name", "whole", *options, f"{steps}17"])
+    fit.main(["--config", config, "--name", "parts", *options, f"{steps}{first}"])
+    fit.main(["--name", "parts", "--ckpt_path", "last", f"{steps}17"])
+    whole, parts = last_weights("whole"), last_weights("parts")
+    assert whole["global_step"] == parts["global_step"] == 17
+    for name, weight in whole["state_dict"].items():
+        assert torch.equal(weight, parts["state_dict"][name]), name
+    losses = [np.load(f"runs/{name}/version_0/losses.npy") for name in ("whole", "parts")]
+    np.testing.assert_array_equal(*losses)

@@ -108,12 +108,17 @@ def test_runs_side_by_side_are_the_same_runs():
             assert torch.equal(value, together[name][s]), name
 
 
-def test_blocks_of_any_size_give_the_same_bits():
-    images, labels, order, weight, bias = problem(5, dtype=torch.float32)
-    whole = run("cpu", (images, labels, order, weight, bias), 1e-4, "logistic", 1.0)
-    for part in order.split(7, dim=1):
-        result = run("cpu", (images, labels, part, weight, bias), 1e-4, "logistic", 1.0)
+@pytest.mark.parametrize("size", [1, 9, 784])
+@pytest.mark.parametrize("block", [1, 2, 7, 64])
+def test_blocks_of_any_size_give_the_same_bits(block, size):
+    images, labels, order, weight, bias = problem(5, size=size, dtype=torch.float32)
+    whole = run("cpu", (images, labels, order, weight, bias), 0.03, "logistic", 1 / 255)
+    losses = []
+    for part in order.split(block, dim=1):
+        result = run("cpu", (images, labels, part, weight, bias), 0.03, "logistic", 1 / 255)
         weight, bias = result["weight"], result["bias"]
+        losses.append(result["losses"])
+    assert torch.equal(torch.cat(losses, dim=1), whole["losses"])
     assert torch.equal(weight, whole["weight"])
     assert torch.equal(bias, whole["bias"])
 

@@ -46,22 +46,22 @@ def _run(images, labels, order, w, b, lr, amounts, scale, losses):
     """One run: w (D,) changed in place, losses (K,) filled; returns the bias."""
     # Numba turns float32 and an integer into float64: without kind() all loops would run in that.
     kind = w.dtype.type
+    step = kind(0)
     x = images[order[0]]
-    z = kind(0)
-    for j in range(len(w)):
-        z += w[j] * (scale[j] * kind(x[j]))
-    for k in range(len(order)):
-        y = kind(labels[order[k]])
-        losses[k], slope = _loss_and_slope(z + b, y, amounts)
-        step = kind(lr[k] * slope)
-        b -= step
-        following = images[order[min(k + 1, len(order) - 1)]]
+    # One pass more than iterations: the first has nothing to subtract yet, the last nothing to
+    # multiply. Every iteration then takes the same instructions, wherever a block begins.
+    for k in range(len(order) + 1):
+        following = images[order[min(k, len(order) - 1)]]
         z = kind(0)
         for j in range(len(w)):
             new = w[j] - step * (scale[j] * kind(x[j]))
             w[j] = new
             z += new * (scale[j] * kind(following[j]))
-        x = following
+        if k < len(order):
+            losses[k], slope = _loss_and_slope(z + b, kind(labels[order[k]]), amounts)
+            step = kind(lr[k] * slope)
+            b -= step
+            x = following
     return b
 
 
