@@ -24,6 +24,7 @@ SHORT = {
     "project.bench": ["--repeats=1", "--only=lenet5-modern", "--batches=1"],
     # The same report three times: only the first has anything to run.
     "project.reproduce": ["--quick", "--runs=1"],
+    "torchrun": ["--quick", "--runs=1"],
     "tensorboard": ["--inspect"],
 }
 
