@@ -65,7 +65,8 @@ class Experiment:
         nets = [_fresh_net(seed) for seed in seeds]
         weight = torch.cat([net.output.weight.detach() for net in nets])
         bias = torch.cat([net.output.bias.detach() for net in nets])
-        margins = weight @ self._mean_image + bias
+        # Row by row: a product of matrices rounds differently with their size.
+        margins = torch.stack([w @ self._mean_image for w in weight]) + bias
         losses = sequential_sgd(
             self.data.train_images,
             self.data.train_labels,
