@@ -66,7 +66,8 @@ def launch(data, lr, loss, scale):
     images, labels, order, weight, bias = data
     weight, bias = weight.clone(), bias.clone()
     lrs = torch.full((order.shape[1],), lr, dtype=weight.dtype)
-    losses = cuda.sequential_sgd(images, labels, order, weight, bias, lrs, LOSSES[loss], scale)
+    scales = torch.full(images.shape[1:], scale, dtype=weight.dtype)
+    losses = cuda.sequential_sgd(images, labels, order, weight, bias, lrs, LOSSES[loss], scales)
     return {"weight": weight, "bias": bias, "losses": losses}
 
 
