@@ -7,9 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.kernels.lanes import from_lanes, to_lanes
 from models.kernels.table import C3_TABLE, full_table
-from models.layers.conv_pool import ConvPool
+from models.layers.conv_pool import ConvPool, conv_pool_twice
 
 C3 = Literal["original", "modern"]
 
@@ -45,11 +44,7 @@ class LeNet5(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Images (B, 1, 28, 28) -> S4's maps (B, 16, 5, 5), through S2's (B, 6, 14, 14)."""
-        if self.c1.version(x) != "cpu":
-            maps: Tensor = self.c3(self.c1(x))
-            return maps
-        # The CPU kernel's own layout from end to end: no transposition between the layers.
-        return from_lanes(self.c3(self.c1(to_lanes(x))), len(x))
+        return conv_pool_twice(x, self.c1, self.c3)
 
 
 class LinearClassifier(nn.Module):

@@ -3,14 +3,15 @@
 All images are in the layout of `lanes.py`. Numba writes the machine code to `__pycache__`, so that
 only the first run of a machine waits for it. One file, since Numba's cache watches one file.
 
-Shapes: G groups, C input maps, M output maps, P connections, H W input pixels, R S pooled pixels
-(so 2R 2S convolved ones), T threads. Arrays are flat inside the kernels; the comments give shapes.
+Shapes: B images, G groups, C input maps, M output maps, P connections, H W input pixels, R S
+pooled pixels (so 2R 2S convolved ones), T threads. Arrays are flat inside the kernels; comments
+give shapes.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -161,32 +162,46 @@ def filled(typing: Any, value: Any) -> Any:
     return kind(types.float32), generate
 
 
-@intrinsic
-def convolve(typing: Any, tile: Any, x: Any, upper: Any, lower: Any, weight: Any, taps: Any) -> Any:
-    """Adds one row of a kernel, weight[taps : taps + 5], to five columns of two rows.
+def _convolution(first: int, last: int) -> Any:
+    """The intrinsic that adds one row of a kernel to a tile, from pixels `first` to `last` - 1.
 
-    The rows read nine vectors each from x[upper] and x[lower] on; every one is loaded once.
+    A tile reads the pixels 0 to 8 of both its rows; the others must be zeros.
     """
-    _require_contiguous(x)
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        _, x_type, *_, weight_type, _ = signature.args
-        tile, x, upper, lower, weight, taps = args
-        sums = cgutils.unpack_tuple(builder, tile)
-        data = context.make_array(weight_type)(context, builder, weight).data
-        weights = []
-        for tap in range(K):
-            index = builder.add(taps, ir.Constant(taps.type, tap))
-            weights.append(_splat(builder, builder.load(builder.gep(data, [index]))))
-        for row, start in enumerate((upper, lower)):
-            for column in range(2 * K - 1):
-                pixel = _load(context, builder, x_type, x, start, column * LANES)
-                for tap in range(max(0, column - K + 1), min(K, column + 1)):
-                    n = row * K + column - tap
-                    sums[n] = _llvm(builder, "fmuladd", weights[tap], pixel, sums[n])
-        return context.make_tuple(builder, signature.return_type, sums)
+    @intrinsic
+    def convolve(
+        typing: Any, tile: Any, x: Any, upper: Any, lower: Any, weight: Any, taps: Any
+    ) -> Any:
+        _require_contiguous(x)
 
-    return tile(tile, x, types.intp, types.intp, weight, types.intp), generate
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            _, x_type, *_, weight_type, _ = signature.args
+            tile, x, upper, lower, weight, taps = args
+            sums = cgutils.unpack_tuple(builder, tile)
+            data = context.make_array(weight_type)(context, builder, weight).data
+            weights = []
+            for tap in range(K):
+                index = builder.add(taps, ir.Constant(taps.type, tap))
+                weights.append(_splat(builder, builder.load(builder.gep(data, [index]))))
+            for row, start in enumerate((upper, lower)):
+                for column in range(first, last):
+                    # Every pixel is loaded once for all the sums that it belongs to.
+                    pixel = _load(context, builder, x_type, x, start, column * LANES)
+                    for tap in range(max(0, column - K + 1), min(K, column + 1)):
+                        n = row * K + column - tap
+                        sums[n] = _llvm(builder, "fmuladd", weights[tap], pixel, sums[n])
+            return context.make_tuple(builder, signature.return_type, sums)
+
+        return tile(tile, x, types.intp, types.intp, weight, types.intp), generate
+
+    return convolve
+
+
+# One row of a kernel, weight[taps : taps + 5], and five columns of two rows, which begin at
+# x[upper] and x[lower].
+convolve = _convolution(0, 2 * K - 1)
+convolve_after_zeros = _convolution(K - 1, 2 * K - 1)
+convolve_before_zeros = _convolution(0, K - 1)
 
 
 @intrinsic
@@ -228,19 +243,19 @@ ONE_AS_BITS = 0x3F800000
 def tanh(typing: Any, x: Any) -> Any:
     """The hyperbolic tangent, at most 1e-7 off anywhere, and 3e-7 of its value.
 
-    With e = exp(2|x|) - 1, which keeps its digits near 0, it is e / (e + 2) with the sign of x.
+    It is e / (e + 2) with e = exp(2x) - 1, which keeps its digits near 0.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         (x,) = args
-        size = _llvm(builder, "fabs", x)
-        saturated = builder.fcmp_ordered(">", size, _constant(SATURATED))
-        size = builder.select(saturated, _constant(SATURATED), size)  # NaN stays NaN
-        # exp(2|x|) = 2^n 2^f, n the nearest integer.
+        for relation, limit in ((">", SATURATED), ("<", -SATURATED)):
+            beyond = builder.fcmp_ordered(relation, x, _constant(limit))
+            x = builder.select(beyond, _constant(limit), x)  # NaN stays NaN
+        # exp(2x) = 2^n 2^f, n the nearest integer.
         scale = _constant(2 / np.log(2))
-        shifted = _llvm(builder, "fmuladd", size, scale, _constant(ROUND))
+        shifted = _llvm(builder, "fmuladd", x, scale, _constant(ROUND))
         n = builder.fsub(shifted, _constant(ROUND))
-        f = _llvm(builder, "fmuladd", size, scale, builder.fneg(n))
+        f = _llvm(builder, "fmuladd", x, scale, builder.fneg(n))
         series = _constant(EXP2_MINUS_1[0])
         for coefficient in EXP2_MINUS_1[1:]:
             series = _llvm(builder, "fmuladd", series, f, _constant(coefficient))
@@ -256,41 +271,152 @@ def tanh(typing: Any, x: Any) -> Any:
             power,
             builder.fsub(power, _constant(1)),
         )
-        ratio = builder.fdiv(e, builder.fadd(e, _constant(2)))
-        return _llvm(builder, "copysign", ratio, x)
+        return builder.fdiv(e, builder.fadd(e, _constant(2)))
 
     return VECTOR(VECTOR), generate
 
 
-# --- forward ------------------------------------------------------------------------------------
+# --- sizes and tables ---------------------------------------------------------------------------
+
+
+class Shape(NamedTuple):
+    """Sizes of one block, in maps and pixels."""
+
+    maps: int
+    height: int
+    width: int
+    padding: int
+    outputs: int
+    pooled_rows: int
+    pooled: int
+    tiled: int
+    """Columns of sums, in whole tiles."""
+    rows: int
+    """Of the frame of zeros that the input is put into."""
+    columns: int
+    left: int
+    """Columns of zeros before the gradient at the sums, for the convolution back to the input."""
+    gradient_tiled: int
+    gradient_rows: int
+    gradient_columns: int
+    slopes: int
+    """Floats of one group's slope."""
+    framed: int
+    """Floats of one group's framed input."""
+
+
+class Table(NamedTuple):
+    """The connections as the kernels walk them: by output map, and by input map."""
+
+    starts: np.ndarray[Any, Any]
+    """(M + 1,) where each output map's connections begin"""
+    sources: np.ndarray[Any, Any]
+    """(P,) input map of each connection"""
+    outputs: np.ndarray[Any, Any]
+    """(P,) output map of each connection"""
+    by_source: np.ndarray[Any, Any]
+    """(P,) the connections in the order of their input maps"""
+    fed: np.ndarray[Any, Any]
+    """(P,) their output maps in that order"""
+    source_starts: np.ndarray[Any, Any]
+    """(C + 1,) where each input map's begin in it"""
+
+
+@lru_cache(maxsize=64)
+def _shape(maps: int, height: int, width: int, padding: int, outputs: int) -> Shape:
+    pooled_rows, pooled = ((size + 2 * padding - K + 1) // 2 for size in (height, width))
+    tiled = -(-2 * pooled // K) * K
+    rows, columns = height + 2 * padding, max(width + 2 * padding, tiled + K - 1)
+    left = K - 1 - padding
+    gradient_tiled = -(-width // K) * K
+    return Shape(
+        maps=maps,
+        height=height,
+        width=width,
+        padding=padding,
+        outputs=outputs,
+        pooled_rows=pooled_rows,
+        pooled=pooled,
+        tiled=tiled,
+        rows=rows,
+        columns=columns,
+        left=left,
+        gradient_tiled=gradient_tiled,
+        gradient_rows=2 * pooled_rows + 2,  # a row of zeros above and below
+        gradient_columns=max(left + 2 * pooled, gradient_tiled + K - 1),
+        slopes=outputs * 4 * pooled_rows * pooled * LANES,
+        framed=maps * rows * columns * LANES,
+    )
+
+
+@lru_cache(maxsize=64)
+def _table(pairs: bytes, maps: int, in_maps: int) -> Table:
+    outputs, sources = np.frombuffer(pairs, np.int64).reshape(-1, 2).T.copy()
+    starts = np.searchsorted(outputs, np.arange(maps + 1))
+    by_source = np.argsort(sources, kind="stable")
+    source_starts = np.searchsorted(sources[by_source], np.arange(in_maps + 1))
+    return Table(starts, sources, outputs, by_source, outputs[by_source], source_starts)
+
+
+# --- forward, one group -------------------------------------------------------------------------
 
 
 @njit(**OPTIONS)
-def _copy_padded(x, start, maps, height, width, top, left, rows, columns, out):
-    """One group of images (maps, height, width, 8) into the middle of (maps, rows, columns, 8)."""
-    for c in range(maps):
-        for r in range(height):
-            source = start + (c * height + r) * width * LANES
-            target = ((c * rows + r + top) * columns + left) * LANES
-            out[target : target + width * LANES] = x[source : source + width * LANES]
+def _frame_lanes(x, start, shape, out):
+    """One group (C, H, W, 8) into the middle of its frame of zeros (C, rows, columns, 8)."""
+    for c in range(shape.maps):
+        for r in range(shape.height):
+            i = start + (c * shape.height + r) * shape.width * LANES
+            j = (c * shape.rows + r + shape.padding) * shape.columns + shape.padding
+            out[j * LANES : (j + shape.width) * LANES] = x[i : i + shape.width * LANES]
 
 
 @njit(**OPTIONS)
-def _convolve_two_rows(x, rows, columns, row, weight, sources, first, last, bias, count, out):
+def _frame_images(x, first, batch, shape, out):
+    """Images `first` to `first` + 7 of x (B, C, H, W) into the middle of a frame of zeros."""
+    pixels = shape.maps * shape.height * shape.width
+    for lane in range(LANES):
+        i = (first + lane) * pixels
+        for c in range(shape.maps):
+            for r in range(shape.height):
+                j = (c * shape.rows + r + shape.padding) * shape.columns + shape.padding
+                if first + lane < batch:
+                    for s in range(shape.width):
+                        out[(j + s) * LANES + lane] = x[i + s]
+                else:
+                    for s in range(shape.width):
+                        out[(j + s) * LANES + lane] = 0
+                i += shape.width
+
+
+@njit(**OPTIONS)
+def _convolve_two_rows(
+    x, x_start, rows, columns, zeros, end, row, weight, sources, first, last, bias, count, out
+):
     """One output map at two neighbouring rows: out (2, count, 8), count a multiple of 5.
 
-    Five columns of both rows stay in registers over all connections. Kernel rows that would read
-    above or below the `rows` of x are left out.
+    Five columns of both rows stay in registers over all connections. Left out are kernel rows
+    that would read above or below the `rows` of x, and pixels of zeros: x has them before column
+    `zeros` and from column `end` on.
     """
     low = max(0, -row)
     high = min(K, rows - 1 - row)
     for q in range(0, count, K):
         tile = filled(bias)
+        after_zeros = q == 0 and zeros >= K - 1
+        before_zeros = q + K - 1 >= end
         for p in range(first, last):
-            corner = ((sources[p] * rows + row) * columns + q) * LANES
+            corner = x_start + ((sources[p] * rows + row) * columns + q) * LANES
             for ky in range(low, high):
                 i = corner + ky * columns * LANES
-                tile = convolve(tile, x, i, i + columns * LANES, weight, (p * K + ky) * K)
+                j = i + columns * LANES
+                taps = (p * K + ky) * K
+                if after_zeros:
+                    tile = convolve_after_zeros(tile, x, i, j, weight, taps)
+                elif before_zeros:
+                    tile = convolve_before_zeros(tile, x, i, j, weight, taps)
+                else:
+                    tile = convolve(tile, x, i, j, weight, taps)
         for n in range(K):
             store(out, (q + n) * LANES, tile[n])
             store(out, (count + q + n) * LANES, tile[K + n])
@@ -323,57 +449,47 @@ def _squash_and_pool(z, count, pooled, slope, start, y, y_start):
         store(slope, j + below + LANES, mul(scale, fma(mul(minus, b1), b1, one)))
 
 
-@njit(parallel=True, **OPTIONS)
-def _forward(x, shape, weight, bias, starts, sources, padding, threads, slope, y):
-    """X (G, C, H, W, 8) -> a (G, M, 2R, 2S, 8) and y (G, M, R, S, 8)."""
-    groups, maps, height, width = shape
-    pooled_rows = (height + 2 * padding - K + 1) // 2
-    pooled = (width + 2 * padding - K + 1) // 2
-    count = -(-2 * pooled // 5) * 5
-    rows = height + 2 * padding
-    columns = max(width + 2 * padding, count + K - 1)
-    outputs = len(bias)
-    for t in prange(threads):
-        padded = np.zeros(maps * rows * columns * LANES, np.float32)
-        z = np.empty(2 * count * LANES, np.float32)
-        for g in range(t * groups // threads, (t + 1) * groups // threads):
-            start = g * maps * height * width * LANES
-            _copy_padded(x, start, maps, height, width, padding, padding, rows, columns, padded)
-            for m in range(outputs):
-                for r in range(pooled_rows):
-                    first, last = starts[m], starts[m + 1]
-                    _convolve_two_rows(
-                        padded,
-                        rows,
-                        columns,
-                        2 * r,
-                        weight,
-                        sources,
-                        first,
-                        last,
-                        bias[m],
-                        count,
-                        z,
-                    )
-                    row = (g * outputs + m) * pooled_rows + r
-                    _squash_and_pool(
-                        z, count, pooled, slope, row * 4 * pooled * LANES, y, row * pooled * LANES
-                    )
+@njit(**OPTIONS)
+def _forward_group(
+    x, x_start, shape, table, weight, bias, z, slope, slope_start, y, y_start, y_rows, y_columns
+):
+    """Framed x -> slope (M, 2R, 2S, 8) and y, (M, R, S, 8) in maps of y_rows x y_columns pixels."""
+    for m in range(shape.outputs):
+        for r in range(shape.pooled_rows):
+            _convolve_two_rows(
+                x,
+                x_start,
+                shape.rows,
+                shape.columns,
+                shape.padding,
+                shape.padding + shape.width,
+                2 * r,
+                weight,
+                table.sources,
+                table.starts[m],
+                table.starts[m + 1],
+                bias[m],
+                shape.tiled,
+                z,
+            )
+            i = slope_start + (m * shape.pooled_rows + r) * 4 * shape.pooled * LANES
+            j = y_start + (m * y_rows + r) * y_columns * LANES
+            _squash_and_pool(z, shape.tiled, shape.pooled, slope, i, y, j)
 
 
-# --- backward -----------------------------------------------------------------------------------
+# --- backward, one group ------------------------------------------------------------------------
 
 
 @njit(**OPTIONS)
-def _gradient_of_sums(grad, slope, row, pooled, d, top, bottom, db):
-    """One pooled row of grad (G, M, R, S, 8) -> two rows of d, at `top` and at `bottom`.
+def _gradient_of_sums(grad, slope, row, slope_row, pooled, d, top, bottom, db):
+    """One pooled row of grad (R, S, 8) -> two rows of d, at `top` and at `bottom`.
 
     Returns:
         db with this row's gradients added.
     """
     for s in range(pooled):
-        g = load(grad, (row * pooled + s) * LANES)
-        i = (row * 4 * pooled + 2 * s) * LANES
+        g = load(grad, row + s * LANES)
+        i = slope_row + 2 * s * LANES
         j = i + 2 * pooled * LANES
         k = 2 * s * LANES
         for side in range(0, 2 * LANES, LANES):
@@ -404,11 +520,81 @@ def _weight_gradient(x, x_start, columns, d, d_start, d_columns, height, width, 
 
 
 @njit(**OPTIONS)
-def _turn_round(weight, by_source, out):
+def _input_gradient(d, shape, table, turned, z, dx, dx_start):
+    """The gradient at one group's input, dx (C, H, W, 8): the forward loop over turned kernels."""
+    row = shape.width * LANES
+    for c in range(shape.maps):
+        for r in range(0, shape.height, 2):
+            _convolve_two_rows(
+                d,
+                0,
+                shape.gradient_rows,
+                shape.gradient_columns,
+                shape.left,
+                shape.left + 2 * shape.pooled,
+                1 + r - shape.left,
+                turned,
+                table.fed,
+                table.source_starts[c],
+                table.source_starts[c + 1],
+                np.float32(0),
+                shape.gradient_tiled,
+                z,
+            )
+            i = dx_start + (c * shape.height + r) * row
+            dx[i : i + row] = z[:row]
+            if r + 1 < shape.height:
+                j = shape.gradient_tiled * LANES
+                dx[i + row : i + 2 * row] = z[j : j + row]
+
+
+@njit(**OPTIONS)
+def _backward_group(
+    grad, start, x, x_start, shape, table, slope, slope_start, d, dw, dw_start, db, db_start
+):
+    """Gradients of one group: d at the sums; dw (P, 25, 8) and db (M, 8) are added to."""
+    for m in range(shape.outputs):
+        i = db_start + m * LANES
+        total = load(db, i)
+        for r in range(shape.pooled_rows):
+            top = (m * shape.gradient_rows + 1 + 2 * r) * shape.gradient_columns + shape.left
+            row = m * shape.pooled_rows + r
+            total = _gradient_of_sums(
+                grad,
+                slope,
+                start + row * shape.pooled * LANES,
+                slope_start + row * 4 * shape.pooled * LANES,
+                shape.pooled,
+                d,
+                top * LANES,
+                (top + shape.gradient_columns) * LANES,
+                total,
+            )
+        store(db, i, total)
+    for p in range(len(table.sources)):
+        i = table.outputs[p] * shape.gradient_rows + 1
+        _weight_gradient(
+            x,
+            x_start + table.sources[p] * shape.rows * shape.columns * LANES,
+            shape.columns,
+            d,
+            (i * shape.gradient_columns + shape.left) * LANES,
+            shape.gradient_columns,
+            2 * shape.pooled_rows,
+            2 * shape.pooled,
+            dw,
+            dw_start + p * K * K * LANES,
+        )
+
+
+@njit(**OPTIONS)
+def _turn_round(weight, by_source):
     """The kernels (P, 5, 5) in the order of their input maps, each turned by 180 degrees."""
+    out = np.empty(len(weight), np.float32)
     for n in range(len(by_source)):
         for tap in range(K * K):
             out[n * K * K + tap] = weight[by_source[n] * K * K + K * K - 1 - tap]
+    return out
 
 
 @njit(**OPTIONS)
@@ -423,110 +609,221 @@ def _add_up(parts, threads, out):
         out[i] = total
 
 
+@njit(**OPTIONS)
+def _framed_gradient(shape):
+    """Zeros for one group's d, the gradient at the sums in its frame."""
+    pixels = shape.gradient_rows * shape.gradient_columns
+    return np.zeros(shape.outputs * pixels * LANES, np.float32)
+
+
+# --- one block, all groups ----------------------------------------------------------------------
+
+
 @njit(parallel=True, **OPTIONS)
-def _backward(
-    grad,
-    x,
-    shape,
-    slope,
-    weight,
-    starts,
-    sources,
-    outputs,
-    by_source,
-    source_starts,
-    padding,
-    threads,
-    want_input,
-    dx,
-    dw,
-    db,
-):
+def _forward(x, groups, shape, table, weight, bias, threads, slope, y):
+    """X (G, C, H, W, 8) -> slope (G, M, 2R, 2S, 8) and y (G, M, R, S, 8)."""
+    in_floats = shape.maps * shape.height * shape.width * LANES
+    out_floats = shape.slopes // 4
+    for t in prange(threads):
+        framed = np.zeros(shape.framed, np.float32)
+        z = np.empty(2 * shape.tiled * LANES, np.float32)
+        for g in range(t * groups // threads, (t + 1) * groups // threads):
+            _frame_lanes(x, g * in_floats, shape, framed)
+            _forward_group(
+                framed,
+                0,
+                shape,
+                table,
+                weight,
+                bias,
+                z,
+                slope,
+                g * shape.slopes,
+                y,
+                g * out_floats,
+                shape.pooled_rows,
+                shape.pooled,
+            )
+
+
+@njit(parallel=True, **OPTIONS)
+def _backward(grad, x, groups, shape, table, weight, slope, threads, want_input, dx, dw, db):
     """Gradients at x, like x, and at the parameters: dw (P, 25) and db (M,).
 
     Every thread adds up its own groups in order, so that the same number of threads gives the same
     bits.
     """
-    groups, maps, height, width = shape
-    pooled_rows = (height + 2 * padding - K + 1) // 2
-    pooled = (width + 2 * padding - K + 1) // 2
-    rows = height + 2 * padding
-    columns = width + 2 * padding
-    # The gradient at the sums, with a row of zeros above and below, and columns of zeros as the
-    # convolution back to the input needs them.
-    left = K - 1 - padding
-    count = -(-width // 5) * 5
-    d_rows = 2 * pooled_rows + 2
-    d_columns = max(left + 2 * pooled, count + K - 1)
-    turned = np.empty(len(weight), np.float32)
-    _turn_round(weight, by_source, turned)
-    fed = outputs[by_source]
-    zero = np.float32(0)
-    out_maps = len(starts) - 1
+    in_floats = shape.maps * shape.height * shape.width * LANES
+    turned = _turn_round(weight, table.by_source)
     dw_parts = np.zeros(threads * len(dw) * LANES, np.float32)
-    db_parts = np.zeros(threads * out_maps * LANES, np.float32)
+    db_parts = np.zeros(threads * len(db) * LANES, np.float32)
     for t in prange(threads):
-        padded = np.zeros(maps * rows * columns * LANES, np.float32)
-        d = np.zeros(out_maps * d_rows * d_columns * LANES, np.float32)
-        z = np.empty(2 * count * LANES, np.float32)
+        framed = np.zeros(shape.framed, np.float32)
+        d = _framed_gradient(shape)
+        z = np.empty(2 * shape.gradient_tiled * LANES, np.float32)
         for g in range(t * groups // threads, (t + 1) * groups // threads):
-            start = g * maps * height * width * LANES
-            _copy_padded(x, start, maps, height, width, padding, padding, rows, columns, padded)
-            for m in range(out_maps):
-                i = (t * out_maps + m) * LANES
-                total = load(db_parts, i)
-                for r in range(pooled_rows):
-                    top = ((m * d_rows + 1 + 2 * r) * d_columns + left) * LANES
-                    row = (g * out_maps + m) * pooled_rows + r
-                    total = _gradient_of_sums(
-                        grad, slope, row, pooled, d, top, top + d_columns * LANES, total
-                    )
-                store(db_parts, i, total)
-            for p in range(len(sources)):
-                x_start = sources[p] * rows * columns * LANES
-                d_start = ((outputs[p] * d_rows + 1) * d_columns + left) * LANES
-                out_start = (t * len(sources) + p) * K * K * LANES
-                _weight_gradient(
-                    padded,
-                    x_start,
-                    columns,
-                    d,
-                    d_start,
-                    d_columns,
-                    2 * pooled_rows,
-                    2 * pooled,
-                    dw_parts,
-                    out_start,
-                )
+            _frame_lanes(x, g * in_floats, shape, framed)
+            _backward_group(
+                grad,
+                g * shape.slopes // 4,
+                framed,
+                0,
+                shape,
+                table,
+                slope,
+                g * shape.slopes,
+                d,
+                dw_parts,
+                t * len(dw) * LANES,
+                db_parts,
+                t * len(db) * LANES,
+            )
             if want_input:
-                for c in range(maps):
-                    first, last = source_starts[c], source_starts[c + 1]
-                    for r in range(0, height, 2):
-                        top = 1 + r - left
-                        _convolve_two_rows(
-                            d, d_rows, d_columns, top, turned, fed, first, last, zero, count, z
-                        )
-                        i = start + (c * height + r) * width * LANES
-                        dx[i : i + width * LANES] = z[: width * LANES]
-                        if r + 1 < height:
-                            i += width * LANES
-                            j = count * LANES
-                            dx[i : i + width * LANES] = z[j : j + width * LANES]
+                _input_gradient(d, shape, table, turned, z, dx, g * in_floats)
     _add_up(dw_parts, threads, dw)
     _add_up(db_parts, threads, db)
 
 
+# --- two blocks in a row, all groups ------------------------------------------------------------
+
+
+@njit(parallel=True, **OPTIONS)
+def _forward_two(
+    x, batch, shape, table, weight, bias, shape2, table2, weight2, bias2, threads, state, y
+):
+    """Images x (B, C, H, W) -> y (B, M2, R2, S2), and what the gradient needs of each group.
+
+    State (G, ...) is the slope of the first block, the framed input and the slope of the second.
+    """
+    groups = -(-batch // LANES)
+    floats = shape.slopes + shape2.framed + shape2.slopes
+    inside = (shape2.padding * shape2.columns + shape2.padding) * LANES
+    features = shape2.slopes // 4 // LANES
+    for t in prange(threads):
+        framed = np.zeros(shape.framed, np.float32)
+        z = np.empty(2 * max(shape.tiled, shape2.tiled) * LANES, np.float32)
+        out = np.empty(features * LANES, np.float32)
+        for g in range(t * groups // threads, (t + 1) * groups // threads):
+            _frame_images(x, g * LANES, batch, shape, framed)
+            start = g * floats
+            middle = start + shape.slopes
+            state[middle : middle + shape2.framed] = 0
+            _forward_group(
+                framed,
+                0,
+                shape,
+                table,
+                weight,
+                bias,
+                z,
+                state,
+                start,
+                state,
+                middle + inside,
+                shape2.rows,
+                shape2.columns,
+            )
+            _forward_group(
+                state,
+                middle,
+                shape2,
+                table2,
+                weight2,
+                bias2,
+                z,
+                state,
+                middle + shape2.framed,
+                out,
+                0,
+                shape2.pooled_rows,
+                shape2.pooled,
+            )
+            for lane in range(min(LANES, batch - g * LANES)):
+                i = (g * LANES + lane) * features
+                for n in range(features):
+                    y[i + n] = out[n * LANES + lane]
+
+
+@njit(parallel=True, **OPTIONS)
+def _backward_two(
+    grad,
+    x,
+    batch,
+    shape,
+    table,
+    shape2,
+    table2,
+    weight2,
+    state,
+    threads,
+    dw,
+    db,
+    dw2,
+    db2,
+):
+    """Gradients at the parameters of both blocks: (P, 25), (M,), (P2, 25) and (M2,)."""
+    groups = -(-batch // LANES)
+    floats = shape.slopes + shape2.framed + shape2.slopes
+    features = shape2.slopes // 4 // LANES
+    turned = _turn_round(weight2, table2.by_source)
+    dw_parts = np.zeros(threads * len(dw) * LANES, np.float32)
+    db_parts = np.zeros(threads * len(db) * LANES, np.float32)
+    dw2_parts = np.zeros(threads * len(dw2) * LANES, np.float32)
+    db2_parts = np.zeros(threads * len(db2) * LANES, np.float32)
+    for t in prange(threads):
+        framed = np.zeros(shape.framed, np.float32)
+        d = _framed_gradient(shape)
+        d2 = _framed_gradient(shape2)
+        z = np.empty(2 * shape2.gradient_tiled * LANES, np.float32)
+        out_grad = np.zeros(features * LANES, np.float32)
+        middle_grad = np.empty(shape.slopes // 4, np.float32)
+        # Backwards: the last groups of the forward pass are still in the cache.
+        for g in range((t + 1) * groups // threads - 1, t * groups // threads - 1, -1):
+            for lane in range(LANES):
+                i = (g * LANES + lane) * features
+                for n in range(features):
+                    out_grad[n * LANES + lane] = grad[i + n] if g * LANES + lane < batch else 0
+            start = g * floats
+            middle = start + shape.slopes
+            _backward_group(
+                out_grad,
+                0,
+                state,
+                middle,
+                shape2,
+                table2,
+                state,
+                middle + shape2.framed,
+                d2,
+                dw2_parts,
+                t * len(dw2) * LANES,
+                db2_parts,
+                t * len(db2) * LANES,
+            )
+            _input_gradient(d2, shape2, table2, turned, z, middle_grad, 0)
+            _frame_images(x, g * LANES, batch, shape, framed)
+            _backward_group(
+                middle_grad,
+                0,
+                framed,
+                0,
+                shape,
+                table,
+                state,
+                start,
+                d,
+                dw_parts,
+                t * len(dw) * LANES,
+                db_parts,
+                t * len(db) * LANES,
+            )
+    _add_up(dw_parts, threads, dw)
+    _add_up(db_parts, threads, db)
+    _add_up(dw2_parts, threads, dw2)
+    _add_up(db2_parts, threads, db2)
+
+
 # --- launchers ----------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=64)
-def _table(pairs: bytes, maps: int, in_maps: int) -> tuple[np.ndarray[Any, Any], ...]:
-    """The connections as the kernels walk them: by output map, and by input map."""
-    outputs, sources = np.frombuffer(pairs, np.int64).reshape(-1, 2).T.copy()
-    starts = np.searchsorted(outputs, np.arange(maps + 1))
-    by_source = np.argsort(sources, kind="stable")
-    source_starts = np.searchsorted(sources[by_source], np.arange(in_maps + 1))
-    return starts, sources, outputs, by_source, source_starts
 
 
 def _threads(groups: int) -> int:
@@ -558,24 +855,12 @@ def forward(
         y (G, M, R, S, 8), and its derivative by the sums before the tanh (G, M, 2R, 2S, 8).
     """
     groups, maps, height, width, _ = x.shape
-    pooled_rows, pooled = ((size + 2 * padding - K + 1) // 2 for size in (height, width))
-    y = x.new_empty(groups, len(bias), pooled_rows, pooled, LANES)
-    slope = x.new_empty(groups, len(bias), 2 * pooled_rows, 2 * pooled, LANES)
-    starts, sources, *_ = _table(connections.numpy().tobytes(), len(bias), maps)
-    shape = (groups, maps, height, width)
-    threads = _threads(groups)
-    _forward(
-        _flat(x),
-        shape,
-        _flat(weight),
-        _flat(bias),
-        starts,
-        sources,
-        padding,
-        threads,
-        _flat(slope),
-        _flat(y),
-    )
+    shape = _shape(maps, height, width, padding, len(bias))
+    table = _table(connections.numpy().tobytes(), len(bias), maps)
+    y = x.new_empty(groups, len(bias), shape.pooled_rows, shape.pooled, LANES)
+    slope = x.new_empty(groups, len(bias), 2 * shape.pooled_rows, 2 * shape.pooled, LANES)
+    arrays = (_flat(weight), _flat(bias))
+    _forward(_flat(x), groups, shape, table, *arrays, _threads(groups), _flat(slope), _flat(y))
     return y, slope
 
 
@@ -594,30 +879,103 @@ def backward(
         At x (empty unless `want_input`), weight and bias.
     """
     groups, maps, height, width, _ = x.shape
-    out_maps = slope.shape[1]
-    tables = _table(connections.numpy().tobytes(), out_maps, maps)
-    starts, sources, outputs, by_source, source_starts = tables
-    threads = _threads(groups)
+    outputs = slope.shape[1]
     dx = x.new_empty(x.shape if want_input else 0)
     dw = torch.empty_like(weight, memory_format=torch.contiguous_format)
-    db = x.new_empty(out_maps)
-    shape = (groups, maps, height, width)
+    db = x.new_empty(outputs)
     _backward(
         _flat(grad),
         _flat(x),
-        shape,
-        _flat(slope),
+        groups,
+        _shape(maps, height, width, padding, outputs),
+        _table(connections.numpy().tobytes(), outputs, maps),
         _flat(weight),
-        starts,
-        sources,
-        outputs,
-        by_source,
-        source_starts,
-        padding,
-        threads,
+        _flat(slope),
+        _threads(groups),
         want_input,
         _flat(dx),
         _flat(dw),
         _flat(db),
     )
     return dx, dw, db
+
+
+class Block(NamedTuple):
+    """What one block computes with; `forward` says more."""
+
+    weight: Tensor
+    bias: Tensor
+    connections: Tensor
+    padding: int
+
+
+def _two(x: Tensor, first: Block, second: Block) -> tuple[Shape, Table, Shape, Table]:
+    maps = x.shape[1]
+    shape = _shape(*x.shape[1:], first.padding, len(first.bias))
+    middle = (len(first.bias), shape.pooled_rows, shape.pooled)
+    return (
+        shape,
+        _table(first.connections.numpy().tobytes(), len(first.bias), maps),
+        _shape(*middle, second.padding, len(second.bias)),
+        _table(second.connections.numpy().tobytes(), len(second.bias), len(first.bias)),
+    )
+
+
+def forward_two(x: Tensor, first: Block, second: Block) -> tuple[Tensor, Tensor]:
+    """Runs two blocks in a row: one start of the threads, and a group's maps stay in the cache.
+
+    Args:
+        x: (B, C, H, W) float32.
+        first: the block that reads x.
+        second: the block that reads the first one's maps.
+
+    Returns:
+        y (B, M, R, S) of the second, and what `backward_two` needs.
+    """
+    shape, table, shape2, table2 = _two(x, first, second)
+    groups = -(-len(x) // LANES)
+    y = x.new_empty(len(x), shape2.outputs, shape2.pooled_rows, shape2.pooled)
+    # One piece: so malloc keeps the memory, and the next iteration finds its pages mapped.
+    state = x.new_empty(groups * (shape.slopes + shape2.framed + shape2.slopes))
+    _forward_two(
+        _flat(x),
+        len(x),
+        shape,
+        table,
+        _flat(first.weight),
+        _flat(first.bias),
+        shape2,
+        table2,
+        _flat(second.weight),
+        _flat(second.bias),
+        _threads(groups),
+        _flat(state),
+        _flat(y),
+    )
+    return y, state
+
+
+def backward_two(
+    grad: Tensor, x: Tensor, first: Block, second: Block, state: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of `forward_two`'s first result; arguments as there.
+
+    Returns:
+        At the weight and the bias of the first, and of the second block.
+    """
+    gradients = [
+        torch.empty_like(parameter, memory_format=torch.contiguous_format)
+        for parameter in (first.weight, first.bias, second.weight, second.bias)
+    ]
+    _backward_two(
+        _flat(grad),
+        _flat(x),
+        len(x),
+        *_two(x, first, second),
+        _flat(second.weight),
+        _flat(state),
+        _threads(-(-len(x) // LANES)),
+        *map(_flat, gradients),
+    )
+    dw, db, dw2, db2 = gradients
+    return dw, db, dw2, db2
