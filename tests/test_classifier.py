@@ -4,7 +4,7 @@ import lightning
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 
 from callbacks import LossLog
 from data import FourNineDataModule, MNISTDataModule
@@ -68,6 +68,30 @@ def test_block_step_is_plain_gradient_descent(tiny_root, tmp_path):
             optimizer.step()
     for name, weight in model.state_dict().items():
         torch.testing.assert_close(trained.state_dict()[name], weight, msg=name)
+
+
+class Listener(Callback):
+    """Counts the backward passes and steps that Lightning tells it of."""
+
+    def __init__(self):
+        self.told = 0
+
+    def on_before_backward(self, *_):
+        self.told += 1
+
+    def on_before_optimizer_step(self, *_):
+        self.told += 1
+
+
+def test_hooks_are_called_where_somebody_listens_and_change_nothing(tiny_root, tmp_path):
+    module, data = EXPERIMENTS["lenet5"]
+    alone, first = fit(module, data(str(tiny_root), 5), tmp_path)
+    listener = Listener()
+    heard, second = fit(module, data(str(tiny_root), 5), tmp_path, callbacks=[listener])
+    assert listener.told == 2 * second.global_step
+    assert first.global_step == second.global_step
+    for name, weight in alone.state_dict().items():
+        assert torch.equal(weight, heard.state_dict()[name]), name
 
 
 def test_max_steps_is_met_to_the_iteration(tiny_root, tmp_path):
