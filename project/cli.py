@@ -188,7 +188,8 @@ class ExperimentCLI(LightningCLI):
         config = self.config.trainer
         timing = Timing()
         self.results = Results(self.request.name, self.config.seed_everything, timing)
-        callbacks: list[Callback] = [LossLog(), self.results, timing]
+        # Each is called after those before it: timing counts the loss log, the results read timing.
+        callbacks: list[Callback] = [LossLog(), timing, self.results]
         if self.records:
             callbacks.append(Interrupt())
         if config.enable_progress_bar is None:

@@ -87,6 +87,7 @@ def test_fit_trains_tests_and_records(name, tiny, capsys):
     assert record["backend"] == "cpu" or torch.cuda.is_available()
     assert record["parameters"] == PARAMETERS.get(name, 785)
     assert set(record["seconds"]) == {"setup", "train", "validate", "test"}
+    assert all(record["seconds"][stage] > 0 for stage in ("setup", "train", "test"))
     assert set(record["versions"]) == {"python", "torch", "lightning"}
     assert record["images_per_second"] > 0
     assert "git" in record
