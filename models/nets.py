@@ -36,15 +36,18 @@ class LeNet5(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, 1, 28, 28) in [0, 1] -> logits (B, 10)."""
-        features = self.features(x)
-        x = self.c5(features.flatten(1)).tanh()
-        x = self.f6(x).tanh()
-        logits: Tensor = self.output(x)
-        return logits
+        return self.classify(self.features(x))
 
     def features(self, x: Tensor) -> Tensor:
         """Images (B, 1, 28, 28) -> S4's maps (B, 16, 5, 5), through S2's (B, 6, 14, 14)."""
         return conv_pool_twice(x, self.c1, self.c3)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """S4's maps (B, 16, 5, 5) -> logits (B, 10)."""
+        x = self.c5(features.flatten(1)).tanh()
+        x = self.f6(x).tanh()
+        logits: Tensor = self.output(x)
+        return logits
 
 
 class LinearClassifier(nn.Module):

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from data import source
-from project.bench import fit, kernel
+from project.bench import drawing, fit, iteration, kernel
 from project.bench.measure import machine
 from project.errors import OneLineParser, user_errors
 
-DESCRIPTION = """fit (the default) times project.fit against the published loops; kernel times the
-fused convolutional blocks against their reference. Both in turns, on this machine."""
+DESCRIPTION = """fit (the default) times project.fit against the published loops and what else one
+would write; iteration takes one iteration of LeNet-5 apart; kernel times the fused convolutional
+blocks against their reference. All in turns, on this machine."""
+
+Rows = list[dict[str, Any]]
 
 
 def main(args: list[str] | None = None) -> None:
@@ -26,50 +32,98 @@ def main(args: list[str] | None = None) -> None:
         args: command line without the program; None takes that of the process.
     """
     parser = OneLineParser(prog="python -m project.bench", description=DESCRIPTION)
-    parser.add_argument("question", nargs="?", choices=["fit", "kernel"], default="fit")
+    parser.add_argument("question", nargs="?", choices=QUESTIONS, default="fit")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all raw values there too")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="fit: draw the figure there")
     parser.add_argument("--root", help="folder that holds MNIST/raw (default: MNIST_ROOT)")
     parser.add_argument("--repeats", type=int, default=5, help="slices of each (default: 5)")
     parser.add_argument(
         "--only", choices=fit.RACES, action="append", help="fit: this one; may be repeated"
     )
     parser.add_argument(
-        "--batches", type=int, nargs="+", default=kernel.BATCHES, help="kernel: batch sizes"
+        "--c3", choices=["original", "modern"], default="original", help="iteration: which LeNet-5"
     )
+    parser.add_argument("--batches", type=int, nargs="+", help="iteration and kernel: batch sizes")
     options = parser.parse_args(args)
     if options.repeats < 1:
         parser.error("--repeats must be 1 or more")
-    if min(options.batches) < 1:
+    if min(options.batches or [1]) < 1:
         parser.error("--batches must be 1 or more")
+    for path in filter(None, (options.json, options.png)):
+        if not path.parent.is_dir():
+            parser.error(f"there is no folder {path.parent} for {path.name}")
+    if options.png and options.question != "fit":
+        parser.error("--png draws the figure of fit")
     with user_errors():
-        rows = _fit(options) if options.question == "fit" else _kernel(options)
+        rows = QUESTIONS[options.question](options)
         if options.json:
             record = {"machine": machine(), "rows": rows}
             options.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        if options.png:
+            drawing.save(rows, options.png)
     print(*(f"{key}: {value}" for key, value in machine().items()), sep=", ")
 
 
-def _fit(options: argparse.Namespace) -> list[dict[str, Any]]:
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[str], None]]:
+    """A bar over `total` measurements; call what it yields with the name of the one that begins."""
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+
+        def begin(text: str) -> None:
+            bar.update(task, description=text, advance=1)
+
+        yield begin
+
+
+def _data(options: argparse.Namespace) -> Path:
     root = source.resolve_root(options.root)
     source.ensure(root)
+    return root.resolve()
+
+
+def _fit(options: argparse.Namespace) -> Rows:
+    root = _data(options)
+    races = {name: fit.contestants(name, root) for name in options.only or fit.RACES}
     rows = []
-    with Console(stderr=True).status("") as status:
-        for name in options.only or fit.RACES:
-            status.update(f"{name}: the published loop and ours, in turns")
-            rows.append(fit.race(name, root, options.repeats))
+    with _progress(sum(map(len, races.values())) * (options.repeats + 1)) as progress:
+        for name, entries in races.items():
+            rows += fit.race(name, entries, options.repeats, progress)
     table = Table(title=f"Training, median of {options.repeats} slices (lowest to highest)")
-    for column in ("experiment", "published per iteration", "ours per iteration", "ratio"):
+    for column in ("experiment", "loop", "per iteration", "against published"):
         table.add_column(column)
     for row in rows:
-        texts = (row["published per iteration"], row["ours per iteration"])
-        table.add_row(row["experiment"], *texts, f"{row['ratio']:.1f} x")
+        ours = row["loop"] == fit.OURS
+        texts = (row["experiment"], row["loop"], row["text"], f"{row['ratio']:.1f} x")
+        table.add_row(*texts, end_section=ours, style="bold" if ours else None)
     Console().print(table)
     return rows
 
 
-def _kernel(options: argparse.Namespace) -> list[dict[str, Any]]:
-    with Console(stderr=True).status("") as status:
-        rows = kernel.run(options.batches, options.repeats, status.update)
+def _iteration(options: argparse.Namespace) -> Rows:
+    batches = options.batches or iteration.BATCHES
+    with _progress(2 * len(batches)) as progress:
+        rows = iteration.run(options.c3, _data(options), batches, options.repeats, progress)
+    table = Table(title=f"One iteration of lenet5-{options.c3}, median of {options.repeats}")
+    table.add_column("piece")
+    for batch in batches:
+        table.add_column(f"batch {batch}", justify="right")
+    for piece in dict.fromkeys(row["piece"] for row in rows):
+        cells = (row for row in rows if row["piece"] == piece)
+        table.add_row(
+            piece, *(f"{1000 * row['seconds']:.3g} ms {row['share']:4.0%}" for row in cells)
+        )
+    Console().print(table)
+    for batch in batches:
+        share = iteration.overhead(rows, batch)
+        print(f"batch {batch}: {share:.0%} of an iteration is neither kernel nor dense layer")
+    return rows
+
+
+def _kernel(options: argparse.Namespace) -> Rows:
+    batches = options.batches or kernel.BATCHES
+    with _progress(len(batches) * len(kernel.LAYERS)) as progress:
+        rows = kernel.run(batches, options.repeats, progress)
     table = Table(title=f"One block, median of {options.repeats} slices (lowest to highest)")
     columns = ("layer", "batch", "version", "forward", "forward + backward", "against reference")
     for column in (*columns, "forward, of peak"):
@@ -88,6 +142,12 @@ def _kernel(options: argparse.Namespace) -> list[dict[str, Any]]:
     Console().print(table)
     return rows
 
+
+QUESTIONS: dict[str, Callable[[argparse.Namespace], Rows]] = {
+    "fit": _fit,
+    "iteration": _iteration,
+    "kernel": _kernel,
+}
 
 if __name__ == "__main__":
     main()

@@ -1,7 +1,7 @@
-"""How much faster is `python -m project.fit` than the published loop?
+"""How much faster is `project.fit` than the published loop, and than what else one would write?
 
 Ours is the training time that results.json reports, everything on: TensorBoard with every
-iteration's loss, losses.npy, checkpoint. Both are short slices, taken in turns.
+iteration's loss, losses.npy, checkpoint. All are short slices, taken in turns.
 """
 
 from __future__ import annotations
@@ -15,55 +15,104 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
+from models.nets import C3, LeNet5
 from project import fit
-from project.bench import published
-from project.bench.measure import Timing
+from project.bench import loops, published
+from project.bench.measure import Timing, has_compiler
 
 
-class Race(NamedTuple):
-    """One experiment, ours and the published loop, and how long a slice of each is."""
+class Contestant(NamedTuple):
+    """A loop, and how long a slice of it is."""
 
-    iterations: Callable[[Path], Iterator[float]]
-    """The published loop over a data folder."""
-    published_slice: int
-    our_slice: int
-
-
-RACES = {
-    "lenet5-original": Race(partial(published.lenet5_iterations, "original"), 40, 600),
-    "lenet5-modern": Race(partial(published.lenet5_iterations, "modern"), 80, 600),
-    "logistic": Race(partial(published.linear_iterations, "logistic"), 2000, 50_000),
-    "mse": Race(partial(published.linear_iterations, "mse"), 2000, 50_000),
-}
+    seconds: Callable[[int], float]
+    """Seconds per iteration, over that many."""
+    iterations: int
 
 
-def race(name: str, root: Path, repeats: int) -> dict[str, Any]:
-    """Times one experiment against its published loop, in turns."""
-    entry = RACES[name]
-    loop = entry.iterations(root)
-    published.seconds_per_iteration(loop, entry.published_slice // 4)  # warm-up
-    theirs, ours = [], []
-    for _ in range(repeats):
-        theirs.append(published.seconds_per_iteration(loop, entry.published_slice))
-        ours.append(our_seconds_per_iteration(name, root, entry.our_slice))
-    baseline, mine = Timing(theirs), Timing(ours)
-    return {
-        "experiment": name,
-        "published": theirs,
-        "ours": ours,
-        "published per iteration": str(baseline),
-        "ours per iteration": str(mine),
-        "ratio": baseline.median / mine.median,
+OURS = "python -m project.fit"
+RACES = ("lenet5-original", "lenet5-modern", "logistic", "mse")
+
+
+def contestants(name: str, root: Path) -> dict[str, Contestant]:
+    """The loops of one experiment by name: the published one first, ours last."""
+
+    def stock(loop: Iterator[float], iterations: int) -> Contestant:
+        return Contestant(partial(loops.seconds_per_iteration, loop), iterations)
+
+    if name in ("logistic", "mse"):
+        return {
+            "published": stock(published.linear_iterations(name, root), 2000),
+            OURS: Contestant(partial(our_seconds_per_iteration, name, root), 50_000),
+        }
+    c3: C3 = "original" if name == "lenet5-original" else "modern"
+
+    def composite() -> LeNet5:
+        return LeNet5(c3, "composite")
+
+    memory = loops.in_memory_batches(root)
+    entries = {
+        "published": stock(published.lenet5_iterations(c3, root), 40 if c3 == "original" else 80),
+        "composite C3, default Trainer": Contestant(
+            partial(_in_a_folder, loops.trainer_seconds_per_iteration, c3, root), 60
+        ),
+        "composite C3, DataLoader": stock(
+            loops.iterations(composite(), loops.loaded_batches(root)), 60
+        ),
+        "composite C3, batches in memory": stock(loops.iterations(composite(), memory), 100),
+        "the same, torch.compile": stock(loops.iterations(_compiled(composite()), memory), 100),
+        OURS: Contestant(partial(our_seconds_per_iteration, name, root), 600),
     }
+    if not has_compiler():
+        del entries["the same, torch.compile"]
+    return entries
 
 
-def our_seconds_per_iteration(name: str, root: Path, iterations: int) -> float:
+def race(
+    name: str, entries: dict[str, Contestant], repeats: int, progress: Callable[[str], Any]
+) -> list[dict[str, Any]]:
+    """Times the loops of one experiment in turns; a row for each."""
+    for label, loop in entries.items():
+        progress(f"{name}: {label}, warming up")
+        loop.seconds(max(1, loop.iterations // 4))
+    seconds: dict[str, list[float]] = {label: [] for label in entries}
+    for _ in range(repeats):
+        for label, loop in entries.items():
+            progress(f"{name}: {label}")
+            seconds[label].append(loop.seconds(loop.iterations))
+    baseline = Timing(seconds["published"]).median
+    return [
+        {
+            "experiment": name,
+            "loop": label,
+            "per iteration": values,
+            "text": str(Timing(values)),
+            "ratio": baseline / Timing(values).median,
+        }
+        for label, values in seconds.items()
+    ]
+
+
+def our_seconds_per_iteration(name: str, root: Path, iterations: int, *options: str) -> float:
     """Training time of `project.fit` for that many iterations, in a folder that is thrown away."""
-    options = ["--config", name, "--data.root", str(root.resolve())]
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        with contextlib.redirect_stdout(io.StringIO()):
-            limits = [f"--trainer.max_steps={iterations}", "--trainer.limit_test_batches=1"]
-            fit.main([*options, *limits])
-        record = json.loads(Path(f"runs/{name}/version_0/results.json").read_text("utf-8"))
+    return _in_a_folder(_fit, name, root.resolve(), iterations, *options)
+
+
+def _fit(name: str, root: Path, iterations: int, *options: str) -> float:
+    with contextlib.redirect_stdout(io.StringIO()):
+        limits = [f"--trainer.max_steps={iterations}", "--trainer.limit_test_batches=1"]
+        fit.main(["--config", name, "--data.root", str(root), *limits, *options])
+    record = json.loads(Path(f"runs/{name}/version_0/results.json").read_text("utf-8"))
     assert record["iterations"] == iterations
     return float(record["seconds"]["train"] / iterations)
+
+
+def _in_a_folder(function: Callable[..., float], *args: Any) -> float:
+    """Calls it where whatever it writes is thrown away."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        return function(*args)
+
+
+def _compiled(net: LeNet5) -> Any:
+    return torch.compile(net)

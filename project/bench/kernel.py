@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from models.kernels import composite, reference
 from models.kernels.lanes import to_lanes
 from models.kernels.operator import fused
 from models.kernels.table import C3_TABLE, ConnectionTable, connections, full_table
-from project.bench.measure import interleaved, peak_flops
+from project.bench.measure import default_device, has_compiler, interleaved, peak_flops
 
 
 class Layer(NamedTuple):
@@ -99,8 +98,7 @@ def versions(
             weight,
         ),
     }
-    if device.type == "cpu" and shutil.which("c++") is None:
-        print("torch.compile is left out: it needs a C++ compiler")
+    if device.type == "cpu" and not has_compiler():
         del functions["torch.compile"]
     forward = {name: _forward(*parts) for name, parts in functions.items()}
     both = {name: _both(*parts, want_input=not first) for name, parts in functions.items()}
@@ -129,11 +127,6 @@ def _both(
         torch.autograd.grad(function(image, inputs[0]), inputs, grad)
 
     return run
-
-
-def default_device() -> torch.device:
-    """CUDA where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def run(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -67,6 +69,19 @@ def peak_flops(device: torch.device, repeats: int = 10) -> float:
     a = torch.randn(size, size, device=device)
     best = min(interleaved({"product": lambda: a @ a}, repeats)["product"].seconds)
     return 2 * size**3 / best
+
+
+def has_compiler() -> bool:
+    """Whether torch.compile can run on the CPU; says so where it cannot."""
+    found = shutil.which("c++") is not None
+    if not found:
+        print("torch.compile is left out: it needs a C++ compiler", file=sys.stderr)
+    return found
+
+
+def default_device() -> torch.device:
+    """CUDA where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def machine() -> dict[str, Any]:

@@ -6,19 +6,17 @@ sixteen convolutions whose outputs are concatenated.
 
 from __future__ import annotations
 
-import itertools
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
 from data import FourNineDataModule
 from models.kernels.table import C3_TABLE
 from models.nets import C3
+from project.bench import loops
 
 
 class SixteenConvolutions(nn.Module):
@@ -53,19 +51,7 @@ def published_lenet5(c3: C3) -> nn.Module:
 
 def lenet5_iterations(c3: C3, root: Path) -> Iterator[float]:
     """Trains on batches of 100 at lr 0.1 without end; yields each iteration's loss."""
-    # torchvision takes a second to import, and only this loop needs it.
-    from torchvision import datasets, transforms
-
-    images = datasets.MNIST(str(root), train=True, transform=transforms.ToTensor())
-    loader = DataLoader(images, batch_size=100, shuffle=True)
-    net = published_lenet5(c3)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    for x, y in itertools.chain.from_iterable(itertools.repeat(loader)):
-        loss = F.cross_entropy(net(x), y)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-        yield loss.item()
+    return loops.iterations(published_lenet5(c3), loops.loaded_batches(root))
 
 
 PUBLISHED_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -92,11 +78,3 @@ def linear_iterations(loss_name: str, root: Path) -> Iterator[float]:
         torch.autograd.backward(loss)
         optimizer.step()
         yield loss.item()
-
-
-def seconds_per_iteration(iterations: Iterator[float], count: int) -> float:
-    """Mean over the next `count` iterations."""
-    start = time.perf_counter()
-    for _ in itertools.islice(iterations, count):
-        pass
-    return (time.perf_counter() - start) / count

@@ -13,6 +13,7 @@ from models import nets
 from models.kernels.table import C3_TABLE
 from models.nets import C3
 from project.bench import published
+from project.bench.loops import seconds_per_iteration
 from project.reproduce.record import Row, Task
 from project.reproduce.training import Training
 
@@ -127,7 +128,7 @@ def _published_loops_ratio(task: Task) -> float:
     slices: dict[C3, list[float]] = {c3: [] for c3 in VARIANTS}
     for _ in range(QUICK_SLICES if task.quick else SLICES):
         for c3, loop in loops.items():
-            slices[c3].append(published.seconds_per_iteration(loop, SLICE))
+            slices[c3].append(seconds_per_iteration(loop, SLICE))
     original, modern = (statistics.median(slices[c3]) for c3 in VARIANTS)
     return original / modern
 

@@ -1,0 +1,110 @@
+"""Where the time of one iteration of LeNet-5 goes, and how it grows with the batch.
+
+The pieces are timed alone, in turns; then a plain loop over all of them, and `project.fit` with
+everything on. What the loop takes beyond its pieces is autograd's and Python's; what project.fit
+takes beyond the loop is Lightning's and that of what is recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from data import source
+from models.nets import C3, LeNet5
+from project.bench.fit import our_seconds_per_iteration
+from project.bench.measure import Timing, default_device, interleaved
+
+BATCHES = (10, 100, 1000, 10_000)
+IMAGES = 60_000  # that a run of project.fit learns from, in 20 to 600 iterations
+KERNELS = ("C1 to S4 forward", "C1 to S4 backward")
+DENSE = ("C5 to output forward", "C5 to output backward")
+LOOP, FIT = "= plain loop", "= project.fit"
+AUTOGRAD = "autograd, Python"
+LIGHTNING = "Lightning, records"
+
+
+def pieces(c3: C3, batch: int, root: Path) -> dict[str, Callable[[], Any]]:
+    """The parts of an iteration by name, each a function to call, and the loop over them."""
+    device = default_device()
+    images, labels = (part.to(device) for part in source.load(root, train=True))
+    labels = labels.long()
+    torch.manual_seed(0)
+    net = LeNet5(c3).to(device)
+    index = torch.randperm(len(images))[:batch].to(device)
+    parameters = list(net.parameters())
+    trunk = [*net.c1.parameters(), *net.c3.parameters()]
+    head = parameters[len(trunk) :]
+    learner = LeNet5(c3).to(device)  # apart: a graph that is walked again keeps its weights
+    optimizer = torch.optim.SGD(learner.parameters(), lr=0.1)
+
+    def gather() -> tuple[Tensor, Tensor]:
+        x = images.index_select(0, index).unsqueeze(1).float() / 255
+        return x, labels.index_select(0, index)
+
+    def loss(logits: Tensor) -> Tensor:
+        return F.cross_entropy(logits, y)
+
+    def whole() -> None:
+        x, y = gather()
+        optimizer.zero_grad()
+        torch.autograd.backward(F.cross_entropy(learner(x), y))
+        optimizer.step()
+
+    x, y = gather()
+    maps = net.features(x)
+    to_maps = torch.randn_like(maps)
+    features = maps.detach().requires_grad_()
+    logits = net.classify(features)
+    to_logits = torch.randn_like(logits)
+    scores = logits.detach().requires_grad_()
+    whole()
+    return {
+        "images": gather,
+        "C1 to S4 forward": lambda: net.features(x),
+        "C5 to output forward": lambda: net.classify(features),
+        "loss": lambda: torch.autograd.grad(loss(scores), scores),
+        "C5 to output backward": lambda: torch.autograd.grad(
+            logits, [features, *head], to_logits, retain_graph=True
+        ),
+        "C1 to S4 backward": lambda: torch.autograd.grad(maps, trunk, to_maps, retain_graph=True),
+        "update": optimizer.step,
+        LOOP: whole,
+    }
+
+
+def run(
+    c3: C3, root: Path, batches: Sequence[int], repeats: int, progress: Callable[[str], Any]
+) -> list[dict[str, Any]]:
+    """A row for each piece and each batch size, with its share of project.fit's iteration."""
+    rows = []
+    for batch in batches:
+        progress(f"batch {batch}: pieces")
+        seconds = {
+            name: timing.median
+            for name, timing in interleaved(pieces(c3, batch, root), repeats).items()
+        }
+        loop = seconds.pop(LOOP)
+        seconds |= {AUTOGRAD: loop - sum(seconds.values()), LOOP: loop}
+        progress(f"batch {batch}: project.fit")
+        count = min(600, max(20, IMAGES // batch))
+        options = (f"lenet5-{c3}", root, count, f"--data.batch_size={batch}")
+        whole = Timing([our_seconds_per_iteration(*options) for _ in range(repeats)]).median
+        seconds |= {LIGHTNING: whole - loop, FIT: whole}
+        rows += [
+            {"piece": name, "batch": batch, "seconds": value, "share": value / whole}
+            for name, value in seconds.items()
+        ]
+    return rows
+
+
+def overhead(rows: list[dict[str, Any]], batch: int) -> float:
+    """The share of an iteration of project.fit that is neither kernel nor dense layer."""
+    needed = (*KERNELS, *DENSE)
+    chosen = (row for row in rows if row["batch"] == batch and row["piece"] in needed)
+    return 1 - sum(float(row["share"]) for row in chosen)

@@ -1,0 +1,108 @@
+"""Training loops as one writes them with stock parts: what this project is measured against."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from data import source
+from models.nets import C3, LeNet5
+
+BATCH = 100
+LR = 0.1
+
+
+def in_memory_batches(root: Path) -> Iterator[tuple[Tensor, Tensor]]:
+    """Shuffled mini-batches without end, from floats in memory: (B, 1, 28, 28), (B,)."""
+    images, labels = source.load(root, train=True)
+    x, y = images.unsqueeze(1).float() / 255, labels.long()
+    while True:
+        for index in torch.split(torch.randperm(len(x)), BATCH):
+            yield x[index], y[index]
+
+
+def loader(root: Path) -> DataLoader[Any]:
+    """Images as torchvision reads them, with ToTensor, in a DataLoader."""
+    # torchvision takes a second to import, and only these loops need it.
+    from torchvision import datasets, transforms
+
+    images = datasets.MNIST(str(root), train=True, transform=transforms.ToTensor())
+    return DataLoader(images, batch_size=BATCH, shuffle=True)
+
+
+def loaded_batches(root: Path) -> Iterator[tuple[Tensor, Tensor]]:
+    """Mini-batches of `loader` without end."""
+    return itertools.chain.from_iterable(itertools.repeat(loader(root)))
+
+
+def iterations(net: nn.Module, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[float]:
+    """Trains in plain torch; yields each iteration's loss."""
+    optimizer = torch.optim.SGD(net.parameters(), lr=LR)
+    for x, y in batches:
+        loss = F.cross_entropy(net(x), y)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        yield loss.item()
+
+
+def seconds_per_iteration(loop: Iterator[float], count: int) -> float:
+    """Mean over the next `count` iterations of a loop."""
+    start = time.perf_counter()
+    for _ in itertools.islice(loop, count):
+        pass
+    return (time.perf_counter() - start) / count
+
+
+class Textbook(LightningModule):
+    """A LightningModule as a tutorial writes it: one batch a step, automatic optimization."""
+
+    def __init__(self, c3: C3) -> None:
+        super().__init__()
+        self.net = LeNet5(c3, "composite")
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Returns the mean loss, and logs it."""
+        x, y = batch
+        loss = F.cross_entropy(self.net(x), y)
+        self.log("train/loss", loss)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Plain gradient descent."""
+        return torch.optim.SGD(self.parameters(), lr=LR)
+
+
+class Stopwatch(Callback):
+    """Seconds between the first iteration and the last."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts."""
+        self.start = time.perf_counter()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops."""
+        self.seconds = time.perf_counter() - self.start
+
+
+def trainer_seconds_per_iteration(c3: C3, root: Path, count: int) -> float:
+    """Mean over `count` iterations under a Trainer with its defaults, in the current folder."""
+    stopwatch = Stopwatch()
+    trainer = Trainer(
+        max_steps=count,
+        callbacks=[stopwatch],
+        # Only what would clutter the terminal is off.
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Textbook(c3), loader(root))
+    return stopwatch.seconds / count
