@@ -20,6 +20,8 @@ from callbacks.timing import Timing
 class Results(Callback):
     """Gathers the outcome of a run after its test, and writes it to results.json.
 
+    Needs a model with `confusion`, the counts (classes, classes) of its last evaluation.
+
     Args:
         config: name of the experiment.
         seed: of the run.
@@ -46,6 +48,7 @@ class Results(Callback):
 
     def _record(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        confusion: Any = pl_module.confusion
         return {
             "config": self.config,
             "seed": self.seed,
@@ -60,6 +63,7 @@ class Results(Callback):
                 "correct": int(metrics["test/correct"]),
                 "total": int(metrics["test/total"]),
                 "predicted_classes": int(metrics["test/predicted_classes"]),
+                "confusion": confusion.tolist(),
             },
             "seconds": self.timing.seconds,
             "images_per_second": self.timing.images_per_second,
@@ -92,8 +96,13 @@ def git_revision() -> str | None:
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Writes a record as a file that is either complete or not there."""
+    write_text(path, json.dumps(record, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
     """Writes a file that is either complete or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)

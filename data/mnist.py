@@ -31,6 +31,9 @@ class MNISTDataModule(LightningDataModule):
         DatasetError: in setup, where val_size leaves nothing to learn from.
     """
 
+    digits: tuple[int, ...] = tuple(range(10))
+    """The digit that each class stands for."""
+
     def __init__(
         self,
         root: str | None = None,

@@ -45,6 +45,10 @@ class Classifier(LightningModule):
         lr: learning rate.
     """
 
+    confusion: Tensor
+    """(classes, classes) counts of the last evaluation, true classes in rows, predicted ones in
+    columns."""
+
     def __init__(self, net: nn.Module, classes: int, lr: float) -> None:
         super().__init__()
         if not lr > 0:
@@ -73,6 +77,10 @@ class Classifier(LightningModule):
 
     def classes(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Predicted and true class of each image, both (B,) int64, counted from 0."""
+        raise NotImplementedError
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """How probable each class is (B, classes), by the network's outputs."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -164,6 +172,11 @@ class Classifier(LightningModule):
         """Counts one block into the test metrics."""
         self._evaluate(block, "test")
 
+    def predict_step(self, block: Block, batch_idx: int) -> Tensor:
+        """The probabilities (n, classes) of one block's images."""
+        images = block.images.index_select(0, block.order)
+        return self.probabilities(self(self.inputs(images)))
+
     def on_validation_epoch_end(self) -> None:
         """Logs val/accuracy, val/loss and the counts behind them."""
         self._log_metrics("val")
@@ -184,7 +197,7 @@ class Classifier(LightningModule):
         metrics = self._metrics(stage)
         values = metrics.compute()
         metrics.reset()
-        confusion = values["confusion"]
+        confusion = self.confusion = values["confusion"]
         scalars = {
             "accuracy": values["accuracy"],
             "loss": values["loss"],

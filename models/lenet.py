@@ -58,3 +58,7 @@ class LeNet5(Classifier):
     def classes(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The largest logit, and the label itself."""
         return outputs.argmax(1), labels
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Softmax of logits (B, 10)."""
+        return outputs.softmax(1)

@@ -122,3 +122,7 @@ class Linear(Classifier):
         right = outputs * labels >= 0
         predicted = torch.where(right, labels, -labels)
         return (predicted > 0).long(), (labels > 0).long()
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Of the labels -1 and +1 by margins (B,), -> (B, 2)."""
+        return torch.stack([torch.sigmoid(-outputs), torch.sigmoid(outputs)], 1)

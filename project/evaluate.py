@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+from callbacks.results import write_json
 from project.cli import ExperimentCLI
 from project.errors import fail, user_errors
-from project.table import print_results
+from project.table import print_classes, print_results
 
 DESCRIPTION = "Tests a checkpoint on the test images of its experiment. Needs only --ckpt_path F."
+
+
+class EvaluateCLI(ExperimentCLI):
+    """The programs' command line, with a file for the record."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds --json."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--json", type=str | None, help="File to write the record into, too.")
 
 
 def main(args: list[str] | None = None) -> None:
@@ -15,13 +29,18 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: command line without the program; None takes that of the process.
     """
-    cli = ExperimentCLI("evaluate", args, DESCRIPTION, records=False)
+    cli = EvaluateCLI("evaluate", args, DESCRIPTION, records=False)
     if cli.ckpt_path is None:
         fail("say which checkpoint to test: --ckpt_path runs/NAME/version_N/checkpoints/FILE.ckpt")
     with user_errors():
         cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
-    if cli.trainer.is_global_zero and cli.results.record:
-        print_results(cli.results.record, folder=None)
+        record = cli.results.record
+        if not cli.trainer.is_global_zero or record is None:
+            return
+        print_results(record, folder=None)
+        print_classes(record["test"]["confusion"], cli.datamodule.digits)
+        if cli.config.json:
+            write_json(Path(cli.config.json), record)
 
 
 if __name__ == "__main__":

@@ -28,10 +28,31 @@ def print_results(record: dict[str, Any], folder: Path | None) -> None:
         "images per second": f"{speed:,.0f}" if (speed := record["images_per_second"]) else None,
         "device": f"{record['device']}, kernel {record['backend']}",
         "run folder": str(folder) if folder else None,
-        "look at it": "tensorboard --logdir runs" if folder else None,
+        "look at it": "tensorboard --logdir runs --host localhost" if folder else None,
     }
     table = Table(title=record["config"], show_header=False, title_justify="left")
     for name, value in rows.items():
         if value is not None:
             table.add_row(name, value)
+    Console().print(table)
+
+
+def print_classes(confusion: list[list[int]], digits: tuple[int, ...]) -> None:
+    """Prints how many images of each digit were told right, and what the others were taken for.
+
+    Args:
+        confusion: counts, true digits in rows, predicted ones in columns.
+        digits: what each class stands for.
+    """
+    table = Table("digit", "accuracy", "right", "most often taken for", title="By digit")
+    for position, (digit, row) in enumerate(zip(digits, confusion, strict=True)):
+        right, total = row[position], sum(row)
+        wrong = {other: n for other, n in zip(digits, row, strict=True) if other != digit and n}
+        worst = sorted(wrong, key=wrong.__getitem__, reverse=True)[:3]
+        table.add_row(
+            str(digit),
+            f"{right / total:.2%}" if total else "-",
+            f"{right:,} of {total:,}",
+            ", ".join(f"{other} ({wrong[other]})" for other in worst),
+        )
     Console().print(table)

@@ -21,7 +21,8 @@ PROGRAMS = [command for command in COMMANDS if not command.startswith("pip insta
 SHORT = {
     "project.fit": ["--trainer.max_steps=3", "--trainer.limit_test_batches=1"],
     "project.evaluate": [],
-    "project.bench": ["--repeats=1", "--only=lenet5-modern", "--batches=1"],
+    "project.predict": [],
+    "project.bench": ["--repeats=1", "--only=logistic", "--batches=1"],
     # The same report three times: only the first has anything to run.
     "project.reproduce": ["--quick", "--runs=1"],
     "torchrun": ["--quick", "--runs=1"],
@@ -39,7 +40,9 @@ def test_setup_commands_are_one_line_each():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """One place for all of them, since some use what others leave."""
-    return tmp_path_factory.mktemp("readme")
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "docs").symlink_to(REPOSITORY / "docs")
+    return folder
 
 
 @pytest.mark.parametrize("command", PROGRAMS)

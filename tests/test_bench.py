@@ -1,0 +1,60 @@
+"""The measurements run, and say what they claim to; how fast things are is not tested."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from project.bench import __main__ as bench
+from project.bench import drawing, fit, iteration
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_loop_of_a_race_trains(mnist_root, workplace):
+    entries = fit.contestants("lenet5-original", mnist_root)
+    assert list(entries)[0] == "published"
+    assert list(entries)[-1] == fit.OURS
+    for label, loop in entries.items():
+        if "torch.compile" not in label:  # which takes half a minute
+            assert loop.seconds(2) > 0
+    assert list(workplace.iterdir()) == []
+
+
+def test_figure_is_a_png_with_a_bar_for_each_row(workplace):
+    loops = {"published": [0.01, 0.02], fit.OURS: [0.001, 0.001]}
+    rows = [
+        {"experiment": "mse", "loop": loop, "per iteration": seconds, "ratio": 1.0}
+        for loop, seconds in loops.items()
+    ]
+    drawing.save(rows, workplace / "bench.png")
+    with Image.open(workplace / "bench.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 800
+
+
+def test_pieces_and_remainders_add_up_to_the_iteration(mnist_root):
+    rows = iteration.run("modern", mnist_root, [10], 1, lambda text: None)
+    seconds = {row["piece"]: row["seconds"] for row in rows}
+    whole = seconds.pop(iteration.FIT)
+    loop = seconds.pop(iteration.LOOP)
+    assert sum(seconds.values()) == pytest.approx(whole)
+    assert loop + seconds[iteration.LIGHTNING] == pytest.approx(whole)
+    assert iteration.overhead(rows, 10) < 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--repeats=0"], "--repeats must be 1 or more"),
+        (["kernel", "--batches", "0"], "--batches must be 1 or more"),
+        (["kernel", "--png", "a.png"], "--png draws the figure of fit"),
+        (["--json", "nowhere/a.json"], "there is no folder nowhere"),
+        (["speed"], "invalid choice"),
+    ],
+)
+def test_bad_options_end_with_one_line(options, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        bench.main(options)
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line

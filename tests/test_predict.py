@@ -1,0 +1,231 @@
+"""Images from files: found, brought into MNIST's shape, and labelled."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY, idx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from data import DatasetError, images, source
+from project import fit, predict
+
+
+def ring(height=90, width=70, ink=230, paper=20, seed=0):
+    """A zero somewhere on a sheet of paper, (height, width) uint8."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    radius = min(height, width) / 4
+    middle = (
+        rng.uniform(radius + 6, height - radius - 6),
+        rng.uniform(radius + 6, width - radius - 6),
+    )
+    distance = np.hypot(y - middle[0], (x - middle[1]) * 1.3)
+    return np.where(abs(distance - radius) < 4, ink, paper).astype(np.uint8)
+
+
+def read(*paths):
+    return images.read(paths)
+
+
+def save(path, pixels, **options):
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def test_ink_fits_20_pixels_and_its_mass_is_centred(tmp_path):
+    (digit,) = read(save(tmp_path / "a.png", ring()))
+    assert digit.pixels.shape == (28, 28)
+    assert digit.pixels.dtype == torch.uint8
+    rows, columns = (digit.pixels.any(axis).nonzero().flatten() for axis in (1, 0))
+    assert max(rows.max() - rows.min(), columns.max() - columns.min()) + 1 == 20
+    mass = digit.pixels.double()
+    for axis in (0, 1):
+        centre = (mass.sum(1 - axis) * torch.arange(28)).sum() / mass.sum()
+        assert abs(centre - 14) <= 0.51
+    assert digit.pixels.max() == 255
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "jpg", "gif", "tiff", "webp"])
+def test_dark_and_light_ink_give_the_same_in_every_format(suffix, tmp_path):
+    light = save(tmp_path / f"light.{suffix}", ring())
+    dark = save(tmp_path / f"dark.{suffix}", 255 - ring())
+    first, second = read(light, dark)
+    assert (first.ink, second.ink) == ("light", "dark")
+    torch.testing.assert_close(first.pixels.float(), second.pixels.float(), atol=25, rtol=0)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 2**32), scale=st.integers(1, 4))
+def test_place_and_size_on_the_paper_do_not_matter(seed, scale):
+    large = ring(seed=seed).repeat(scale, 0).repeat(scale, 1).astype(np.float32)
+    reference = images.like_mnist(ring().astype(np.float32))
+    actual = images.like_mnist(large).float()
+    # The centre of mass is met to half a pixel.
+    shifts = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    assert min((actual.roll(by, (0, 1)) - reference).abs().mean() for by in shifts) < 20
+
+
+@settings(deadline=None, max_examples=100)
+@given(seed=st.integers(0, 2**32), height=st.integers(1, 40), width=st.integers(1, 40))
+def test_noise_of_any_size_is_taken_or_refused(seed, height, width):
+    noise = np.random.default_rng(seed).integers(0, 4, (height, width)).astype(np.float32) * 60
+    if noise.max() > noise.min():
+        assert images._digit("noise", noise).pixels.shape == (28, 28)
+    else:
+        with pytest.raises(DatasetError, match="all its pixels are the same"):
+            images._digit("noise", noise)
+
+
+def test_digits_of_mnist_stay_nearly_as_they_are(mnist_root):
+    pictures, _ = source.load(mnist_root, train=True)
+    again = torch.stack([images.like_mnist(p.numpy().astype(np.float32)) for p in pictures[:100]])
+    assert (again.float() - pictures[:100].float()).abs().mean() < 5
+
+
+def test_alpha_16_bits_palette_and_colour(tmp_path):
+    pixels = ring()
+    reference = read(save(tmp_path / "grey.png", pixels))[0].pixels.float()
+    ink = Image.new("RGBA", pixels.T.shape, (10, 10, 60, 255))
+    ink.putalpha(Image.fromarray(np.where(pixels > 100, 255, 0).astype(np.uint8)))
+    ink.save(tmp_path / "ink-on-nothing.png")
+    save(tmp_path / "sixteen.png", (pixels.astype(np.uint16) * 257))
+    Image.fromarray(pixels).convert("P").save(tmp_path / "palette.png")
+    Image.fromarray(pixels).convert("RGB").save(tmp_path / "colour.png")
+    for name in ("ink-on-nothing", "sixteen", "palette", "colour"):
+        (digit,) = read(tmp_path / f"{name}.png")
+        torch.testing.assert_close(digit.pixels.float(), reference, atol=40, rtol=0, msg=name)
+        assert digit.ink == ("dark" if name == "ink-on-nothing" else "light")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_idx_files_are_taken_as_they_are(packed, tmp_path):
+    pixels = torch.randint(0, 256, (3, 28, 28), dtype=torch.uint8)
+    content = idx(pixels)
+    path = tmp_path / "some-idx3-ubyte"
+    path.write_bytes(gzip.compress(content) if packed else content)
+    digits = read(tmp_path)
+    assert [digit.name for digit in digits] == [f"{path}[{n}]" for n in range(3)]
+    assert torch.equal(torch.stack([digit.pixels for digit in digits]), pixels)
+
+
+def test_folders_are_read_in_the_order_of_their_names(tmp_path):
+    for name in ("b.png", "a.jpg", "c.bmp"):
+        save(tmp_path / name, ring())
+    (tmp_path / "notes.txt").write_text("no image")
+    assert [digit.name[-5:] for digit in read(tmp_path)] == ["a.jpg", "b.png", "c.bmp"]
+
+
+BAD = {
+    "text.png": (b"hello", "is not an image"),
+    "empty.png": (b"", "is not an image"),
+    "cut.png": (None, "is a damaged image"),
+    "huge.png": (None, "more than 64,000,000; make it smaller"),
+    "blank.png": (None, "shows nothing"),
+    "packed.gz": (b"\x1f\x8b\x08 and so on", "damaged gzip"),
+    "magic-idx3-ubyte": (bytes([0, 0, 8, 1, 0, 0, 0, 0]), "magic number"),
+    "count-idx3-ubyte": (bytes([0, 0, 8, 3]) + bytes([127] * 12), "its header says"),
+    "short-idx3-ubyte": (bytes([0, 0, 8, 3, 0]), "its header says"),
+    "none-idx3-ubyte": (bytes([0, 0, 8, 3] + [0] * 12), "holds no images"),
+    "missing.png": (None, "there is no file"),
+    "folder": (None, "there are no images below"),
+}
+
+
+def make_bad(name, folder):
+    path, (content, _) = folder / name, BAD[name]
+    if content is not None:
+        path.write_bytes(content)
+    elif name == "cut.png":
+        save(path, ring())
+        path.write_bytes(path.read_bytes()[:120])
+    elif name == "huge.png":
+        Image.new("1", (9000, 9000)).save(path)
+    elif name == "blank.png":
+        save(path, np.full((30, 30), 255, np.uint8))
+    elif name == "folder":
+        path.mkdir()
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory, mnist_root):
+    """A few iterations of both kinds of model."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in ("lenet5-original", "logistic"):
+            options = ["--trainer.max_steps=300", "--trainer.limit_test_batches=1"]
+            fit.main(["--config", name, "--data.root", str(mnist_root), *options])
+    return {path.parts[-4]: path for path in folder.glob("runs/*/*/checkpoints/*.ckpt")}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_end_with_one_line_and_nothing_written(
+    name, checkpoints, workplace, tmp_path, capsys
+):
+    good = save(tmp_path / "good.png", ring())
+    bad = make_bad(name, tmp_path)
+    options = ["--ckpt_path", str(checkpoints["lenet5-original"]), "--output", "answers.csv"]
+    with pytest.raises(SystemExit) as stop:
+        predict.main([*options, str(good), str(bad)])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert BAD[name][1] in line
+    assert list(workplace.iterdir()) == []
+
+
+def test_drawings_of_the_readme_are_labelled_in_csv(checkpoints, workplace, capsys):
+    folder = str(REPOSITORY / "docs" / "digits")
+    predict.main(["--ckpt_path", str(checkpoints["lenet5-original"]), folder])
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row["ink"] for row in rows] == ["light", "light", "dark", "dark"]
+    for row in rows:
+        assert list(row) == ["image", "ink", "label", *(f"p{digit}" for digit in range(10))]
+        assert sum(float(row[f"p{digit}"]) for digit in range(10)) == pytest.approx(1, abs=1e-5)
+
+
+def test_linear_model_answers_with_its_two_digits_in_json(checkpoints, workplace, mnist_root):
+    tests = source.raw_folder(mnist_root) / "t10k-images-idx3-ubyte"
+    _, labels = source.load(mnist_root, train=False)
+    path = tests if tests.exists() else tests.with_name(f"{tests.name}.gz")
+    options = ["--ckpt_path", str(checkpoints["logistic"]), "--format", "json"]
+    predict.main([*options, "--output", "answers.json", str(path)])
+    records = json.loads((workplace / "answers.json").read_text())
+    assert len(records) == 10_000
+    right = [r["label"] == y for r, y in zip(records, labels.tolist(), strict=True) if y in (4, 9)]
+    assert len(right) == 1991
+    assert sum(right) / 1991 > 0.8
+    assert set(records[0]["probabilities"]) == {"4", "9"}
+
+
+def test_test_digits_as_pictures_are_told_as_well_as_before(checkpoints, workplace, mnist_root):
+    pixels, labels = source.load(mnist_root, train=False)
+    for n, picture in enumerate(pixels[:200].numpy()):
+        image = Image.fromarray(picture)
+        if n % 2:
+            image = image.resize((100, 100), Image.Resampling.BILINEAR)
+        if n % 4 > 1:
+            paper = Image.new("L", (150, 130), 255)
+            paper.paste(ImageOps.invert(image), (n % 50, 9))
+            image = paper
+        image.save(workplace / f"{n:03}.png")
+    arguments = ["--ckpt_path", str(checkpoints["lenet5-original"]), "--output=out.csv"]
+    predict.main([*arguments, str(workplace)])
+    rows = list(csv.DictReader((workplace / "out.csv").read_text().splitlines()))
+    right = sum(int(r["label"]) == y for r, y in zip(rows, labels[:200].tolist(), strict=True))
+    assert right >= 160  # of a model that has seen half an epoch
+
+
+def test_without_a_checkpoint_it_says_what_is_missing(tiny_root, workplace, capsys):
+    with pytest.raises(SystemExit) as stop:
+        predict.main(["x.png"])
+    assert stop.value.code == 2
+    assert "--ckpt_path" in capsys.readouterr().err
