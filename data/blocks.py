@@ -122,6 +122,11 @@ class BlockLoader:
     def __len__(self) -> int:
         return -(-len(self.sampler) // (self.batch_size * self.block_size))
 
+    @property
+    def iterations(self) -> int:
+        """Mini-batches in an epoch."""
+        return -(-len(self.sampler) // self.batch_size)
+
     def __iter__(self) -> Iterator[Block]:
         order = self.sampler.indices()
         self._images_done, self._resume_at = self._resume_at, 0

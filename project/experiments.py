@@ -14,6 +14,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from data import FourNineDataModule, MNISTDataModule
 from models.lenet import LeNet5
 from models.linear import Linear
+from models.tuned import TunedLeNet5
 from project.errors import UserError
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -23,6 +24,7 @@ RUNS = Path("runs")
 # What the key `experiment` of a configuration may say.
 EXPERIMENTS: dict[str, tuple[type[LightningModule], type[LightningDataModule]]] = {
     "lenet5": (LeNet5, MNISTDataModule),
+    "lenet5-tuned": (TunedLeNet5, MNISTDataModule),
     "four-nine": (Linear, FourNineDataModule),
 }
 

@@ -23,10 +23,14 @@ from models.linear import Linear
 from project import evaluate, fit
 from project.experiments import CONFIGS
 
-PARAMETERS = {"lenet5-original": 60_806, "lenet5-modern": 61_706}
+PARAMETERS = {
+    "lenet5-modern": 61_706,
+    "lenet5-modern-tuned": 61_706,
+    "lenet5-original": 60_806,
+    "lenet5-original-tuned": 60_806,
+}
 CONFIG_NAMES = [
-    "lenet5-modern",
-    "lenet5-original",
+    *PARAMETERS,
     "logistic",
     "logistic-tuned",
     "mse",
