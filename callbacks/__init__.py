@@ -1,6 +1,7 @@
 """What watches a run. Knows no model and no data set."""
 
 from callbacks.checkpoint import BlockCheckpoint
+from callbacks.finite import FiniteLoss, NonFiniteLossError
 from callbacks.interrupt import Interrupt, Interrupted
 from callbacks.loss_log import LossLog
 from callbacks.progress import ProgressBar
@@ -11,9 +12,11 @@ from callbacks.timing import Timing
 
 __all__ = [
     "BlockCheckpoint",
+    "FiniteLoss",
     "Interrupt",
     "Interrupted",
     "LossLog",
+    "NonFiniteLossError",
     "ProgressBar",
     "Results",
     "TensorBoard",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -11,20 +12,44 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 class BlockCheckpoint(ModelCheckpoint):
     """Saves after the last block of an epoch, and after the block where `max_steps` ends the run.
 
+    Keeps the last two: one is whole, should the machine die while the other is written.
+
     Lightning's own saves at the epoch's end. It then counts an epoch that `max_steps` cut as over,
     a cut block as complete, and, where the continued run has `max_steps`, the epoch twice.
 
     Needs from the training loader a `state_dict` with "images_done" in this epoch (0 at its end)
     and the whole "blocks_done".
+
+    Args:
+        every: iterations between two checkpoints, at the end of a block; None saves every epoch.
     """
+
+    def __init__(self, every: int | None = None) -> None:
+        super().__init__(filename="{epoch}-{step}", monitor="step", mode="max", save_top_k=2)
+        self.every = every
+        self._saved_at = 0
+
+    @property
+    def last_path(self) -> str:
+        """The newest checkpoint; empty before the first."""
+        return self.best_model_path  # the one with the most steps
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Counts from where the run begins."""
+        super().on_train_start(trainer, pl_module)
+        self._saved_at = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Saves, if this block is one to save after."""
-        is_over = trainer.global_step == trainer.max_steps
-        if is_over or not _position(trainer).get("images_done"):
-            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+        step = trainer.global_step
+        is_due = self.every is not None and step - self._saved_at >= self.every
+        if is_due or step == trainer.max_steps or not _position(trainer).get("images_done"):
+            candidates = self._monitor_candidates(trainer)
+            # Lightning would take the step that was logged last.
+            self._save_topk_checkpoint(trainer, candidates | {"step": torch.tensor(step)})
+            self._saved_at = step
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """All is saved."""

@@ -62,6 +62,12 @@ class Interrupt(Callback):
         if received:
             raise Interrupted(received, self._save(trainer), trainer.global_step)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops before the test, on a signal that came after the last block."""
+        if self._received:
+            path = getattr(trainer.checkpoint_callback, "last_path", "")
+            raise Interrupted(self._received, Path(path) if path else None, trainer.global_step)
+
     def _save(self, trainer: Trainer) -> Path | None:
         callback = trainer.checkpoint_callback
         folder = getattr(callback, "dirpath", None)
@@ -69,6 +75,9 @@ class Interrupt(Callback):
             return None
         path = Path(folder) / f"interrupted-step={trainer.global_step}.ckpt"
         trainer.save_checkpoint(path)
+        for earlier in Path(folder).glob("interrupted-step=*.ckpt"):
+            if earlier != path and trainer.is_global_zero:
+                earlier.unlink()
         return path
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

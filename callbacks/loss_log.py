@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ from numpy.lib import format as npy
 from callbacks.run_folder import run_folder
 from callbacks.tensorboard import TensorBoard
 
+Losses = np.ndarray[Any, np.dtype[np.float32]]
+
 
 class LossLog(Callback):
     """Writes each iteration's loss to the loggers (train/loss) and to losses.npy in the run folder.
 
     Needs from `training_step` a dict with "losses" (K,): fetched from the device once a block.
     losses.npy is a whole file after every block, entry i the loss of iteration i; a continued run
-    carries on where its checkpoint stood.
+    carries on where its checkpoint stood, in a folder of its own with the losses of the folder that
+    the checkpoint comes from, or NaN where there are none.
     """
 
     def __init__(self) -> None:
@@ -28,7 +32,7 @@ class LossLog(Callback):
         """Opens the file, cut to the iterations that the checkpoint knows."""
         folder = run_folder(trainer)
         if trainer.is_global_zero and folder is not None:
-            self._file = LossFile(folder / "losses.npy", keep=trainer.global_step)
+            self._file = LossFile(folder / "losses.npy", _earlier(trainer, folder))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -49,9 +53,31 @@ class LossLog(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Closes the file."""
-        if stage == "fit" and self._file is not None:
+        if stage == "fit":
+            self._close()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Closes the file of a run that ends early."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _earlier(trainer: Trainer, folder: Path) -> Losses:
+    """The losses of the iterations that the checkpoint knows."""
+    losses = np.full(trainer.global_step, np.nan, np.float32)
+    own = [folder] if trainer.ckpt_path is None else [folder, Path(trainer.ckpt_path).parents[1]]
+    for path in (place / "losses.npy" for place in own):
+        if len(losses) and path.exists():
+            found = np.load(path)[: len(losses)]
+            losses[: len(found)] = found
+            break
+    return losses
 
 
 class LossFile:
@@ -60,19 +86,20 @@ class LossFile:
     NumPy pads the header so that the length in it can be rewritten in place.
 
     Args:
-        path: created, or continued where it exists.
-        keep: entries of an existing file that stay.
+        path: created, or replaced, whole, where it exists.
+        losses: (n,) its first entries.
     """
 
-    def __init__(self, path: Path, keep: int = 0) -> None:
-        kept = np.load(path)[:keep] if keep and path.exists() else np.empty(0, np.float32)
+    def __init__(self, path: Path, losses: Losses) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("wb")
+        temporary = path.with_suffix(".tmp")
+        self._file = temporary.open("wb")
         self._length = 0
         self._write_header()
-        self.append(kept)
+        self.append(losses)
+        os.replace(temporary, path)  # the file stays open under its new name
 
-    def append(self, losses: np.ndarray[Any, np.dtype[np.float32]]) -> None:
+    def append(self, losses: Losses) -> None:
         """Adds (K,) float32 entries: first the data, then the length, so it is whole throughout."""
         self._file.seek(0, 2)
         self._file.write(losses.tobytes())

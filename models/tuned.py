@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from models import nets
@@ -67,7 +68,9 @@ class TunedLeNet5(LeNet5):
         """Looks up how long the schedule is."""
         loader: Loader = self.trainer.train_dataloader  # type: ignore[assignment]
         if self.trainer.max_epochs in (None, -1):
-            raise ValueError("the schedule needs a last epoch: set --trainer.max_epochs")
+            raise MisconfigurationException(
+                "the schedule needs a last epoch: set --trainer.max_epochs"
+            )
         self._epoch = loader.iterations
         self._last = self._epoch * self.trainer.max_epochs
 

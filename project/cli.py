@@ -9,11 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from callbacks import (
     BlockCheckpoint,
+    FiniteLoss,
     Interrupt,
     LossLog,
     ProgressBar,
@@ -30,8 +32,9 @@ from project.experiments import (
     RUNS,
     Checkpoint,
     Config,
+    check_name,
     find_config,
-    find_last_checkpoint,
+    last_checkpoint,
     read_checkpoint,
 )
 
@@ -111,14 +114,14 @@ def read_request(args: list[str]) -> Request:
     if chosen.ckpt_path in (None, "last"):
         configs = configs or [find_config(DEFAULT_CONFIG)]
     if chosen.ckpt_path == "last":
-        checkpoint = read_checkpoint(find_last_checkpoint(chosen.name or configs[-1].name))
+        checkpoint = last_checkpoint(check_name(chosen.name or configs[-1].name))
         configs = [checkpoint.config] if checkpoint.config else configs
     elif chosen.ckpt_path is not None:
         checkpoint = read_checkpoint(Path(chosen.ckpt_path))
         configs = [checkpoint.config, *configs] if checkpoint.config else configs
     if not configs:
         raise UserError(f"{chosen.ckpt_path} holds no configuration; say which with --config.")
-    return Request(configs, chosen.name or configs[-1].name, checkpoint, options)
+    return Request(configs, check_name(chosen.name or configs[-1].name), checkpoint, options)
 
 
 class ExperimentCLI(LightningCLI):
@@ -164,6 +167,11 @@ class ExperimentCLI(LightningCLI):
         parser.add_argument("--experiment", help=f"Family of model and data: {known}.")
         parser.add_argument("--name", help="Names the folder of the run: runs/NAME/version_N.")
         parser.add_argument("--ckpt_path", help='Checkpoint; "last" is the newest of that NAME.')
+        parser.add_argument(
+            "--checkpoint_every",
+            type=PositiveInt | None,
+            help="Iterations between two checkpoints, at the end of a block; default: an epoch.",
+        )
         parser.link_arguments("seed_everything", "data.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -172,6 +180,9 @@ class ExperimentCLI(LightningCLI):
         if self.config.experiment != self.experiment:
             fail(f"the experiment is {self.experiment}; choose another with --config.")
         self.config.name = self.request.name
+        seed = self.config.seed_everything
+        if not isinstance(seed, bool) and not 0 <= seed < 2**32:
+            fail(f"--seed_everything must be between 0 and {2**32 - 1}, got {seed}.")
 
     def instantiate_classes(self) -> None:
         """Builds everything; a value that a class refuses is the user's to mend."""
@@ -189,7 +200,7 @@ class ExperimentCLI(LightningCLI):
         timing = Timing()
         self.results = Results(self.request.name, self.config.seed_everything, timing)
         # Each is called after those before it: timing counts the loss log, the results read timing.
-        callbacks: list[Callback] = [LossLog(), timing, self.results]
+        callbacks: list[Callback] = [LossLog(), FiniteLoss(), timing, self.results]
         if self.records:
             callbacks.append(Interrupt())
         if config.enable_progress_bar is None:
@@ -202,7 +213,7 @@ class ExperimentCLI(LightningCLI):
         elif config.logger in (None, True):
             kwargs["logger"] = self._logger()
         if self.records and config.enable_checkpointing is not False:
-            callbacks.append(BlockCheckpoint(filename="{epoch}-{step}"))
+            callbacks.append(BlockCheckpoint(self.config.checkpoint_every))
         self.trainer_defaults["callbacks"] = callbacks
         return super().instantiate_trainer(enable_model_summary=False, **kwargs)
 

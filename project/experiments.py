@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import pickle
+import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 import yaml
@@ -20,6 +20,9 @@ from project.errors import UserError
 CONFIGS = Path(__file__).parent / "configs"
 DEFAULT_CONFIG = "lenet5-original"
 RUNS = Path("runs")
+
+# What a checkpoint holds beside weights if a training can go on from it.
+STATE = {"loops", "optimizer_states", "lr_schedulers", "callbacks", "pytorch-lightning_version"}
 
 # What the key `experiment` of a configuration may say.
 EXPERIMENTS: dict[str, tuple[type[LightningModule], type[LightningDataModule]]] = {
@@ -46,6 +49,8 @@ class Checkpoint(NamedTuple):
     path: Path
     state_dict: dict[str, Any]
     """The weights."""
+    continues: bool
+    """Whether a training can go on from it: else it holds weights only."""
     config: Config | None
     """Of the run that wrote it, overrides included; None for a checkpoint from elsewhere."""
 
@@ -58,29 +63,44 @@ def find_config(name: str) -> Config:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
         raise UserError(f"no configuration {name!r}; {hint} A path of a YAML file works too.")
-    return _read_config(str(path), path.read_text(encoding="utf-8"), path)
-
-
-def _read_config(source: str, text: str, path: Path) -> Config:
     try:
-        content = yaml.safe_load(text)
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not text in UTF-8.") from error
+    return _read_config(str(path), text, path)
+
+
+def _read_config(source: str, text: object, path: Path) -> Config:
+    try:
+        content = yaml.safe_load(text) if isinstance(text, str) else None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML: {error}") from error
-    if not isinstance(content, dict) or content.get("experiment") not in EXPERIMENTS:
+    experiment = content.get("experiment") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or experiment not in list(EXPERIMENTS):
         known = " or ".join(EXPERIMENTS)
         raise UserError(f"{path} must have a line `experiment:` that says {known}.")
-    return Config(source, content["experiment"], content.get("name") or path.stem)
+    return Config(source, str(experiment), check_name(content.get("name") or path.stem))
 
 
-def find_last_checkpoint(name: str) -> Path:
-    """The checkpoint written last by any run of that name."""
-    found = list((RUNS / name).glob("version_*/checkpoints/*.ckpt"))
-    if not found:
-        raise UserError(
-            f"there is no checkpoint to continue below {RUNS / name}; "
-            "leave out --ckpt_path to start a new run."
-        )
-    return max(found, key=lambda path: path.stat().st_mtime_ns)
+def check_name(name: object) -> str:
+    """A name of a run, which is a folder below `RUNS` and nowhere else."""
+    if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
+        raise UserError(f"a run's name must be text without slashes, got {name!r}.")
+    return name
+
+
+def last_checkpoint(name: str) -> Checkpoint:
+    """The newest whole checkpoint of any run of that name; says which ones it leaves out."""
+    found = (RUNS / name).glob("version_*/checkpoints/*.ckpt")
+    for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        try:
+            return read_checkpoint(path)
+        except UserError as error:
+            print(f"Left out: {error}", file=sys.stderr)
+    raise UserError(
+        f"there is no checkpoint to continue below {RUNS / name}; "
+        "leave out --ckpt_path to start a new run."
+    )
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -89,10 +109,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise UserError(f"there is no checkpoint {path}.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged pickle may raise anything
         raise UserError(f"{path} is not a checkpoint, or is damaged.") from error
-    if not isinstance(content, dict) or "state_dict" not in content:
+    weights = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or not _is_weights(weights):
         raise UserError(f"{path} is not a checkpoint of a LightningModule.")
     text = content.get("config")
     config = None if text is None else _read_config(text, text, path)
-    return Checkpoint(path, content["state_dict"], config)
+    return Checkpoint(path, dict(weights), content.keys() >= STATE, config)
+
+
+def _is_weights(weights: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(weights, dict) and all(isinstance(name, str) for name in weights)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from callbacks import Interrupted
+from callbacks import Interrupted, NonFiniteLossError
 from project.cli import ExperimentCLI
-from project.errors import user_errors
+from project.errors import UserError, fail, user_errors
 from project.table import print_results
 
 DESCRIPTION = """Trains an experiment, tests it and prints the result.
@@ -22,6 +22,8 @@ def main(args: list[str] | None = None) -> None:
     """
     cli = ExperimentCLI("fit", args, DESCRIPTION)
     trainer = cli.trainer
+    with user_errors():
+        check(cli)
     cli.announce()
     with user_errors():
         try:
@@ -32,16 +34,39 @@ def main(args: list[str] | None = None) -> None:
                 weights_only=True,
             )
         except Interrupted as interrupted:
-            print(f"Stopped after iteration {interrupted.iteration}.", file=sys.stderr)
-            if interrupted.checkpoint:
+            if trainer.is_global_zero:
+                print(f"Stopped after iteration {interrupted.iteration}.", file=sys.stderr)
+            if trainer.is_global_zero and interrupted.checkpoint:
                 print(
                     f"Continue with: python -m project.fit --ckpt_path {interrupted.checkpoint}",
                     file=sys.stderr,
                 )
             raise
+        except NonFiniteLossError as error:
+            fail(error)
         trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
     if trainer.is_global_zero and cli.results.record:
         print_results(cli.results.record, cli.results.folder)
+
+
+def check(cli: ExperimentCLI) -> None:
+    """Refuses what could only fail later, or would not do what it seems to.
+
+    Raises:
+        UserError: a checkpoint without the state of a training, or ranks without images.
+    """
+    checkpoint, ranks = cli.request.checkpoint, cli.trainer.world_size
+    if checkpoint and not checkpoint.continues:
+        raise UserError(
+            f"{checkpoint.path} holds weights and no state of a training to go on from; "
+            "project.evaluate and project.predict can use it."
+        )
+    if cli.datamodule.batch_size < ranks:
+        raise UserError(
+            f"{ranks} ranks cannot share mini-batches of {cli.datamodule.batch_size}: one image "
+            "after the other is sequential. Train on one device, many seeds at once with "
+            "python -m project.reproduce table1, or raise --data.batch_size."
+        )
 
 
 if __name__ == "__main__":

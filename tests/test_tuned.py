@@ -6,6 +6,7 @@ import lightning
 import numpy as np
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from test_classifier import StopAfter, fit, trainer
 
 from data import MNISTDataModule
@@ -127,5 +128,5 @@ def test_bad_values_are_refused(options, message):
 
 
 def test_schedule_needs_a_last_epoch(tiny_root, tmp_path):
-    with pytest.raises(ValueError, match="max_epochs"):
+    with pytest.raises(MisconfigurationException, match="max_epochs"):
         fit(TunedLeNet5, data(tiny_root), tmp_path, max_epochs=-1, max_steps=5)

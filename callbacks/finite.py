@@ -1,0 +1,46 @@
+"""A training whose loss is not a number any more has nothing left to learn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+SHOWN = 10  # images of a mini-batch that a message names
+
+
+class NonFiniteLossError(Exception):
+    """The loss became NaN or infinite; the message says where, and what to do."""
+
+
+class FiniteLoss(Callback):
+    """Stops the run at the first loss that is NaN or infinite, before a checkpoint keeps it.
+
+    Looks once a block, so a few more iterations may have followed. Needs from `training_step` a
+    dict with "losses" (K,), and from a block `order` and `sizes`.
+    """
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Looks at the losses of one block.
+
+        Raises:
+            NonFiniteLossError: with the iteration, its images and the last good checkpoint.
+        """
+        losses = outputs["losses"].float().cpu().numpy()
+        finite = np.isfinite(losses)
+        if finite.all():
+            return
+        position = int(finite.argmin())
+        iteration = trainer.global_step - len(losses) + position + 1
+        start = int(batch.sizes[:position].sum())
+        images = batch.order[start : start + int(batch.sizes[position])].tolist()
+        more = ", ..." if len(images) > SHOWN else ""
+        path = getattr(trainer.checkpoint_callback, "last_path", None)
+        raise NonFiniteLossError(
+            f"the loss is {losses[position]} at iteration {iteration} (training images "
+            f"{', '.join(map(str, images[:SHOWN]))}{more}); lower --model.lr. "
+            f"Last good checkpoint: {path or 'none yet'}."
+        )

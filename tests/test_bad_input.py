@@ -1,0 +1,256 @@
+"""Whatever is wrong with the input: one line that says so, exit code 2, nothing half written."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data import DatasetError, images, source
+from models.lenet import LeNet5
+from project import evaluate, fit, predict
+from project.bench import __main__ as bench
+from project.errors import UserError
+from project.experiments import STATE, read_checkpoint
+from project.reproduce import __main__ as reproduce
+
+
+class Malicious:
+    """A pickle whose loading writes a file."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("owned"),)
+
+
+CONFIG = "experiment: lenet5\n"
+WEIGHTS = LeNet5().state_dict()
+GOOD_STATE = {key: {} for key in STATE}
+
+# What lies in the current folder: text, bytes, or what torch.save takes.
+FILES = {
+    "empty.yaml": "",
+    "list.yaml": "- 1\n",
+    "nested.yaml": "experiment: [a]\n",
+    "unknown.yaml": "experiment: lenet6\n",
+    "broken.yaml": "experiment: [lenet5\n",
+    "latin.yaml": "experiment: lenet5\nname: é\n".encode("latin-1"),
+    "number.yaml": CONFIG + "name: 5\n",
+    "climbing.yaml": CONFIG + "name: ../up\n",
+    "typo.yaml": CONFIG + "modle:\n  c3: modern\n",
+    "badvalue.yaml": CONFIG + "model:\n  c3: 3\n",
+    "foreign.ckpt": {"state_dict": WEIGHTS},
+    "weights.ckpt": {"state_dict": WEIGHTS, "config": CONFIG},
+    "tensor.ckpt": torch.zeros(3),
+    "list.ckpt": [1, 2],
+    "no-weights.ckpt": {"config": CONFIG},
+    "odd-weights.ckpt": {"state_dict": [1], "config": CONFIG},
+    "odd-config.ckpt": {"state_dict": WEIGHTS, "config": 5},
+    "other-config.ckpt": {"state_dict": WEIGHTS, "config": "experiment: four-nine\n", **GOOD_STATE},
+    "fewer.ckpt": {"state_dict": {"net.c1.bias": torch.zeros(6)}, "config": CONFIG, **GOOD_STATE},
+    "text.ckpt": "not a checkpoint",
+    "empty.ckpt": b"",
+    "pickle.ckpt": pickle.dumps(Malicious()),
+    "zip.ckpt": Malicious(),
+    "picture.png": b"no picture",
+}
+
+CASES = {
+    "unknown config": (fit, ["--config=logistc"], "did you mean logistic?"),
+    "far-off config": (fit, ["--config=resnet"], "there are lenet5-modern"),
+    "folder as config": (fit, ["--config=."], "no configuration '.'"),
+    "empty config": (fit, ["--config=empty.yaml"], "must have a line `experiment:`"),
+    "list as config": (fit, ["--config=list.yaml"], "must have a line `experiment:`"),
+    "list as experiment": (fit, ["--config=nested.yaml"], "must have a line `experiment:`"),
+    "unknown experiment": (fit, ["--config=unknown.yaml"], "must have a line `experiment:`"),
+    "broken YAML": (fit, ["--config=broken.yaml"], "is not YAML"),
+    "not UTF-8": (fit, ["--config=latin.yaml"], "is not text in UTF-8"),
+    "number as name": (fit, ["--config=number.yaml"], "name must be text"),
+    "climbing name": (fit, ["--config=climbing.yaml"], "without slashes"),
+    "climbing --name": (fit, ["--name=../up"], "without slashes"),
+    "typo in config": (fit, ["--config=typo.yaml"], "modle"),
+    "wrong value in config": (fit, ["--config=badvalue.yaml"], "c3"),
+    "unknown key": (fit, ["--model.c4=modern"], "--model.c4"),
+    "unknown option": (fit, ["--epochs=3"], "--epochs"),
+    "stray word": (fit, ["lenet5-modern"], "lenet5-modern"),
+    "choice": (fit, ["--model.c3=moden"], "Expected a typing.Literal['original', 'modern']"),
+    "number": (fit, ["--data.batch_size=many"], "data.batch_size"),
+    "batch size 0": (fit, ["--data.batch_size=0"], "batch_size must be 1 or more, got 0"),
+    "batch size below 0": (fit, ["--data.batch_size=-5"], "batch_size must be 1 or more"),
+    "half a batch": (fit, ["--data.batch_size=1.5"], "data.batch_size"),
+    "block size": (fit, ["--data.block_size=0"], "block_size must be 1 or more"),
+    "eval size": (fit, ["--data.eval_batch_size=0"], "eval_batch_size must be 1 or more"),
+    "learning rate below 0": (fit, ["--model.lr=-1"], "lr must be above 0"),
+    "learning rate 0": (fit, ["--model.lr=0"], "lr must be above 0"),
+    "learning rate nan": (fit, ["--model.lr=.nan"], "lr must be above 0"),
+    "backend": (fit, ["--model.backend=fast"], "model.backend"),
+    "same digits": (fit, ["--config=mse", "--data.digits=[4,4]"], "digits must be two different"),
+    "digit 10": (fit, ["--config=mse", "--data.digits=[4,10]"], "digits must be two different"),
+    "one digit": (fit, ["--config=mse", "--data.digits=[4]"], "data.digits"),
+    "iterations": (fit, ["--config=mse", "--data.iterations=0"], "iterations must be 1 or more"),
+    "loss": (fit, ["--config=mse", "--model.loss=hinge"], "model.loss"),
+    "scale": (fit, ["--config=mse", "--model.scale=-1"], "scale must be above 0"),
+    "decay": (
+        fit,
+        ["--config=mse", "--model.decay_iterations=0"],
+        "decay_iterations must be 1 or more",
+    ),
+    "LeNet's key for mse": (fit, ["--config=mse", "--model.c3=modern"], "c3"),
+    "momentum": (fit, ["--config=lenet5-original-tuned", "--model.momentum=1"], "momentum must be"),
+    "shift": (fit, ["--config=lenet5-original-tuned", "--model.shift=-1"], "distortions must be"),
+    "no last epoch": (
+        fit,
+        ["--config=lenet5-original-tuned", "--trainer.max_epochs=-1"],
+        "set --trainer.max_epochs",
+    ),
+    "another experiment": (fit, ["--experiment=four-nine"], "the experiment is lenet5"),
+    "val_size": (fit, ["--data.val_size=130"], "val_size must be below 130"),
+    "val_size below 0": (fit, ["--data.val_size=-1"], "val_size must be 0 or more"),
+    "seed below 0": (fit, ["--seed_everything=-1"], "--seed_everything must be between 0"),
+    "seed of 33 bits": (fit, ["--seed_everything=4294967296"], "--seed_everything must be"),
+    "seed": (fit, ["--seed_everything=lucky"], "seed_everything"),
+    "epochs": (fit, ["--trainer.max_epochs=few"], "trainer.max_epochs"),
+    "accelerator": (fit, ["--trainer.accelerator=abacus"], "abacus"),
+    "devices": (fit, ["--trainer.devices=0"], "devices"),
+    "precision": (fit, ["--trainer.precision=7"], "precision"),
+    "checkpoint_every": (fit, ["--checkpoint_every=0"], "checkpoint_every"),
+    "ranks of a linear model": (
+        fit,
+        ["--config=mse", "--trainer.devices=2", "--trainer.strategy=ddp"],
+        "python -m project.reproduce table1",
+    ),
+    "data elsewhere": (fit, ["--data.root=nowhere"], "nowhere"),
+    "missing checkpoint": (fit, ["--ckpt_path=no.ckpt"], "there is no checkpoint no.ckpt"),
+    "nothing to continue": (fit, ["--ckpt_path=last"], "there is no checkpoint to continue"),
+    "YAML as checkpoint": (fit, ["--ckpt_path=empty.yaml"], "is not a checkpoint"),
+    "no configuration": (fit, ["--ckpt_path=foreign.ckpt"], "holds no configuration"),
+    "another model": (fit, ["--ckpt_path=foreign.ckpt", "--config=mse"], "of another model"),
+    "another config": (fit, ["--ckpt_path=other-config.ckpt"], "of another model"),
+    "missing weights": (fit, ["--ckpt_path=fewer.ckpt"], "of another model"),
+    "only weights": (fit, ["--ckpt_path=weights.ckpt"], "no state of a training to go on from"),
+    "tensor": (fit, ["--ckpt_path=tensor.ckpt"], "is not a checkpoint"),
+    "list": (fit, ["--ckpt_path=list.ckpt"], "is not a checkpoint"),
+    "no weights": (fit, ["--ckpt_path=no-weights.ckpt"], "is not a checkpoint"),
+    "odd weights": (fit, ["--ckpt_path=odd-weights.ckpt"], "is not a checkpoint"),
+    "odd config": (fit, ["--ckpt_path=odd-config.ckpt"], "must have a line `experiment:`"),
+    "text as checkpoint": (fit, ["--ckpt_path=text.ckpt"], "is not a checkpoint"),
+    "empty checkpoint": (fit, ["--ckpt_path=empty.ckpt"], "is not a checkpoint"),
+    "pickle": (fit, ["--ckpt_path=pickle.ckpt"], "is not a checkpoint"),
+    "zipped pickle": (fit, ["--ckpt_path=zip.ckpt"], "is not a checkpoint"),
+    "evaluate: nothing": (evaluate, [], "say which checkpoint"),
+    "evaluate: pickle": (evaluate, ["--ckpt_path=zip.ckpt"], "is not a checkpoint"),
+    "evaluate: missing": (evaluate, ["--ckpt_path=no.ckpt"], "there is no checkpoint"),
+    "predict: nothing": (predict, ["picture.png"], "--ckpt_path"),
+    "predict: no images": (predict, ["--ckpt_path=weights.ckpt"], "images"),
+    "predict: no picture": (predict, ["--ckpt_path=weights.ckpt", "picture.png"], "not an image"),
+    "predict: format": (
+        predict,
+        ["--ckpt_path=weights.ckpt", "--format=xml", "picture.png"],
+        "format",
+    ),
+    "predict: pickle": (predict, ["--ckpt_path=pickle.ckpt", "a.png"], "is not a checkpoint"),
+    "bench: repeats": (bench, ["--repeats=0"], "--repeats must be 1 or more"),
+    "bench: question": (bench, ["speed"], "invalid choice"),
+    "bench: batches": (bench, ["kernel", "--batches", "0"], "--batches must be 1 or more"),
+    "bench: file": (bench, ["--json=nowhere/a.json"], "there is no folder nowhere"),
+    "bench: figure": (bench, ["kernel", "--png=a.png"], "--png draws the figure of fit"),
+    "reproduce: runs": (reproduce, ["table1", "--runs=0"], "runs"),
+    "reproduce: part": (reproduce, ["everything"], "everything"),
+}
+
+
+@pytest.fixture
+def place(tiny_root, workplace, monkeypatch):
+    """The current folder with the files, and a tiny data set."""
+    monkeypatch.setenv("MNIST_ROOT", str(tiny_root))
+    for name, content in FILES.items():
+        path = workplace / name
+        if isinstance(content, str):
+            path.write_text(content)
+        elif isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            torch.save(content, path)
+    monkeypatch.setattr(source, "_sources", lambda: [])  # no network
+    return workplace
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_line_and_exit_code_2(case, place, capsys):
+    program, arguments, words = CASES[case]
+    with pytest.raises(SystemExit) as stop:
+        program.main(arguments)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert words in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    left = {path.name for path in place.iterdir()} - FILES.keys()
+    assert left <= {"runs", "reports"}, "no code of a checkpoint runs, nothing half written"
+    assert not list(place.rglob("results.json"))
+
+
+def test_damaged_checkpoints_are_left_out_of_last(place, capsys):
+    options = ["--data.batch_size=20", "--trainer.max_epochs=2"]
+    fit.main([*options, "--trainer.limit_test_batches=1"])
+    older, newest = sorted(
+        (place / "runs/lenet5-original/version_0/checkpoints").iterdir(),
+        key=lambda path: path.stat().st_mtime_ns,
+    )
+    newest.write_bytes(newest.read_bytes()[:1000])
+    capsys.readouterr()
+    evaluate.main(["--ckpt_path=last"])
+    assert f"Left out: {newest.relative_to(place)}" in capsys.readouterr().err
+    older.write_bytes(b"")
+    with pytest.raises(SystemExit):
+        evaluate.main(["--ckpt_path=last"])
+
+
+def test_loss_that_is_no_number_stops_the_run(place, capsys):
+    with pytest.raises(SystemExit) as stop:
+        fit.main(["--model.lr=1e38", "--data.batch_size=20", "--data.block_size=2"])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "error: the loss is nan at iteration" in error
+    assert "training images" in error
+    assert "Last good checkpoint: none yet" in error
+
+
+@settings(deadline=None, max_examples=300)
+@given(content=st.binary(max_size=64), dimensions=st.integers(1, 4))
+def test_any_bytes_are_an_idx_file_or_refused(content, dimensions):
+    for start in (b"", bytes([0, 0, 8, dimensions])):
+        whole = start + content
+        try:
+            tensor = source.parse_idx(whole, dimensions)
+        except ValueError:
+            continue
+        assert tensor.numel() == len(whole) - 4 - 4 * dimensions
+
+
+@settings(deadline=None, max_examples=100)
+@given(content=st.binary(max_size=200), start=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"BM"]))
+def test_any_bytes_are_a_picture_or_refused(content, start, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "any.png"
+    for whole in (start + content, gzip.compress(start + content)):
+        path.write_bytes(whole)
+        with pytest.raises(DatasetError):
+            images.read([path])
+
+
+@settings(deadline=None, max_examples=100)
+@given(data=st.data())
+def test_any_damage_to_a_checkpoint_is_refused_or_harmless(data, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "damaged.ckpt"
+    torch.save({"state_dict": {"a": torch.zeros(2)}, "config": CONFIG}, path)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    with contextlib.suppress(UserError):
+        read_checkpoint(path)
