@@ -36,6 +36,7 @@ class TunedLeNet5(LeNet5):
         c3: Connections of C3: by Table I of LeCun et al. 1998 (original), or all of them (modern).
         lr: Highest learning rate.
         momentum: Of Nesterov's kind.
+        weight_decay: Pull of the weights towards 0; distorted images need none.
         rotation: Distortion: degrees at most, either way.
         scale: Distortion: factor of height and of width, from 1 - scale to 1 + scale.
         shear: Distortion: columns moved sideways per row, at most.
@@ -48,6 +49,7 @@ class TunedLeNet5(LeNet5):
         c3: nets.C3 = "original",
         lr: float = 0.05,
         momentum: float = 0.9,
+        weight_decay: float = 0,
         rotation: float = 15,
         scale: float = 0.15,
         shear: float = 0.2,
@@ -57,7 +59,10 @@ class TunedLeNet5(LeNet5):
         super().__init__(c3, lr, backend)
         if not 0 < momentum < 1:
             raise ValueError(f"momentum must be between 0 and 1, got {momentum}")
+        if weight_decay < 0:
+            raise ValueError(f"weight_decay must be 0 or more, got {weight_decay}")
         self.momentum = momentum
+        self.weight_decay = weight_decay
         self.limits = Affine(rotation, scale, shear, shift)
         if min(self.limits) < 0 or scale >= 1:
             raise ValueError(f"distortions must be 0 or more, and scale below 1: {self.limits}")
@@ -99,4 +104,10 @@ class TunedLeNet5(LeNet5):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Gradient descent with Nesterov's momentum."""
-        return torch.optim.SGD(self.parameters(), lr=self.lr, momentum=self.momentum, nesterov=True)
+        return torch.optim.SGD(
+            self.parameters(),
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            nesterov=True,
+        )

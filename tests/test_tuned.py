@@ -118,6 +118,7 @@ def test_seeds_draw_differently(tiny_root, tmp_path):
     ("options", "message"),
     [
         ({"momentum": 1}, "momentum must be between 0 and 1"),
+        ({"weight_decay": -1}, "weight_decay must be 0 or more"),
         ({"shift": -1}, "distortions must be 0 or more"),
         ({"scale": 1}, "scale below 1"),
     ],
