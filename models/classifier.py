@@ -168,9 +168,9 @@ class Classifier(LightningModule):
         """Counts one block into the validation metrics."""
         self._evaluate(block, "val")
 
-    def test_step(self, block: Block, batch_idx: int) -> None:
-        """Counts one block into the test metrics."""
-        self._evaluate(block, "test")
+    def test_step(self, block: Block, batch_idx: int) -> Tensor:
+        """Counts one block into the test metrics; returns the network's outputs."""
+        return self._evaluate(block, "test")
 
     def predict_step(self, block: Block, batch_idx: int) -> Tensor:
         """The probabilities (n, classes) of one block's images."""
@@ -185,13 +185,14 @@ class Classifier(LightningModule):
         """Logs test/accuracy, test/loss and the counts behind them."""
         self._log_metrics("test")
 
-    def _evaluate(self, block: Block, stage: str) -> None:
+    def _evaluate(self, block: Block, stage: str) -> Tensor:
         outputs, losses, labels = self._losses(block, block.order)
         predicted, true = self.classes(outputs, labels)
         metrics = self._metrics(stage)
         metrics["accuracy"].update(predicted, true)
         metrics["confusion"].update(predicted, true)
         metrics["loss"].update(losses)
+        return outputs
 
     def _log_metrics(self, stage: str) -> None:
         metrics = self._metrics(stage)

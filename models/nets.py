@@ -44,10 +44,16 @@ class LeNet5(nn.Module):
 
     def classify(self, features: Tensor) -> Tensor:
         """S4's maps (B, 16, 5, 5) -> logits (B, 10)."""
-        x = self.c5(features.flatten(1)).tanh()
-        x = self.f6(x).tanh()
-        logits: Tensor = self.output(x)
+        logits: Tensor = self.output(self._f6(features))
         return logits
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Images (B, 1, 28, 28) -> what F6 makes of them (B, 84)."""
+        return self._f6(self.features(x))
+
+    def _f6(self, features: Tensor) -> Tensor:
+        x = self.c5(features.flatten(1)).tanh()
+        return torch.tanh(self.f6(x))
 
 
 class LinearClassifier(nn.Module):

@@ -25,6 +25,7 @@ from callbacks import (
     describe_device,
     run_folder,
 )
+from project.dashboard import Amount, Dashboard
 from project.errors import OneLineParser, UserError, fail, user_errors
 from project.experiments import (
     DEFAULT_CONFIG,
@@ -172,6 +173,9 @@ class ExperimentCLI(LightningCLI):
             type=PositiveInt | None,
             help="Iterations between two checkpoints, at the end of a block; default: an epoch.",
         )
+        parser.add_argument(
+            "--figures", type=Amount, default="cheap", help="How much is drawn for TensorBoard."
+        )
         parser.link_arguments("seed_everything", "data.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -202,7 +206,7 @@ class ExperimentCLI(LightningCLI):
         # Each is called after those before it: timing counts the loss log, the results read timing.
         callbacks: list[Callback] = [LossLog(), FiniteLoss(), timing, self.results]
         if self.records:
-            callbacks.append(Interrupt())
+            callbacks += [Dashboard(self.config.figures, self.results), Interrupt()]
         if config.enable_progress_bar is None:
             # A bar in a log file is noise.
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
