@@ -60,6 +60,16 @@ class Dashboard(Callback):
             rate = float(pl_module.learning_rates(1)[0])  # type: ignore[operator]
             logger.experiment.add_scalar("train/learning_rate", rate, trainer.global_step)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the last gradients, which are gone by the end of the test."""
+        logger = _logger(trainer)
+        if logger is None or self.amount != "full":
+            return
+        for name, parameter in pl_module.named_parameters():
+            if parameter.grad is not None:
+                tag = f"gradients/{name}"
+                logger.experiment.add_histogram(tag, parameter.grad, trainer.global_step)
+
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any
     ) -> None:
@@ -145,6 +155,7 @@ def write_hparams(logger: TensorBoard, settings: dict[str, Any], record: dict[st
     plain = {
         name: value if isinstance(value, bool | int | float | str) else str(value)
         for name, value in settings.items()
+        if not name.startswith("_")  # Lightning's own
     }
     about = {"config": record["config"], "seed": record["seed"], **plain}
     for summary in hparams(about, metrics):  # type: ignore[no-untyped-call]
@@ -155,8 +166,6 @@ def write_more(writer: Any, module: Any, data: Any, probabilities: Tensor, step:
     """What takes time or room: histograms, the graph, the projector, precision over recall."""
     for name, parameter in module.named_parameters():
         writer.add_histogram(f"weights/{name}", parameter, step)
-        if parameter.grad is not None:
-            writer.add_histogram(f"gradients/{name}", parameter.grad, step)
     net = copy.deepcopy(module.net).cpu().eval()
     images = data.test_images[:EMBEDDED].cpu()
     inputs = module.inputs(images)

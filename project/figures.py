@@ -6,12 +6,17 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from models import nets
 
 ROWS, COLUMNS = 4, 8  # of the gallery
+
+
+# By row and column: an image, and what to write above it.
+Panels = dict[tuple[int, int], tuple[Tensor, str]]
 
 
 class Mistake(NamedTuple):
@@ -42,7 +47,7 @@ def confusion_matrix(counts: Tensor, digits: Sequence[int]) -> Figure:
         for column in range(size):
             count, share = int(counts[row, column]), float(shares[row, column])
             if count:
-                text = f"{count:,}\n{100 * share:.3g} %"
+                text = f"{count:,}\n{100 * share:.{1 if share >= 0.1 else 2}f} %"
                 colour = "white" if share > 0.4 else "black"
                 axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
     for axis, words in ((axes.xaxis, "predicted"), (axes.yaxis, "true")):
@@ -56,49 +61,33 @@ def confusion_matrix(counts: Tensor, digits: Sequence[int]) -> Figure:
 def gallery(mistakes: Sequence[Mistake], total: int) -> Figure:
     """The mistakes that the model was most certain of."""
     shown = sorted(mistakes, key=lambda mistake: -mistake.confidence)[: ROWS * COLUMNS]
-    figure = Figure(figsize=(1.1 * COLUMNS, 1.4 * ROWS + 0.4), layout="constrained")
-    figure.suptitle(f"{len(mistakes):,} of {total:,} told wrong, the surest first", fontsize=10)
-    grid = figure.subplots(ROWS, COLUMNS).flat
-    for axes in grid:
-        axes.axis("off")
-    for axes, mistake in zip(grid, shown, strict=False):
-        axes.imshow(mistake.pixels, cmap="gray_r")
-        axes.set_title(
-            f"{mistake.true}, taken for {mistake.predicted}\n{mistake.confidence:.0%} sure",
-            fontsize=7,
-        )
-    return figure
+    texts = [f"{m.true}, taken for {m.predicted}\n{m.confidence:.0%} sure" for m in shown]
+    panels: Panels = {
+        divmod(n, COLUMNS): (mistake.pixels, text)
+        for n, (mistake, text) in enumerate(zip(shown, texts, strict=True))
+    }
+    title = f"{len(mistakes):,} of {total:,} told wrong, the surest first"
+    return _mosaic(panels, (ROWS, COLUMNS), title, cmap="gray_r", vmin=0, vmax=255)
 
 
 def first_kernels(net: nets.LeNet5) -> Figure:
-    """C1's six kernels."""
+    """C1's kernels."""
     weight = net.c1.weight.detach().cpu()
-    figure = Figure(figsize=(1.2 * len(weight), 1.6), layout="constrained")
-    for number, (axes, kernel) in enumerate(zip(figure.subplots(1, 6), weight, strict=True)):
-        _show(axes, kernel, float(weight.abs().max()))
-        axes.set_title(f"map {number}", fontsize=8)
-    return figure
+    panels: Panels = {(0, n): (kernel, f"map {n}") for n, kernel in enumerate(weight)}
+    return _mosaic(panels, (1, len(weight)), "C1's kernels", **_around_0(weight))
 
 
 def table_kernels(net: nets.LeNet5) -> Figure:
     """C3's kernels where its connection table has them: S2's maps down, C3's maps across."""
     layer = net.c3
-    weight, maps = layer.weight.detach().cpu(), len(layer.bias)
-    figure = Figure(figsize=(0.55 * maps + 0.6, 0.55 * layer.in_channels + 0.8))
-    grid = figure.subplots(layer.in_channels, maps)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    limit = float(weight.abs().max())
-    for kernel, (output, source) in zip(weight, layer.connections.tolist(), strict=True):
-        grid[source, output].set_axis_on()
-        _show(grid[source, output], kernel, limit)
-    for output in range(maps):
-        grid[0, output].set_title(str(output), fontsize=8)
-    for source in range(layer.in_channels):
-        axes = grid[source, 0]
-        axes.text(-0.6, 0.5, str(source), transform=axes.transAxes, fontsize=8, va="center")
-    figure.suptitle("C3: a kernel for each connection, S2's maps down, C3's across", fontsize=9)
-    return figure
+    weight = layer.weight.detach().cpu()
+    panels: Panels = {
+        (source, output): (kernel, f"{source} to {output}")
+        for kernel, (output, source) in zip(weight, layer.connections.tolist(), strict=True)
+    }
+    shape = layer.in_channels, len(layer.bias)
+    title = "C3: a kernel for each connection, S2's maps down, C3's across"
+    return _mosaic(panels, shape, title, **_around_0(weight))
 
 
 def feature_maps(net: nets.LeNet5, image: Tensor) -> Figure:
@@ -106,18 +95,17 @@ def feature_maps(net: nets.LeNet5, image: Tensor) -> Figure:
     with torch.no_grad():
         s2 = net.c1(image.unsqueeze(0))
         s4 = net.c3(s2)
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    grid = figure.subplots(3, 8)
-    for axes in grid.flat:
-        axes.axis("off")
-    panels = [("input", image[0]), *((f"S2 {n}", m) for n, m in enumerate(s2[0]))]
-    for axes, (name, panel) in zip(grid[0], panels, strict=False):
-        axes.imshow(panel.cpu(), cmap="gray_r")
-        axes.set_title(name, fontsize=8)
-    for number, (axes, panel) in enumerate(zip(grid[1:].flat, s4[0], strict=True)):
-        axes.imshow(panel.cpu(), cmap="gray_r")
-        axes.set_title(f"S4 {number}", fontsize=8)
-    return figure
+    size = image.shape[1:]
+    panels: Panels = {(0, 0): (image[0].cpu(), "input")}
+    for first_row, name, maps in ((0, "S2", s2), (1, "S4", s4)):
+        # All as large as the image, and each from its lowest value to its highest.
+        large = F.interpolate(maps.cpu(), tuple(size), mode="nearest")[0]
+        low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
+        for n, panel in enumerate((large - low) / (high - low).clamp(min=1e-12)):
+            row, column = divmod(n, 8)
+            panels[first_row + row, column + (name == "S2")] = panel, f"{name} {n}"
+    title = "feature maps, each in its own range"
+    return _mosaic(panels, (3, 8), title, cmap="gray_r", vmin=0, vmax=1)
 
 
 def weight_picture(net: nets.LinearClassifier, digits: Sequence[int]) -> Figure:
@@ -125,14 +113,32 @@ def weight_picture(net: nets.LinearClassifier, digits: Sequence[int]) -> Figure:
     weight = (net.output.weight.detach() * net.scale).view(28, 28).cpu()
     figure = Figure(figsize=(4.6, 4), layout="constrained")
     axes = figure.subplots()
-    picture = _show(axes, weight, float(weight.abs().max()) or 1)
+    picture = axes.imshow(weight, **_around_0(weight))
+    axes.axis("off")
     figure.colorbar(picture, ax=axes, shrink=0.8)
     axes.set_title(f"ink on red speaks for {digits[1]}, on blue for {digits[0]}", fontsize=9)
     return figure
 
 
-def _show(axes: Any, values: Tensor, limit: float) -> Any:
-    """Values around 0 in blue and red."""
-    axes.set_xticks([])
-    axes.set_yticks([])
-    return axes.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit)
+def _around_0(values: Tensor) -> dict[str, Any]:
+    """Colours: blue below 0, red above."""
+    limit = float(values.abs().max()) or 1.0
+    return {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+
+
+def _mosaic(panels: Panels, shape: tuple[int, int], title: str, **colours: Any) -> Figure:
+    """Images of one size in rows and columns, as one picture: a hundred axes would take seconds."""
+    rows, columns = shape
+    size = max((len(panel) for panel, _ in panels.values()), default=28)
+    gap, step = size * 0.12, round(size * 1.45)
+    figure = Figure(figsize=(0.3 + 0.95 * columns, 0.5 + 0.95 * rows), layout="constrained")
+    axes = figure.subplots()
+    whole = torch.full((rows * step, columns * step), torch.nan)
+    for (row, column), (panel, text) in panels.items():
+        top, left = (row + 1) * step - size, column * step
+        whole[top : top + size, left : left + size] = panel
+        axes.text(left + size / 2 - 0.5, top - gap - 0.5, text, ha="center", fontsize=6)
+    axes.imshow(whole, interpolation="nearest", **colours)
+    axes.axis("off")
+    axes.set_title(title, fontsize=9)
+    return figure

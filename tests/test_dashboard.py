@@ -1,0 +1,107 @@
+"""What a run leaves in TensorBoard, read back with its own reader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
+
+from models import nets
+from models.kernels.table import C3_TABLE
+from project import figures, fit
+
+LENET = ["--data.batch_size=20", "--trainer.max_epochs=2"]
+LINEAR = ["--config=logistic", "--data.iterations=40"]
+SCALARS = {
+    "train/loss",
+    "train/learning_rate",
+    "test/accuracy",
+    "test/loss",
+    "time/ms_per_iteration",
+    "time/images_per_second",
+    "time/epoch_seconds",
+    "time/train_seconds",
+    "model/parameters",
+}
+PICTURES = {
+    "lenet5-original": {"model/C1", "model/C3", "model/feature_maps"},
+    "logistic": {"model/weights"},
+}
+
+
+@pytest.fixture
+def tiny(tiny_root, workplace, monkeypatch):
+    """The tiny data set, found as a user's would be."""
+    monkeypatch.setenv("MNIST_ROOT", str(tiny_root))
+
+
+def events(name):
+    """All events of a run; several files make one run, as TensorBoard shows it."""
+    folder = Path("runs") / name / "version_0"
+    return EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0}).Reload()
+
+
+@pytest.mark.parametrize(("name", "options"), [("lenet5-original", LENET), ("logistic", LINEAR)])
+def test_every_tag_of_the_default_dashboard_is_there(name, options, tiny):
+    fit.main([*options, "--data.val_size=10"])
+    run = events(name)
+    tags = run.Tags()
+    assert set(tags["scalars"]) >= SCALARS | {"val/accuracy", "val/loss"}
+    assert set(tags["images"]) == PICTURES[name] | {"test/confusion", "test/mistakes"}
+    assert not tags["histograms"]
+    assert "custom_scalars__config__" in tags["tensors"]
+    steps = {event.step for tag in tags["images"] for event in run.Images(tag)}
+    assert steps == {run.Scalars("test/accuracy")[-1].step}
+
+
+@pytest.mark.parametrize(("name", "options"), [("lenet5-original", LENET), ("logistic", LINEAR)])
+def test_hparams_hold_the_final_metrics(name, options, tiny):
+    fit.main([*options, "--figures=none"])
+    run = events(name)
+    assert not run.Tags()["images"]
+    data = run.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    start = plugin_data_pb2.HParamsPluginData.FromString(data).session_start_info
+    assert start.hparams["config"].string_value == name
+    assert not [key for key in start.hparams if key.startswith("_")]
+    data = run.summary_metadata["_hparams_/experiment"].plugin_data.content
+    experiment = plugin_data_pb2.HParamsPluginData.FromString(data).experiment
+    for metric in experiment.metric_infos:
+        assert run.Scalars(metric.name.tag), metric.name.tag
+    assert "hp_metric" not in run.Tags()["scalars"]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("name", "options"), [("lenet5-original", LENET), ("logistic", LINEAR)])
+def test_full_dashboard_adds_the_costly_ones(name, options, tiny):
+    fit.main([*options, "--figures=full"])
+    tags = events(name).Tags()
+    assert any(tag.startswith("weights/") for tag in tags["histograms"])
+    assert tags["graph"]
+    if name == "logistic":
+        assert "test/precision_recall" in tags["tensors"]
+    else:
+        assert any(tag.startswith("gradients/") for tag in tags["histograms"])
+        assert list(Path("runs").rglob("projector_config.pbtxt"))
+
+
+def test_figures_cope_with_nothing_to_show():
+    figures.gallery([], 70).savefig(Path("/dev/null"), format="png")
+    figures.confusion_matrix(torch.zeros(2, 2), (4, 9)).savefig(Path("/dev/null"), format="png")
+
+
+def test_gallery_shows_the_surest_mistakes_first():
+    pixels = torch.zeros(28, 28, dtype=torch.uint8)
+    mistakes = [figures.Mistake(pixels, 4, 9, n / 100) for n in range(50, 100)]
+    (axes,) = figures.gallery(mistakes, 1000).axes
+    texts = [text.get_text() for text in axes.texts]
+    assert len(texts) == figures.ROWS * figures.COLUMNS
+    assert texts[0] == "4, taken for 9\n99% sure"
+
+
+def test_c3_has_a_picture_for_each_connection_of_its_table():
+    (axes,) = figures.table_kernels(nets.LeNet5("original")).axes
+    expected = [f"{source} to {output}" for output, row in enumerate(C3_TABLE) for source in row]
+    assert [text.get_text() for text in axes.texts] == expected
