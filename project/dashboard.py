@@ -46,6 +46,7 @@ class Dashboard(Callback):
         self.amount = amount
         self.results = results
         self._probabilities: list[Tensor] = []
+        self._gradients: dict[str, Tensor] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lays out the charts."""
@@ -59,16 +60,19 @@ class Dashboard(Callback):
         if logger := _logger(trainer):
             rate = float(pl_module.learning_rates(1)[0])  # type: ignore[operator]
             logger.experiment.add_scalar("train/learning_rate", rate, trainer.global_step)
+        if self.amount == "full":  # Lightning drops them before it validates
+            self._gradients = {
+                name: parameter.grad
+                for name, parameter in pl_module.named_parameters()
+                if parameter.grad is not None
+            }
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the last gradients, which are gone by the end of the test."""
-        logger = _logger(trainer)
-        if logger is None or self.amount != "full":
-            return
-        for name, parameter in pl_module.named_parameters():
-            if parameter.grad is not None:
+        """Draws the gradients of the last iteration."""
+        if logger := _logger(trainer):
+            for name, gradient in self._gradients.items():
                 tag = f"gradients/{name}"
-                logger.experiment.add_histogram(tag, parameter.grad, trainer.global_step)
+                logger.experiment.add_histogram(tag, gradient, trainer.global_step)
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any
