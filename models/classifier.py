@@ -33,6 +33,13 @@ class Block(Protocol):
     """(K,) of all ranks' images"""
 
 
+class Loader(Protocol):
+    """What is known of the training data."""
+
+    iterations: int
+    """Mini-batches in an epoch."""
+
+
 class Classifier(LightningModule):
     """Trains a network on blocks of mini-batches, by gradient descent.
 
@@ -156,6 +163,11 @@ class Classifier(LightningModule):
         A function of `global_step`, so that a continued run needs no state for it.
         """
         return torch.full((count,), self.lr, dtype=torch.float64)
+
+    def iterations_per_epoch(self) -> int:
+        """Mini-batches in one pass through the training set; known while training."""
+        loader: Loader = self.trainer.train_dataloader  # type: ignore[assignment]
+        return loader.iterations
 
     def _losses(self, block: Block, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Outputs, one loss for each image, and labels, for the images of `index` (B,)."""

@@ -7,8 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from models.bitmaps import bitmaps
 from models.kernels.table import C3_TABLE, full_table
-from models.layers.conv_pool import ConvPool, conv_pool_twice
+from models.layers.conv_pool import ConvPool, PartialConv, conv_pool_twice
+from models.layers.subsampling import Subsampling
 
 C3 = Literal["original", "modern"]
 
@@ -54,6 +56,59 @@ class LeNet5(nn.Module):
     def _f6(self, features: Tensor) -> Tensor:
         x = self.c5(features.flatten(1)).tanh()
         return torch.tanh(self.f6(x))
+
+
+def squash(x: Tensor) -> Tensor:
+    """1.7159 tanh(2x / 3): keeps +-1 where it is and bends most there (Appendix A)."""
+    return 1.7159 * torch.tanh(x * (2 / 3))
+
+
+class LeNet1998(nn.Module):
+    """60,000 parameters and 340,908 connections (LeCun et al. 1998, II.B, Figure 2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c1 = PartialConv(1, full_table(1, 6))
+        self.s2 = Subsampling(6)
+        self.c3 = PartialConv(6, C3_TABLE)
+        self.s4 = Subsampling(16)
+        self.c5 = nn.Linear(400, 120)
+        self.f6 = nn.Linear(120, 84)
+        self.codes: Tensor
+        # Not persistent: the codes are drawn, not learnt.
+        self.register_buffer("codes", bitmaps(), persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws all of them uniformly between -2.4 / F and 2.4 / F, F the fan-in (Appendix A)."""
+        for convolution in (self.c1, self.c3):
+            convolution.draw(2.4 / convolution.fan_in())
+        with torch.no_grad():
+            for layer, fan_in in ((self.s2, 4), (self.s4, 4), (self.c5, 400), (self.f6, 120)):
+                for parameter in layer.parameters():
+                    parameter.uniform_(-2.4 / fan_in, 2.4 / fan_in)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, 1, 32, 32) -> penalties (B, 10), the least one that of the answer.
+
+        The squared distance of F6's outputs to each digit's bitmap: Eq. 7.
+        """
+        x = squash(self.s2(squash(self.c1(x))))
+        x = squash(self.s4(squash(self.c3(x))))
+        x = squash(self.f6(squash(self.c5(x.flatten(1)))))
+        return (x.unsqueeze(1) - self.codes).square().sum(2)
+
+
+def connection_counts(net: LeNet1998) -> dict[str, int]:
+    """Connections of each layer, as the paper counts them: one for each product, and each bias."""
+    pixels = {"c1": 28 * 28, "c3": 10 * 10, "c5": 1, "f6": 1}
+    counts = {
+        name: places * sum(parameter.numel() for parameter in getattr(net, name).parameters())
+        for name, places in pixels.items()
+    }
+    # The coefficient is one parameter, but four connections.
+    subsampling = {"s2": 6 * 14 * 14 * 5, "s4": 16 * 5 * 5 * 5}
+    return {**counts, **subsampling, "output": net.codes.numel()}
 
 
 class LinearClassifier(nn.Module):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,13 +14,6 @@ from models.classifier import Block
 from models.kernels.dispatch import Backend
 from models.layers.affine import Affine, distort, draw
 from models.lenet import LeNet5
-
-
-class Loader(Protocol):
-    """What is known of the training data."""
-
-    iterations: int
-    """Mini-batches in an epoch."""
 
 
 class TunedLeNet5(LeNet5):
@@ -71,12 +63,11 @@ class TunedLeNet5(LeNet5):
 
     def on_train_start(self) -> None:
         """Looks up how long the schedule is."""
-        loader: Loader = self.trainer.train_dataloader  # type: ignore[assignment]
         if self.trainer.max_epochs in (None, -1):
             raise MisconfigurationException(
                 "the schedule needs a last epoch: set --trainer.max_epochs"
             )
-        self._epoch = loader.iterations
+        self._epoch = self.iterations_per_epoch()
         self._last = self._epoch * self.trainer.max_epochs
 
     def learning_rates(self, count: int) -> Tensor:

@@ -13,6 +13,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 
 from data import FourNineDataModule, MNISTDataModule
 from models.lenet import LeNet5
+from models.lenet1998 import LeNet1998
 from models.linear import Linear
 from models.tuned import TunedLeNet5
 from project.errors import UserError
@@ -28,6 +29,7 @@ STATE = {"loops", "optimizer_states", "lr_schedulers", "callbacks", "pytorch-lig
 EXPERIMENTS: dict[str, tuple[type[LightningModule], type[LightningDataModule]]] = {
     "lenet5": (LeNet5, MNISTDataModule),
     "lenet5-tuned": (TunedLeNet5, MNISTDataModule),
+    "lenet5-1998": (LeNet1998, MNISTDataModule),
     "four-nine": (Linear, FourNineDataModule),
 }
 

@@ -1,20 +1,79 @@
-"""A convolutional layer of LeNet-5 together with the subsampling layer behind it."""
+"""A convolutional layer of LeNet-5, alone and together with the subsampling layer behind it."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from models.kernels import dispatch
+from models.kernels import composite, dispatch
 from models.kernels.operator import fused_two
 from models.kernels.table import ConnectionTable, connections
 
 
-class ConvPool(nn.Module):
-    """Partial convolution, tanh, 2x2 average pool, tanh, in one operator where that is faster.
+class PartialConv(nn.Module):
+    """A convolution that has weights for the connections of a table and for nothing else.
 
-    It has weights for the connections of a table and for nothing else: with the table of LeCun et
-    al. 1998 for C3 these are 60 * 25, and 16 biases. With a full table it is `nn.Conv2d`.
+    With the table of LeCun et al. 1998 for C3 these are 60 * 25, and 16 biases. With a full table
+    it is `nn.Conv2d`.
+
+    Args:
+        in_channels: input maps.
+        table: for each output map, the input maps it reads.
+        kernel_size: height and width of a kernel.
+        padding: zeros added on each side of the input.
+
+    Raises:
+        ValueError: a table that names maps that do not exist, repeats one or leaves a row empty.
+    """
+
+    def __init__(
+        self, in_channels: int, table: ConnectionTable, kernel_size: int = 5, padding: int = 0
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.kernel_size = kernel_size
+        self.padding = padding
+        self.connections: Tensor
+        # Not persistent: the table is the architecture, not something learnt.
+        self.register_buffer("connections", connections(table, in_channels), persistent=False)
+        self.weight = nn.Parameter(torch.empty(len(self.connections), kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.empty(len(table)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws every map as `nn.Conv2d` draws one with that many inputs: +-1 / sqrt(fan in)."""
+        fan_in = self.fan_in().to(self.weight.dtype)
+        self.draw(1 / fan_in.sqrt())
+
+    def fan_in(self) -> Tensor:
+        """How many numbers each output map sums up at each place, (M,) int64."""
+        output = self.connections[:, 0]
+        return self.kernel_size**2 * torch.bincount(output, minlength=len(self.bias))
+
+    def draw(self, bound: Tensor) -> None:
+        """Draws weights and biases of each output map uniformly between -bound and bound (M,)."""
+        with torch.no_grad():
+            self.weight.uniform_(-1, 1).mul_(bound[self.connections[:, 0], None, None])
+            self.bias.uniform_(-1, 1).mul_(bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, len(table), H', W')."""
+        return composite.partial_conv2d(x, *self.arguments())
+
+    def arguments(self) -> tuple[Tensor, Tensor, Tensor, int]:
+        """What the versions of the operators take behind x."""
+        return self.weight, self.bias, self.connections, self.padding
+
+    def extra_repr(self) -> str:
+        """Shown by print(model)."""
+        return (
+            f"{self.in_channels} -> {len(self.bias)}, {len(self.weight)} connections, "
+            f"kernel {self.kernel_size}x{self.kernel_size}, padding {self.padding}"
+        )
+
+
+class ConvPool(PartialConv):
+    """Partial convolution, tanh, 2x2 average pool, tanh, in one operator where that is faster.
 
     Args:
         in_channels: input maps.
@@ -24,8 +83,7 @@ class ConvPool(nn.Module):
         backend: which version computes it: auto, cpu, cuda, composite or reference.
 
     Raises:
-        ValueError: a table that names maps that do not exist, repeats one or leaves a row empty; a
-            backend that cannot run here.
+        ValueError: as `PartialConv`, or for a backend that cannot run here.
     """
 
     def __init__(
@@ -36,26 +94,8 @@ class ConvPool(nn.Module):
         padding: int = 0,
         backend: str = "auto",
     ) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.kernel_size = kernel_size
-        self.padding = padding
+        super().__init__(in_channels, table, kernel_size, padding)
         self.backend = dispatch.check(backend)
-        self.connections: Tensor
-        # Not persistent: the table is the architecture, not something learnt.
-        self.register_buffer("connections", connections(table, in_channels), persistent=False)
-        self.weight = nn.Parameter(torch.empty(len(self.connections), kernel_size, kernel_size))
-        self.bias = nn.Parameter(torch.empty(len(table)))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws every map as `nn.Conv2d` draws one with that many inputs: +-1 / sqrt(fan in)."""
-        output = self.connections[:, 0]
-        fan_in = self.kernel_size**2 * torch.bincount(output, minlength=len(self.bias))
-        bound = 1 / fan_in.to(self.weight.dtype).sqrt()
-        with torch.no_grad():
-            self.weight.uniform_(-1, 1).mul_(bound[output, None, None])
-            self.bias.uniform_(-1, 1).mul_(bound)
 
     def version(self, x: Tensor) -> str:
         """Which version runs for this input."""
@@ -72,16 +112,9 @@ class ConvPool(nn.Module):
         if maps != self.in_channels:
             raise ValueError(f"expected {self.in_channels} input maps, got {maps}")
 
-    def arguments(self) -> tuple[Tensor, Tensor, Tensor, int]:
-        """What the versions take behind x."""
-        return self.weight, self.bias, self.connections, self.padding
-
     def extra_repr(self) -> str:
         """Shown by print(model)."""
-        return (
-            f"{self.in_channels} -> {len(self.bias)}, {len(self.weight)} connections, "
-            f"kernel {self.kernel_size}x{self.kernel_size}, padding {self.padding}, {self.backend}"
-        )
+        return f"{super().extra_repr()}, {self.backend}"
 
 
 def conv_pool_twice(x: Tensor, first: ConvPool, second: ConvPool) -> Tensor:

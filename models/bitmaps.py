@@ -1,0 +1,32 @@
+"""What LeNet-5's output layer compares with: each digit, drawn on 7x12 pixels.
+
+LeCun et al. 1998 (II.B, Figure 3) use a stylised font for all of ASCII, so that characters that
+look alike have codes that are alike. The digits here are drawn in that manner, not taken from it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+DRAWN = """
+.......  .......  .......  .......  .......  .......  .......  .......  .......  .......
+..###..  ...##..  .#####.  .#####.  .....#.  #######  ..####.  #######  .#####.  .#####.
+.#...#.  ..###..  ##...##  ##...##  ....##.  #......  .##....  ......#  ##...##  ##...##
+##...##  .####..  #.....#  ......#  ...###.  #......  ##.....  .....##  #.....#  #.....#
+#.....#  ...##..  ......#  .....##  ..##.#.  ######.  #......  .....#.  ##...##  #.....#
+#.....#  ...##..  .....##  ...###.  .##..#.  .....##  ######.  ....##.  .#####.  ##...##
+#.....#  ...##..  ....##.  .....##  ##...#.  ......#  ##...##  ....#..  ##...##  .######
+#.....#  ...##..  ...##..  ......#  #######  ......#  #.....#  ...##..  #.....#  ......#
+##...##  ...##..  ..##...  ......#  .....#.  ......#  #.....#  ...#...  #.....#  .....##
+.#...#.  ...##..  .##....  ##...##  .....#.  ##...##  ##...##  ..##...  ##...##  ....##.
+..###..  .######  #######  .#####.  .....#.  .#####.  .#####.  ..#....  .#####.  .####..
+.......  .......  .......  .......  .......  .......  .......  .......  .......  .......
+"""
+
+
+def bitmaps() -> Tensor:
+    """The codes of the ten digits, (10, 84) float32: +1 for ink, -1 for paper, row by row."""
+    rows = [line.split() for line in DRAWN.split("\n") if line]
+    digits = zip(*rows, strict=True)
+    return torch.tensor([[1.0 if dot == "#" else -1.0 for dot in "".join(d)] for d in digits])
