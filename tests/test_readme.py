@@ -22,6 +22,7 @@ SHORT = {
     "project.fit": ["--trainer.max_steps=3", "--trainer.limit_test_batches=1"],
     "project.evaluate": [],
     "project.predict": [],
+    "project.export": [],
     "project.bench": ["--repeats=1", "--only=logistic", "--batches=1"],
     # The same report three times: only the first has anything to run.
     "project.reproduce": ["--quick", "--runs=1"],

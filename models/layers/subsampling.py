@@ -23,5 +23,6 @@ class Subsampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, maps, H, W) -> (B, maps, H // 2, W // 2)."""
-        sums = F.avg_pool2d(x, 2, divisor_override=1)
+        # Not divisor_override=1, which torch's export to ONNX drops.
+        sums = 4 * F.avg_pool2d(x, 2)
         return sums * self.weight[:, None, None] + self.bias[:, None, None]

@@ -1,0 +1,177 @@
+"""`python -m project.export --ckpt_path F --format onnx|pt2` writes a model that runs by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib.util
+import io
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import LightningArgumentParser
+from torch import Tensor, nn
+
+from models.classifier import Classifier
+from models.layers.conv_pool import ConvPool
+from project.cli import ExperimentCLI
+from project.errors import UserError, fail, user_errors
+
+DESCRIPTION = """Writes a trained model as one file that runs without this project: ONNX for any
+runtime, or pt2 for torch.export.load. The file is run on test digits and compared with the model
+before it gets its name."""
+
+CHECKED = 1000  # test digits
+# How far the file may be from the model: this, or what rounding costs the model itself.
+MOST, ROUNDING = 1e-5, 10
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+
+Run = Callable[[Tensor], Sequence[Tensor]]
+
+
+class ExportCLI(ExperimentCLI):
+    """The programs' command line, with a format and a file."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds --format and --output."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--format", choices=list(FORMATS), default="onnx", help="Of the file.")
+        parser.add_argument(
+            "--output", type=str | None, help="File to write; default: NAME.onnx or NAME.pt2."
+        )
+
+
+class Portable(nn.Module):
+    """A model as a file holds it: its network in ordinary operators, and its probabilities.
+
+    Args:
+        model: to copy.
+    """
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.net = copy.deepcopy(model.net).cpu().eval().requires_grad_(False)
+        self.probabilities = model.probabilities
+        for layer in self.net.modules():
+            if isinstance(layer, ConvPool):
+                layer.backend = "composite"
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network takes (B, 1, H, W) -> its outputs, and probabilities (B, classes)."""
+        outputs = self.net(images)
+        return outputs, self.probabilities(outputs)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Runs the program.
+
+    Args:
+        args: command line without the program; None takes that of the process.
+    """
+    cli = ExportCLI("export", args, DESCRIPTION, records=False)
+    if cli.ckpt_path is None:
+        fail("say which model to export: --ckpt_path runs/NAME/version_N/checkpoints/FILE.ckpt")
+    with user_errors():
+        kind = cli.config.format
+        path = Path(cli.config.output or f"{cli.request.name}.{kind}")
+        cli.datamodule.prepare_data()
+        cli.datamodule.setup("test")
+        inputs = cli.model.inputs(cli.datamodule.test_images[:CHECKED])
+        outputs, probabilities = export(cli.model, inputs, kind, path)
+        shape = ", ".join(str(size) for size in inputs.shape[1:])
+        print(
+            f"{path}: images (B, {shape}) from {inputs.min():g} to {inputs.max():g} -> outputs, "
+            f"probabilities of {', '.join(map(str, cli.datamodule.digits))}\n"
+            f"On {len(inputs):,} test digits it differs from the model by at most "
+            f"{outputs:.1e} in outputs, {probabilities:.1e} in probabilities."
+        )
+
+
+def export(model: Classifier, inputs: Tensor, kind: str, path: Path) -> tuple[float, float]:
+    """Writes a model, reads it back and runs it.
+
+    Args:
+        model: trained.
+        inputs: (B, 1, H, W), to compare on; the file takes any B. Two of them go into it, as an
+            example.
+        kind: a key of `FORMATS`.
+        path: of the file, which is whole and checked or not there.
+
+    Returns:
+        The largest differences from the model, in outputs and in probabilities.
+
+    Raises:
+        UserError: a package is missing, or the file says something else than the model.
+    """
+    with torch.no_grad():
+        right = Portable(model)(inputs)
+        exact = Portable(model).double()(inputs.double())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.tmp")
+        try:
+            got = FORMATS[kind](Portable(model), inputs[:2].clone(), temporary)(inputs)
+            gaps = _gaps(right, got)
+            for gap, rounding in zip(gaps, _gaps(right, exact), strict=True):
+                if not gap <= max(MOST, ROUNDING * rounding):
+                    raise UserError(f"the {kind} file differs from the model by {gap:.1e}")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return gaps
+
+
+def _gaps(one: Sequence[Tensor], other: Sequence[Tensor]) -> tuple[float, float]:
+    outputs, probabilities = (float((a - b).abs().max()) for a, b in zip(one, other, strict=True))
+    return outputs, probabilities
+
+
+def _write_pt2(portable: Portable, inputs: Tensor, path: Path) -> Run:
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(portable, (inputs,), dynamic_shapes={"images": {0: batch}})
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of this machine
+    # By way of memory, since torch insists on the name's ending.
+    content = io.BytesIO()
+    torch.export.save(program, content)
+    path.write_bytes(content.getvalue())
+    return torch.export.load(io.BytesIO(path.read_bytes())).module()
+
+
+def _write_onnx(portable: Portable, inputs: Tensor, path: Path) -> Run:
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"ONNX needs {' and '.join(missing)}: pip install -r requirements-export.txt"
+        )
+    import onnxruntime
+
+    # The exporter tells its progress, and warns of its own libraries.
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program: Any = torch.onnx.export(
+            portable,
+            (inputs,),
+            input_names=["images"],
+            output_names=["outputs", "probabilities"],
+            dynamic_shapes={"images": {0: "batch"}},
+            dynamo=True,
+            verbose=False,
+        )
+    for node in program.model.graph:
+        node.metadata_props.clear()  # paths of this machine, too
+    program.save(path)
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    return lambda x: [torch.from_numpy(y) for y in session.run(None, {"images": x.numpy()})]
+
+
+FORMATS: dict[str, Callable[[Portable, Tensor, Path], Run]] = {
+    "onnx": _write_onnx,
+    "pt2": _write_pt2,
+}
+
+if __name__ == "__main__":
+    main()

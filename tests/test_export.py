@@ -1,0 +1,146 @@
+"""Exported files: what they answer, without this project, and what they do not tell."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import lightning
+import onnxruntime
+import pytest
+import torch
+
+from models.lenet import LeNet5
+from models.lenet1998 import LeNet1998
+from models.linear import Linear
+from project import export, fit
+
+MODELS = {
+    "original": LeNet5,
+    "modern": lambda: LeNet5(c3="modern"),
+    "1998": LeNet1998,
+    "linear": lambda: Linear(scale=1 / 255),
+}
+# Every test of ONNX passes through torch's exporter, which warns of its own.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+RUN_PT2 = """
+import sys, torch
+module = torch.export.load(sys.argv[1]).module()
+outputs, probabilities = module(torch.load(sys.argv[2]))
+torch.save((outputs, probabilities), sys.argv[3])
+assert not {"models", "project", "lightning"} & set(sys.modules)
+"""
+
+
+def model(name):
+    lightning.seed_everything(0, verbose=False)
+    return MODELS[name]()
+
+
+def inputs(model, count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (count, 28, 28)
+    return model.inputs(torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8))
+
+
+def assert_answers(model, x, got):
+    with torch.no_grad():
+        outputs = model(x)
+        torch.testing.assert_close(got[0], outputs, atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(got[1], model.probabilities(outputs), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_onnx_answers_as_the_model_does_for_any_number_of_images(name, tmp_path):
+    trained = model(name)
+    gaps = export.export(trained, inputs(trained, 5), "onnx", tmp_path / "model.onnx")
+    assert max(gaps) < 1e-4
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    for count in (1, 7):
+        x = inputs(trained, count, seed=count)
+        got = [torch.from_numpy(y) for y in session.run(None, {"images": x.numpy()})]
+        assert_answers(trained, x, got)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_pt2_answers_without_this_project(name, tmp_path):
+    trained = model(name)
+    export.export(trained, inputs(trained, 5), "pt2", tmp_path / "model.pt2")
+    x = inputs(trained, 7, seed=1)
+    torch.save(x, tmp_path / "x")
+    subprocess.run(
+        [sys.executable, "-I", "-c", RUN_PT2, "model.pt2", "x", "y"], cwd=tmp_path, check=True
+    )
+    assert_answers(trained, x, torch.load(tmp_path / "y"))
+
+
+@pytest.mark.parametrize("kind", export.FORMATS)
+def test_files_tell_nothing_of_this_machine(kind, tmp_path):
+    trained = model("original")
+    path = tmp_path / "model"
+    export.export(trained, inputs(trained, 5), kind, path)
+    content = path.read_bytes()
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            content = b"".join(archive.read(name) for name in archive.namelist())
+    assert str(Path(export.__file__).parent.parent).encode() not in content
+    assert len(content) < 1_000_000
+
+
+def test_training_goes_on_where_it_ran(tmp_path):
+    trained = LeNet5(backend="reference")
+    export.export(trained, inputs(trained, 2), "pt2", tmp_path / "model.pt2")
+    assert trained.net.c3.backend == "reference"
+    assert all(parameter.requires_grad for parameter in trained.parameters())
+
+
+@pytest.fixture
+def checkpoint(tiny_root, workplace, monkeypatch):
+    monkeypatch.setenv("MNIST_ROOT", str(tiny_root))
+    fit.main(["--trainer.max_steps=2", "--figures=none"])
+    return str(next(workplace.rglob("*.ckpt")))
+
+
+@pytest.mark.parametrize("kind", export.FORMATS)
+def test_program_says_how_far_the_file_is_from_the_model(kind, checkpoint, capsys):
+    export.main([f"--ckpt_path={checkpoint}", f"--format={kind}"])
+    assert Path(f"lenet5-original.{kind}").is_file()
+    said = capsys.readouterr().out
+    assert "images (B, 1, 28, 28) from 0 to 1" in said
+    assert float(re.search(r"at most (\S+) in outputs", said)[1]) < 1e-5
+    assert "On 70 test digits" in said
+
+
+def refused(capsys, *args):
+    with pytest.raises(SystemExit) as exit_:
+        export.main(list(args))
+    assert exit_.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_file_that_says_something_else_gets_no_name(checkpoint, capsys, monkeypatch):
+    def wrong(portable, x, path):
+        path.write_text("half a file")
+        return lambda x: [y + 1e-3 for y in portable(x)]
+
+    monkeypatch.setitem(export.FORMATS, "onnx", wrong)
+    Path("o.onnx").write_text("an older one")
+    line = refused(capsys, f"--ckpt_path={checkpoint}", "--output=o.onnx")
+    assert "differs from the model" in line
+    assert Path("o.onnx").read_text() == "an older one"
+    assert not list(Path().glob("*.tmp"))
+
+
+def test_missing_package_is_named(checkpoint, capsys, monkeypatch):
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
+    line = refused(capsys, f"--ckpt_path={checkpoint}")
+    assert "pip install -r requirements-export.txt" in line
+
+
+def test_without_a_checkpoint_it_says_what_is_missing(capsys, workplace):
+    assert "--ckpt_path" in refused(capsys)
