@@ -7,7 +7,7 @@ import sys
 import warnings
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -28,6 +28,7 @@ from callbacks import (
 from project.dashboard import Amount, Dashboard
 from project.errors import OneLineParser, UserError, fail, user_errors
 from project.experiments import (
+    CONFIGS,
     DEFAULT_CONFIG,
     EXPERIMENTS,
     RUNS,
@@ -38,6 +39,7 @@ from project.experiments import (
     last_checkpoint,
     read_checkpoint,
 )
+from project.parser import Parser
 
 NOISE = (
     # The data is in memory: there is nothing for workers to do.
@@ -51,16 +53,6 @@ NOISE = (
     # Inside Lightning, with the newest torch.
     ".*isinstance.treespec, LeafSpec.*",
 )
-
-
-class Parser(LightningArgumentParser):
-    """Answers bad input with one line."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Exits with code 2, unless it was asked to raise."""
-        if not self.exit_on_error:
-            super().error(message, ex)
-        fail(message)
 
 
 class SaveConfig(SaveConfigCallback):
@@ -153,7 +145,11 @@ class ExperimentCLI(LightningCLI):
             args=[*(f"--config={c.source}" for c in self.request.configs), *self.request.options],
             run=False,
             parser_class=Parser,
-            parser_kwargs={"prog": f"python -m project.{program}", "description": description},
+            parser_kwargs={
+                "prog": f"python -m project.{program}",
+                "usage": "%(prog)s [--config NAME] [--OPTION VALUE]...",
+                "description": f"{description} {_configurations()}",
+            },
             save_config_callback=SaveConfig if records else None,
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
@@ -164,6 +160,9 @@ class ExperimentCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what belongs to a run and to neither model, data nor Trainer."""
+        assert isinstance(parser, Parser)
+        parser.explain("--config", "Name of a configuration, or path of a YAML file.")
+        parser.explain("--seed_everything", "Decides all that is random, the data's order too.")
         known = ", ".join(EXPERIMENTS)
         parser.add_argument("--experiment", help=f"Family of model and data: {known}.")
         parser.add_argument("--name", help="Names the folder of the run: runs/NAME/version_N.")
@@ -247,6 +246,11 @@ class ExperimentCLI(LightningCLI):
         if self.ckpt_path and self.ckpt_path.resolve().parent.parent.parent == folder.resolve():
             version = self.ckpt_path.resolve().parent.parent.name
         return TensorBoard(RUNS, name=self.request.name, version=version, default_hp_metric=False)
+
+
+def _configurations() -> str:
+    names = ", ".join(path.stem for path in sorted(CONFIGS.glob("*.yaml")))
+    return f"Configurations: {names}; {DEFAULT_CONFIG} by default. Options of the chosen one:"
 
 
 def _quieten() -> None:

@@ -9,9 +9,7 @@ from project.cli import ExperimentCLI
 from project.errors import UserError, fail, user_errors
 from project.table import print_results
 
-DESCRIPTION = """Trains an experiment, tests it and prints the result.
-
-python -m project.fit --config lenet5-original | lenet5-modern | logistic | mse | mse-as-printed"""
+DESCRIPTION = "Trains an experiment, tests it and prints the result."
 
 
 def main(args: list[str] | None = None) -> None:

@@ -24,6 +24,7 @@ from project import evaluate, fit
 from project.experiments import CONFIGS
 
 PARAMETERS = {
+    "lenet5-1998": 60_000,
     "lenet5-modern": 61_706,
     "lenet5-modern-tuned": 61_706,
     "lenet5-original": 60_806,
@@ -229,6 +230,67 @@ def test_help_speaks_of_the_chosen_experiment():
     assert done.returncode == 0
     for words in ("--model.loss {logistic,mse,mse-as-printed}", "--data.digits", "--ckpt_path"):
         assert words in done.stdout
+
+
+def test_help_puts_the_experiment_before_lightning():
+    text = run("fit", "--config", "logistic", "--help", cwd=REPOSITORY).stdout
+    places = [text.index(word) for word in ("--name", "--model.loss", "--trainer.devices")]
+    assert places == sorted(places)
+    assert "known subclasses" not in text
+    assert all(path.stem in text.replace("-\n", "-") for path in CONFIGS.glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [
+        ("--model.lrr=1", "--model.lr"),
+        ("--lr=1", "--model.lr"),
+        ("--batch-size=3", "--data.batch_size"),
+        ("--trainer.max_epohcs=1", "--trainer.max_epochs"),
+        ("--figure_s=none", "--figures"),
+    ],
+)
+def test_typo_gets_the_nearest_option(typo, meant, tiny, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        fit.main([typo])
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"did you mean {meant}?")
+
+
+@pytest.mark.parametrize(
+    ("section", "meant"),
+    [("modle: {c3: modern}", "model.c3"), ("model: {l_r: 1}", "model.lr")],
+)
+def test_typo_in_a_configuration_gets_one_too(section, meant, tiny, capsys):
+    Path("my.yaml").write_text(f"experiment: lenet5\n{section}\n")
+    with pytest.raises(SystemExit) as exit_:
+        fit.main(["--config=my.yaml"])
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"did you mean {meant}?")
+
+
+@pytest.mark.parametrize("config", ["lenet5-modern-tuned", "logistic", "lenet5-1998"])
+def test_printed_configuration_is_commented_and_can_be_used(config, tiny, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        fit.main([f"--config={config}", "--print_config"])
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    for key in ("  lr:", "  batch_size:", "  max_epochs:", "figures:"):
+        (n,) = (n for n, line in enumerate(lines) if line.startswith(key))
+        assert lines[n - 1].strip().startswith("# "), key
+    assert list(yaml.safe_load(text))[:5] == [
+        "experiment",
+        "name",
+        "seed_everything",
+        "model",
+        "data",
+    ]
+    Path("my.yaml").write_text(text)
+    with pytest.raises(SystemExit):
+        fit.main(["--config=my.yaml", "--print_config"])
+    again = yaml.safe_load(capsys.readouterr().out)
+    assert again | {"name": None} == yaml.safe_load(text) | {"name": None}
 
 
 def last_weights(name):

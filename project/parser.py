@@ -1,0 +1,117 @@
+"""The options of an experiment: their help, a commented configuration, and answers to typos."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import textwrap
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from jsonargparse import DefaultHelpFormatter
+from lightning.pytorch.cli import LightningArgumentParser
+
+from project.errors import fail
+
+WIDTH = 100
+# How jsonargparse says that there is no such option.
+UNKNOWN = re.compile(
+    r"unrecognized arguments: --(?P<key>[\w.-]+)"
+    r"|Group '(?P<group>\w+)' does not accept option '(?P<member>[\w.]+)'"
+    r"|Option '(?P<option>[\w.]+)' is not accepted"
+)
+# The sections of a configuration that say the most.
+FIRST = ("experiment", "name", "seed_everything", "model", "data")
+
+
+class Formatter(DefaultHelpFormatter):
+    """Says of each option what it does and its default."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = super()._get_help_string(action)
+        # Types and the classes of whole libraries; the default stands at the end anyway.
+        for noise in (
+            r" *Default: (``[^`]*``|1)\.",
+            r", known subclasses: [^)]*",
+            r"type: %\(type\)s(, )?",
+            r"`{1,2}",
+            r" \(\)$",
+        ):
+            text = re.sub(noise, "", text)
+        return text
+
+
+class Parser(LightningArgumentParser):
+    """Answers bad input with one line, and puts the experiment's options before Lightning's."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, formatter_class=Formatter, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Exits with code 2, unless it was asked to raise."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        fail(message + self._hint(message))
+
+    def _hint(self, message: str) -> str:
+        """The option that may have been meant."""
+        found = UNKNOWN.search(message)
+        if found is None:
+            return ""
+        group, member = found["group"], found["member"]
+        dashes = "--" if found["key"] else ""
+        key = f"{group}.{member}" if group else found["key"] or found["option"]
+        key, options = key.replace("-", "_"), self._options()
+        # "lr" stands for "model.lr", whatever else looks like it.
+        ends = [option for option in options if option.split(".")[-1] == key]
+        near = ends or difflib.get_close_matches(key, options, n=1)
+        return f"; did you mean {dashes}{near[0]}?" if near else "; --help lists the options."
+
+    def explain(self, option: str, help_: str) -> None:
+        """Says of an option of the base class what it means here."""
+        self._option_string_actions[option].help = help_
+
+    def _options(self) -> dict[str, str]:
+        """What may stand in a configuration, and what it does."""
+        helps = {
+            action.dest: action.help or ""
+            for action in self._actions
+            if action.option_strings and not action.dest.endswith(".help")
+        }
+        return helps | {name: f"{group.title}." for name, group in (self.groups or {}).items()}
+
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
+        """The experiment's own options first, and no help on the help of Lightning's classes."""
+        groups: Any = self._action_groups
+        groups.sort(key=lambda group: str(group.title).startswith("Customize"))
+        for action in self._actions:
+            if action.dest.endswith(".help"):
+                action.help = argparse.SUPPRESS
+        text: str = super().format_help(*args, **kwargs)
+        return text
+
+    def dump(self, cfg: Any, **options: Any) -> str:
+        """The configuration as YAML; with comments where --print_config asks for it."""
+        text: str = super().dump(cfg, **options)
+        return self._commented(text) if hasattr(self, "print_config") else text
+
+    def _commented(self, text: str) -> str:
+        parts = re.split(r"^(?=\w)", text, flags=re.MULTILINE)
+        sections = {part.split(":")[0]: part for part in parts if ":" in part}
+        names = sorted(sections, key=lambda name: (*FIRST, *sections).index(name))
+        return "".join(f"{line}\n" for name in names for line in self._comment(sections[name]))
+
+    def _comment(self, section: str) -> Iterator[str]:
+        options, group = self._options(), ""
+        for line in section.splitlines():
+            if found := re.match(r"(  )?(\w+):", line):
+                indent, key = found[1] or "", found[2]
+                group = group if indent else key
+                help_ = options.get(f"{group}.{key}" if indent else key, "")
+                first = re.split(r"(?<=\.)\s+(?=[A-Z])", help_.replace("`", ""))[0]
+                margin = f"{indent}# "
+                yield from textwrap.wrap(
+                    first, WIDTH, initial_indent=margin, subsequent_indent=margin
+                )
+            yield line
