@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from functools import cached_property
@@ -136,7 +137,7 @@ class ExperimentCLI(LightningCLI):
         _quieten()
         self.records = records
         with user_errors():
-            self.request = read_request(sys.argv[1:] if args is None else args)
+            self.request = read_request(_typed() if args is None else args)
         self.experiment = self.request.configs[-1].experiment
         model, data = EXPERIMENTS[self.experiment]
         super().__init__(
@@ -246,6 +247,13 @@ class ExperimentCLI(LightningCLI):
         if self.ckpt_path and self.ckpt_path.resolve().parent.parent.parent == folder.resolve():
             version = self.ckpt_path.resolve().parent.parent.name
         return TensorBoard(RUNS, name=self.request.name, version=version, default_hp_metric=False)
+
+
+def _typed() -> list[str]:
+    """The words behind the program; while a shell completes a line, the finished ones of that."""
+    if "_ARGCOMPLETE" in os.environ:
+        return os.environ["COMP_LINE"].split()[3:-1]  # python -m program ... unfinished
+    return sys.argv[1:]
 
 
 def _configurations() -> str:

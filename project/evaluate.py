@@ -1,5 +1,7 @@
 """`python -m project.evaluate --ckpt_path F` tests a checkpoint."""
 
+# PYTHON_ARGCOMPLETE_OK
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,5 +1,7 @@
 """`python -m project.export --ckpt_path F --format onnx|pt2` writes a model that runs by itself."""
 
+# PYTHON_ARGCOMPLETE_OK
+
 from __future__ import annotations
 
 import contextlib

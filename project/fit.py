@@ -1,5 +1,7 @@
 """`python -m project.fit` trains an experiment, tests it and writes down how it went."""
 
+# PYTHON_ARGCOMPLETE_OK
+
 from __future__ import annotations
 
 import sys

@@ -1,5 +1,7 @@
 """`python -m project.predict --ckpt_path F IMAGES...` says which digit each image shows."""
 
+# PYTHON_ARGCOMPLETE_OK
+
 from __future__ import annotations
 
 import csv

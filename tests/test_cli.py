@@ -293,6 +293,22 @@ def test_printed_configuration_is_commented_and_can_be_used(config, tiny, capsys
     assert again | {"name": None} == yaml.safe_load(text) | {"name": None}
 
 
+def test_shell_completes_the_options_of_the_chosen_experiment(tmp_path):
+    line = "python -m project.fit --config logistic --model.d"
+    answer = tmp_path / "answer"
+    shell = {
+        "_ARGCOMPLETE": "3",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(answer),
+        "_ARGCOMPLETE_IFS": "\n",
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+    }
+    assert run("fit", cwd=REPOSITORY, env=shell).returncode == 0
+    assert answer.read_text().split() == ["--model.decay_iterations"]
+    for program in ("fit", "evaluate", "predict", "export"):
+        assert "PYTHON_ARGCOMPLETE_OK" in (REPOSITORY / f"project/{program}.py").read_text()[:1024]
+
+
 def last_weights(name):
     newest = max(
         Path("runs").glob(f"{name}/version_*/checkpoints/*.ckpt"),
