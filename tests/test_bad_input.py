@@ -62,7 +62,7 @@ FILES = {
 
 CASES = {
     "unknown config": (fit, ["--config=logistc"], "did you mean logistic?"),
-    "far-off config": (fit, ["--config=resnet"], "there are lenet5-modern"),
+    "far-off config": (fit, ["--config=resnet"], "there are lenet5-1998"),
     "folder as config": (fit, ["--config=."], "no configuration '.'"),
     "empty config": (fit, ["--config=empty.yaml"], "must have a line `experiment:`"),
     "list as config": (fit, ["--config=list.yaml"], "must have a line `experiment:`"),
