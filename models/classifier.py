@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 Counts = np.ndarray[Any, np.dtype[np.int64]]
+Differentiator = Callable[[Tensor, Tensor, float], Tensor]
 
 
 class Block(Protocol):
@@ -109,9 +111,9 @@ class Classifier(LightningModule):
         """The K iterations of a block, one after the other; returns their losses (K,)."""
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
-        direct = not self._watched()
-        step = optimizer.optimizer.step if direct else optimizer.step
-        backward = torch.autograd.backward if direct else self.manual_backward
+        watched = self._watched()
+        step = optimizer.step if watched else optimizer.optimizer.step
+        differentiate = self.differentiator(watched=watched)
         batches = block.order.split_with_sizes(block.sizes.tolist())
         rates = self.learning_rates(len(batches)).tolist()
         # Ranks may hold unequal shares; DDP's mean over ranks of these is the global mean.
@@ -122,14 +124,32 @@ class Classifier(LightningModule):
                 group["lr"] = rate
                 for parameter in group["params"]:
                     parameter.grad = None
-            each = self._losses(block, index)[1]
-            # The gradient of their weighted sum, with two operators less.
-            backward(each, torch.full_like(each, share))
+            each = differentiate(*self._batch(block, index), share)
             step()
-            losses.append(each.detach().sum() * share)
-        if direct:
+            losses.append(each.sum() * share)
+        if not watched:
             self.count_iterations(len(batches))
         return torch.stack(losses)
+
+    def differentiator(self, *, watched: bool) -> Differentiator:
+        """What sets the gradients of an iteration.
+
+        Args:
+            watched: whether Lightning has to see the backward pass.
+
+        Returns:
+            A function of inputs, labels and a share. It sets every parameter's `grad` to that of
+            share times the sum of the losses, and returns the losses (B,) without a graph.
+        """
+        backward = self.manual_backward if watched else torch.autograd.backward
+
+        def by_autograd(x: Tensor, labels: Tensor, share: float) -> Tensor:
+            each: Tensor = self.losses(self(x), labels)
+            # The gradient of their weighted sum, with two operators less.
+            backward(each, torch.full_like(each, share))
+            return each.detach()
+
+        return by_autograd
 
     def _watched(self) -> bool:
         """Whether anything happens around a backward pass and a step beyond torch's own doing.
@@ -169,12 +189,11 @@ class Classifier(LightningModule):
         loader: Loader = self.trainer.train_dataloader  # type: ignore[assignment]
         return loader.iterations
 
-    def _losses(self, block: Block, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Outputs, one loss for each image, and labels, for the images of `index` (B,)."""
+    def _batch(self, block: Block, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of the images of `index` (B,)."""
         # index_select, since images[index] takes 20 times as long for bytes.
-        labels = block.labels.index_select(0, index)
-        outputs = self(self.inputs(block.images.index_select(0, index)))
-        return outputs, self.losses(outputs, labels), labels
+        images = block.images.index_select(0, index)
+        return self.inputs(images), block.labels.index_select(0, index)
 
     def validation_step(self, block: Block, batch_idx: int) -> None:
         """Counts one block into the validation metrics."""
@@ -198,12 +217,13 @@ class Classifier(LightningModule):
         self._log_metrics("test")
 
     def _evaluate(self, block: Block, stage: str) -> Tensor:
-        outputs, losses, labels = self._losses(block, block.order)
+        x, labels = self._batch(block, block.order)
+        outputs: Tensor = self(x)
         predicted, true = self.classes(outputs, labels)
         metrics = self._metrics(stage)
         metrics["accuracy"].update(predicted, true)
         metrics["confusion"].update(predicted, true)
-        metrics["loss"].update(losses)
+        metrics["loss"].update(self.losses(outputs, labels))
         return outputs
 
     def _log_metrics(self, stage: str) -> None:

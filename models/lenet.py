@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models import nets
-from models.classifier import Classifier
+from models import by_hand, nets
+from models.classifier import Classifier, Differentiator
 from models.kernels import dispatch
 from models.kernels.dispatch import Backend
 
@@ -46,6 +48,13 @@ class LeNet5(Classifier):
         device = self.trainer.strategy.root_device
         if self._version_on(device) in ("cpu", "cuda"):
             dispatch.warm_up(device)
+
+    def differentiator(self, *, watched: bool) -> Differentiator:
+        """Without autograd, where that can do without."""
+        is_plain = type(self).losses is LeNet5.losses and not watched
+        if is_plain and by_hand.applies(self.net):
+            return partial(by_hand.cross_entropy, self.net)
+        return super().differentiator(watched=watched)
 
     def inputs(self, images: Tensor) -> Tensor:
         """Pixels (B, 28, 28) uint8 -> (B, 1, 28, 28) in [0, 1]."""
