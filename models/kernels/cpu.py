@@ -10,6 +10,7 @@ give shapes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -141,6 +142,45 @@ def mul(typing: Any, a: Any, b: Any) -> Any:
         return builder.fmul(*args)
 
     return VECTOR(VECTOR, VECTOR), generate
+
+
+@intrinsic
+def transpose(typing: Any, x: Any, i: Any, x_step: Any, out: Any, j: Any, out_step: Any) -> Any:
+    """Eight vectors of x, x_step apart from x[i] on, as columns of eight vectors of out."""
+    _require_contiguous(x)
+    _require_contiguous(out)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        x_type, *_, out_type, _, _ = signature.args
+        x, i, x_step, out, j, out_step = args
+
+        def addresses(array_type: Any, array: Any, start: Any, step: Any) -> Any:
+            for n in range(LANES):
+                index = builder.add(start, builder.mul(step, ir.Constant(step.type, n)))
+                yield _address(context, builder, array_type, array, index)
+
+        rows = [builder.load(place, align=4) for place in addresses(x_type, x, i, x_step)]
+        half = LANES // 2
+        # Each pass rotates the bits of (row, column) by one; half of them is a transposition.
+        for _ in range(LANES.bit_length() - 1):
+            rows = [
+                builder.shuffle_vector(
+                    rows[n], rows[n + half], ir.Constant(INTEGERS, [*_interleaved(start)])
+                )
+                for n in range(half)
+                for start in (0, half)
+            ]
+        for row, place in zip(rows, addresses(out_type, out, j, out_step), strict=True):
+            builder.store(row, place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, types.intp, out, types.intp, types.intp), generate
+
+
+def _interleaved(start: int) -> Iterator[int]:
+    """Half of one vector's lanes and half of another's, by turns."""
+    for lane in range(start, start + LANES // 2):
+        yield from (lane, lane + LANES)
 
 
 TILE = 2 * K  # sums that stay in registers: five columns of two rows
@@ -375,18 +415,34 @@ def _frame_lanes(x, start, shape, out):
 def _frame_images(x, first, batch, shape, out):
     """Images `first` to `first` + 7 of x (B, C, H, W) into the middle of a frame of zeros."""
     pixels = shape.maps * shape.height * shape.width
-    for lane in range(LANES):
-        i = (first + lane) * pixels
-        for c in range(shape.maps):
-            for r in range(shape.height):
-                j = (c * shape.rows + r + shape.padding) * shape.columns + shape.padding
-                if first + lane < batch:
-                    for s in range(shape.width):
-                        out[(j + s) * LANES + lane] = x[i + s]
-                else:
-                    for s in range(shape.width):
-                        out[(j + s) * LANES + lane] = 0
-                i += shape.width
+    for c in range(shape.maps):
+        for r in range(shape.height):
+            i = first * pixels + (c * shape.height + r) * shape.width
+            j = (c * shape.rows + r + shape.padding) * shape.columns + shape.padding
+            _into_lanes(x, i, pixels, batch - first, shape.width, out, j * LANES)
+
+
+@njit(**OPTIONS)
+def _into_lanes(x, start, step, images, width, out, out_start):
+    """Eight rows of x, step apart, side by side: out (width, 8), 0 from lane `images` on."""
+    whole = width // LANES * LANES if images >= LANES else 0
+    for s in range(0, whole, LANES):
+        transpose(x, start + s, step, out, out_start + s * LANES, LANES)
+    for s in range(whole, width):
+        for lane in range(LANES):
+            value = x[start + s + lane * step] if lane < images else np.float32(0)
+            out[out_start + s * LANES + lane] = value
+
+
+@njit(**OPTIONS)
+def _out_of_lanes(x, images, width, out, start, step):
+    """The reverse: x (width, 8) -> rows of out, step apart."""
+    whole = width // LANES * LANES if images >= LANES else 0
+    for s in range(0, whole, LANES):
+        transpose(x, s * LANES, LANES, out, start + s, step)
+    for s in range(whole, width):
+        for lane in range(min(images, LANES)):
+            out[start + s + lane * step] = x[s * LANES + lane]
 
 
 @njit(**OPTIONS)
@@ -738,10 +794,8 @@ def _forward_two(
                 shape2.pooled_rows,
                 shape2.pooled,
             )
-            for lane in range(min(LANES, batch - g * LANES)):
-                i = (g * LANES + lane) * features
-                for n in range(features):
-                    y[i + n] = out[n * LANES + lane]
+            first = g * LANES
+            _out_of_lanes(out, batch - first, features, y, first * features, features)
 
 
 @njit(parallel=True, **OPTIONS)
@@ -779,10 +833,8 @@ def _backward_two(
         middle_grad = np.empty(shape.slopes // 4, np.float32)
         # Backwards: the last groups of the forward pass are still in the cache.
         for g in range((t + 1) * groups // threads - 1, t * groups // threads - 1, -1):
-            for lane in range(LANES):
-                i = (g * LANES + lane) * features
-                for n in range(features):
-                    out_grad[n * LANES + lane] = grad[i + n] if g * LANES + lane < batch else 0
+            first = g * LANES
+            _into_lanes(grad, first * features, features, batch - first, features, out_grad, 0)
             start = g * floats
             middle = start + shape.slopes
             _backward_group(
