@@ -62,7 +62,7 @@ def contestants(name: str, root: Path) -> dict[str, Contestant]:
         ),
         "composite C3, batches in memory": stock(loops.iterations(composite(), memory), 100),
         "the same, torch.compile": stock(loops.iterations(_compiled(composite()), memory), 100),
-        OURS: Contestant(partial(our_seconds_per_iteration, name, root), 600),
+        OURS: Contestant(partial(our_seconds_per_iteration, name, root), 1200),
     }
     if not has_compiler():
         del entries["the same, torch.compile"]
