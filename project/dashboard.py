@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from callbacks import Results, TensorBoard
 from models import nets
+from project.experiments import EXPERIMENTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,6 +31,8 @@ LAYOUT = {
         "learning rate": ["Multiline", ["train/learning_rate"]],
     }
 }
+# Of the HPARAMS table, which sorts its columns by name and shows the first five.
+FIRST_COLUMNS = ("c3", "config", "loss", "lr", "seed")
 EMBEDDED = 1000  # digits in the projector
 
 
@@ -87,11 +92,11 @@ class Dashboard(Callback):
         record = self.results.record
         if logger is None or record is None:
             return
-        write_hparams(logger, dict(pl_module.hparams), record)
+        data = getattr(trainer, "datamodule")  # noqa: B009
+        write_hparams(logger, {**pl_module.hparams, "batch_size": data.batch_size}, record)
         if self.amount == "none":
             return
         step, writer = trainer.global_step, logger.experiment
-        data = getattr(trainer, "datamodule")  # noqa: B009
         probabilities = torch.cat(self._probabilities)
         for tag, figure in self._figures(pl_module, data, probabilities):
             writer.add_figure(tag, figure, step, close=False)
@@ -144,26 +149,56 @@ def _mistakes(data: Any, probabilities: Tensor) -> Iterator[Any]:
 def write_hparams(logger: TensorBoard, settings: dict[str, Any], record: dict[str, Any]) -> None:
     """Puts the run into the HPARAMS table: its settings, and how it ended.
 
-    SummaryWriter.add_hparams would open a run of its own for that.
+    TensorBoard takes the columns of the table from one of its runs, whichever, so that each names
+    those of all. SummaryWriter.add_hparams would name its own, in a run of its own.
     """
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
     from torch.utils.tensorboard.summary import hparams
 
     writer = logger.experiment
-    metrics = {
-        "test/accuracy": record["test"]["accuracy"],
-        "test/loss": record["test"]["loss"],
-        "time/train_seconds": record["seconds"]["train"],
-        "model/parameters": record["parameters"],
-    }
     writer.add_scalar("model/parameters", record["parameters"], record["iterations"])
-    plain = {
-        name: value if isinstance(value, bool | int | float | str) else str(value)
-        for name, value in settings.items()
-        if not name.startswith("_")  # Lightning's own
+    columns = _columns()
+    about = settings | {key: record[key] for key in ("config", "seed", "iterations", "backend")}
+    values = {
+        name: about[name] if kind == "DATA_TYPE_FLOAT64" else str(about[name])
+        for name, kind in columns.items()
+        if about.get(name) is not None
     }
-    about = {"config": record["config"], "seed": record["seed"], **plain}
-    for summary in hparams(about, metrics):  # type: ignore[no-untyped-call]
-        writer.file_writer.add_summary(summary)
+    experiment = api_pb2.Experiment(
+        hparam_infos=[
+            api_pb2.HParamInfo(name=name, type=kind, differs=name in FIRST_COLUMNS)
+            for name, kind in columns.items()
+        ],
+        metric_infos=[
+            api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag))
+            for tag in ("test/accuracy", "test/loss", "time/train_seconds", "model/parameters")
+        ],
+    )
+    heading = Summary.Value(
+        tag=metadata.EXPERIMENT_TAG,
+        metadata=metadata.create_summary_metadata(
+            plugin_data_pb2.HParamsPluginData(experiment=experiment)
+        ),
+        tensor=metadata.NULL_TENSOR,
+    )
+    _, start, end = hparams(values, {})  # type: ignore[no-untyped-call]
+    for entry in (Summary(value=[heading]), start, end):
+        writer.file_writer.add_summary(entry)
+
+
+def _columns() -> dict[str, str]:
+    """What a run of any experiment can be set to, and TensorBoard's word for its type."""
+    numbers = {"config": False, "seed": True, "iterations": True, "batch_size": True}
+    for model, _ in EXPERIMENTS.values():
+        for name, parameter in inspect.signature(model, eval_str=True).parameters.items():
+            kinds = set(get_args(parameter.annotation)) or {parameter.annotation}
+            # A column that holds a word somewhere holds words everywhere, or cannot be sorted.
+            numbers[name] = numbers.get(name, True) and kinds <= {int, float, NoneType}
+    return {
+        name: "DATA_TYPE_FLOAT64" if number else "DATA_TYPE_STRING"
+        for name, number in numbers.items()
+    }
 
 
 def write_more(writer: Any, module: Any, data: Any, probabilities: Tensor, step: int) -> None:

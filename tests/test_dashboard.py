@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams import plugin_data_pb2
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
 from models import nets
 from models.kernels.table import C3_TABLE
@@ -71,6 +71,13 @@ def test_hparams_hold_the_final_metrics(name, options, tiny):
     for metric in experiment.metric_infos:
         assert run.Scalars(metric.name.tag), metric.name.tag
     assert "hp_metric" not in run.Tags()["scalars"]
+    # TensorBoard takes the columns of all runs from any one of them.
+    columns = {info.name: info.type for info in experiment.hparam_infos}
+    assert set(columns) >= {"c3", "loss", "lr", "momentum", "batch_size", "scale", *start.hparams}
+    for key, value in start.hparams.items():
+        number = columns[key] == api_pb2.DATA_TYPE_FLOAT64
+        assert value.WhichOneof("kind") == ("number_value" if number else "string_value"), key
+    assert start.hparams["backend"].string_value == "cpu"
 
 
 @pytest.mark.filterwarnings("ignore")
