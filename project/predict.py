@@ -21,7 +21,7 @@ from data import images
 from data.blocks import BlockLoader, InOrder
 from data.images import Digit
 from project.cli import ExperimentCLI
-from project.errors import fail, user_errors
+from project.errors import UserError, fail, user_errors
 
 DESCRIPTION = """Labels images of single digits with a trained model. Takes PNG, JPEG, BMP, IDX
 files, gzipped or not, and folders; of any size, dark ink on light paper or light on dark. Pictures
@@ -87,8 +87,14 @@ def main(args: list[str] | None = None) -> None:
 
 
 def predict(cli: ExperimentCLI, digits: list[Digit]) -> Tensor:
-    """The probabilities (N, classes), shared out over the Trainer's ranks."""
+    """The probabilities (N, classes), shared out over the Trainer's ranks.
+
+    Raises:
+        UserError: more ranks than images.
+    """
     trainer = cli.trainer
+    if len(digits) < trainer.world_size:
+        raise UserError(f"{trainer.world_size} ranks cannot share {len(digits)} images; use fewer.")
     order = InOrder(torch.arange(len(digits)).tensor_split(trainer.world_size)[trainer.global_rank])
     device = trainer.strategy.root_device
     pixels = torch.stack([digit.pixels for digit in digits]).to(device)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -222,6 +226,39 @@ def test_test_digits_as_pictures_are_told_as_well_as_before(checkpoints, workpla
     rows = list(csv.DictReader((workplace / "out.csv").read_text().splitlines()))
     right = sum(int(r["label"]) == y for r, y in zip(rows, labels[:200].tolist(), strict=True))
     assert right >= 160  # of a model that has seen half an epoch
+
+
+TWO_RANKS = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]
+
+
+def test_ranks_keep_the_order_of_the_images(checkpoints, workplace, mnist_root):
+    pixels, _ = source.load(mnist_root, train=False)
+    for n, picture in enumerate(pixels[:7].numpy()):
+        save(workplace / f"{n}.png", picture)
+    arguments = ["--ckpt_path", str(checkpoints["lenet5-original"]), str(workplace)]
+    predict.main([*arguments, "--output=one.csv"])
+    done = subprocess.run(
+        [sys.executable, "-m", "project.predict", *arguments, "--output=two.csv", *TWO_RANKS],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = (
+        list(csv.reader(Path(f"{name}.csv").read_text().splitlines())) for name in ("one", "two")
+    )
+    assert [row[:3] for row in two] == [row[:3] for row in one]
+    values = (np.float64([row[3:] for row in rows[1:]]) for rows in (one, two))
+    np.testing.assert_allclose(*values, atol=1e-5)
+
+
+def test_more_ranks_than_images_are_refused(checkpoints, workplace, capsys):
+    picture = str(save(workplace / "one.png", ring()))
+    with pytest.raises(SystemExit) as stop:
+        predict.main(["--ckpt_path", str(checkpoints["lenet5-original"]), *TWO_RANKS, picture])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "2 ranks cannot share 1 images" in line
 
 
 def test_without_a_checkpoint_it_says_what_is_missing(tiny_root, workplace, capsys):
