@@ -35,6 +35,14 @@ torch.save((outputs, probabilities), sys.argv[3])
 assert not {"models", "project", "lightning"} & set(sys.modules)
 """
 
+RUN_ONNX = """
+import sys, onnxruntime, torch
+session = onnxruntime.InferenceSession(sys.argv[1])
+got = session.run(None, {"images": torch.load(sys.argv[2]).numpy()})
+torch.save([torch.from_numpy(y) for y in got], sys.argv[3])
+assert not {"models", "project", "lightning"} & set(sys.modules)
+"""
+
 
 def model(name):
     lightning.seed_everything(0, verbose=False)
@@ -66,14 +74,17 @@ def test_onnx_answers_as_the_model_does_for_any_number_of_images(name, tmp_path)
         assert_answers(trained, x, got)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_pt2_answers_without_this_project(name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "kind", "script"),
+    [*((name, "pt2", RUN_PT2) for name in MODELS), ("original", "onnx", RUN_ONNX)],
+)
+def test_file_answers_without_this_project(name, kind, script, tmp_path):
     trained = model(name)
-    export.export(trained, inputs(trained, 5), "pt2", tmp_path / "model.pt2")
+    export.export(trained, inputs(trained, 5), kind, tmp_path / "model")
     x = inputs(trained, 7, seed=1)
     torch.save(x, tmp_path / "x")
     subprocess.run(
-        [sys.executable, "-I", "-c", RUN_PT2, "model.pt2", "x", "y"], cwd=tmp_path, check=True
+        [sys.executable, "-I", "-c", script, "model", "x", "y"], cwd=tmp_path, check=True
     )
     assert_answers(trained, x, torch.load(tmp_path / "y"))
 
