@@ -1,6 +1,6 @@
 """What watches a run. Knows no model and no data set."""
 
-from callbacks.checkpoint import BlockCheckpoint
+from callbacks.checkpoint import BlockCheckpoint, SyncedCheckpointIO
 from callbacks.finite import FiniteLoss, NonFiniteLossError
 from callbacks.interrupt import Interrupt, Interrupted
 from callbacks.loss_log import LossLog
@@ -19,6 +19,7 @@ __all__ = [
     "NonFiniteLossError",
     "ProgressBar",
     "Results",
+    "SyncedCheckpointIO",
     "TensorBoard",
     "Timing",
     "describe_device",

@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+
+
+class SyncedCheckpointIO(TorchCheckpointIO):
+    """Files that are whole or not there, whatever stops: the process, the disk or the machine.
+
+    Lightning's own go through the folder for temporary files, from which renaming may be copying.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Writes a temporary file beside the path, waits for the disk, and renames it."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        try:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 class BlockCheckpoint(ModelCheckpoint):
@@ -22,12 +50,15 @@ class BlockCheckpoint(ModelCheckpoint):
 
     Args:
         every: iterations between two checkpoints, at the end of a block; None saves every epoch.
+        minutes: between two checkpoints, likewise.
     """
 
-    def __init__(self, every: int | None = None) -> None:
+    def __init__(self, every: int | None = None, minutes: float | None = None) -> None:
         super().__init__(filename="{epoch}-{step}", monitor="step", mode="max", save_top_k=2)
         self.every = every
+        self.minutes = minutes
         self._saved_at = 0
+        self._saved_time = 0.0
 
     @property
     def last_path(self) -> str:
@@ -38,18 +69,35 @@ class BlockCheckpoint(ModelCheckpoint):
         """Counts from where the run begins."""
         super().on_train_start(trainer, pl_module)
         self._saved_at = trainer.global_step
+        self._saved_time = time.monotonic()
+        for left in Path(str(self.dirpath)).glob("*.tmp"):
+            if trainer.is_global_zero:  # of a process that was killed while it wrote
+                left.unlink()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Saves, if this block is one to save after."""
         step = trainer.global_step
-        is_due = self.every is not None and step - self._saved_at >= self.every
-        if is_due or step == trainer.max_steps or not _position(trainer).get("images_done"):
+        if (
+            self._is_due(trainer)
+            or step == trainer.max_steps
+            or not _position(trainer).get("images_done")
+        ):
             candidates = self._monitor_candidates(trainer)
             # Lightning would take the step that was logged last.
             self._save_topk_checkpoint(trainer, candidates | {"step": torch.tensor(step)})
             self._saved_at = step
+            self._saved_time = time.monotonic()
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        if self.every is not None and trainer.global_step - self._saved_at >= self.every:
+            return True
+        if self.minutes is None:
+            return False
+        # By the clock of one rank, since all have to save together.
+        late = time.monotonic() - self._saved_time >= 60 * self.minutes
+        return bool(trainer.strategy.broadcast(late))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """All is saved."""

@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jsonargparse.typing import PositiveInt
+import torch.distributed as dist
+from jsonargparse.typing import PositiveFloat, PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
@@ -21,6 +22,7 @@ from callbacks import (
     LossLog,
     ProgressBar,
     Results,
+    SyncedCheckpointIO,
     TensorBoard,
     Timing,
     describe_device,
@@ -39,6 +41,7 @@ from project.experiments import (
     find_config,
     last_checkpoint,
     read_checkpoint,
+    unfinished_checkpoint,
 )
 from project.parser import Parser
 
@@ -110,6 +113,9 @@ def read_request(args: list[str]) -> Request:
     if chosen.ckpt_path == "last":
         checkpoint = last_checkpoint(check_name(chosen.name or configs[-1].name))
         configs = [checkpoint.config] if checkpoint.config else configs
+    elif chosen.ckpt_path is None and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+        # torchrun starts a job again that lost a rank.
+        checkpoint = unfinished_checkpoint(check_name(chosen.name or configs[-1].name))
     elif chosen.ckpt_path is not None:
         checkpoint = read_checkpoint(Path(chosen.ckpt_path))
         configs = [checkpoint.config, *configs] if checkpoint.config else configs
@@ -174,6 +180,11 @@ class ExperimentCLI(LightningCLI):
             help="Iterations between two checkpoints, at the end of a block; default: an epoch.",
         )
         parser.add_argument(
+            "--checkpoint_minutes",
+            type=PositiveFloat | None,
+            help="Minutes between two checkpoints, at the end of a block.",
+        )
+        parser.add_argument(
             "--figures", type=Amount, default="cheap", help="How much is drawn for TensorBoard."
         )
         parser.link_arguments("seed_everything", "data.seed")
@@ -184,6 +195,9 @@ class ExperimentCLI(LightningCLI):
         if self.config.experiment != self.experiment:
             fail(f"the experiment is {self.experiment}; choose another with --config.")
         self.config.name = self.request.name
+        if dist.is_torchelastic_launched():  # torchrun has settled how many ranks there are
+            self.config.trainer.devices = int(os.environ["LOCAL_WORLD_SIZE"])
+            self.config.trainer.num_nodes = int(os.environ["GROUP_WORLD_SIZE"])
         seed = self.config.seed_everything
         if not isinstance(seed, bool) and not 0 <= seed < 2**32:
             fail(f"--seed_everything must be between 0 and {2**32 - 1}, got {seed}.")
@@ -217,7 +231,10 @@ class ExperimentCLI(LightningCLI):
         elif config.logger in (None, True):
             kwargs["logger"] = self._logger()
         if self.records and config.enable_checkpointing is not False:
-            callbacks.append(BlockCheckpoint(self.config.checkpoint_every))
+            every, minutes = self.config.checkpoint_every, self.config.checkpoint_minutes
+            callbacks.append(BlockCheckpoint(every, minutes))
+            if config.plugins is None:
+                kwargs["plugins"] = SyncedCheckpointIO()
         self.trainer_defaults["callbacks"] = callbacks
         return super().instantiate_trainer(enable_model_summary=False, **kwargs)
 

@@ -93,16 +93,31 @@ def check_name(name: object) -> str:
 
 def last_checkpoint(name: str) -> Checkpoint:
     """The newest whole checkpoint of any run of that name; says which ones it leaves out."""
-    found = (RUNS / name).glob("version_*/checkpoints/*.ckpt")
+    if checkpoint := _newest(RUNS / name, "version_*/checkpoints/*.ckpt"):
+        return checkpoint
+    raise UserError(
+        f"there is no checkpoint to continue below {RUNS / name}; "
+        "leave out --ckpt_path to start a new run."
+    )
+
+
+def unfinished_checkpoint(name: str) -> Checkpoint | None:
+    """The newest whole checkpoint of the last run of that name, if that was broken off."""
+    versions = (RUNS / name).glob("version_*")
+    last = max(versions, key=lambda path: int(path.name.split("_")[1]), default=None)
+    if last is None or (last / "results.json").exists():
+        return None
+    return _newest(last, "checkpoints/*.ckpt")
+
+
+def _newest(folder: Path, pattern: str) -> Checkpoint | None:
+    found = folder.glob(pattern)
     for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True):
         try:
             return read_checkpoint(path)
         except UserError as error:
             print(f"Left out: {error}", file=sys.stderr)
-    raise UserError(
-        f"there is no checkpoint to continue below {RUNS / name}; "
-        "leave out --ckpt_path to start a new run."
-    )
+    return None
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -1,0 +1,242 @@
+"""Several ranks, several hosts, and ranks and processes that are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+
+ITERATIONS = 300
+COMMON = ["--trainer.accelerator=cpu", f"--trainer.max_steps={ITERATIONS}", "--figures=none"]
+
+
+def environment(mnist_root):
+    """One thread for each rank: more would only wait for each other."""
+    return os.environ | {
+        "PYTHONPATH": str(REPOSITORY),
+        "MNIST_ROOT": str(mnist_root),
+        "OMP_NUM_THREADS": "1",
+        "NUMBA_NUM_THREADS": "1",
+    }
+
+
+def python(*words):
+    return [sys.executable, "-m", *words]
+
+
+def run(command, folder, mnist_root):
+    done = subprocess.run(
+        command, cwd=folder, env=environment(mnist_root), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def outcome(folder, name):
+    """Record, losses and weights of a run."""
+    place = folder / "runs" / name / "version_0"
+    newest = max((place / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    weights = torch.load(newest, weights_only=True)["state_dict"]
+    record = json.loads((place / "results.json").read_text())
+    return record, np.load(place / "losses.npy"), weights
+
+
+def assert_same(one, other):
+    """Bit for bit."""
+    np.testing.assert_array_equal(one[1], other[1])
+    assert one[0]["test"] == other[0]["test"]
+    for name, weight in one[2].items():
+        assert torch.equal(weight, other[2][name]), name
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("many")
+
+
+@pytest.fixture(scope="module")
+def one(folder, mnist_root):
+    run(python("project.fit", "--name=one", *COMMON), folder, mnist_root)
+    return outcome(folder, "one")
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_ranks_do_not_change_the_curve(ranks, one, folder, mnist_root):
+    several = [f"--trainer.devices={ranks}", "--trainer.strategy=ddp", f"--name={ranks}"]
+    run(python("project.fit", *COMMON, *several), folder, mnist_root)
+    record, losses, _ = outcome(folder, str(ranks))
+    assert len(losses) == ITERATIONS
+    np.testing.assert_allclose(losses, one[1], rtol=1e-4)
+    assert record["world_size"] == ranks
+    assert record["test"]["total"] == np.sum(record["test"]["confusion"]) == 10_000
+    assert abs(record["test"]["correct"] - one[0]["test"]["correct"]) <= 2
+    assert not (folder / f"runs/{ranks}/version_1").exists(), "one rank writes"
+
+
+def test_ranks_do_not_change_the_curve_in_float64(folder, mnist_root):
+    exact = [*COMMON, "--trainer.max_steps=40", "--trainer.precision=64"]
+    exact += ["--model.backend=composite", "--data.batch_size=50"]
+    several = ["--trainer.devices=3", "--trainer.strategy=ddp"]
+    run(python("project.fit", "--name=exact", *exact), folder, mnist_root)
+    run(python("project.fit", "--name=exact3", *exact, *several), folder, mnist_root)
+    first, second = (outcome(folder, name) for name in ("exact", "exact3"))
+    # What is written of a loss is float32; the weights are float64.
+    np.testing.assert_allclose(second[1], first[1], rtol=1e-6)
+    for name, weight in first[2].items():
+        assert weight.dtype == torch.float64
+        torch.testing.assert_close(second[2][name], weight, rtol=1e-10, atol=1e-12)
+
+
+def test_linear_totals_are_exact_on_several_ranks(folder, mnist_root):
+    several = ["--trainer.accelerator=cpu", "--trainer.devices=3", "--trainer.strategy=ddp"]
+    options = ["--config=logistic-tuned", "--data.batch_size=10", "--trainer.max_steps=50"]
+    run(python("project.fit", *options, *several), folder, mnist_root)
+    assert outcome(folder, "logistic-tuned")[0]["test"]["total"] == 1991
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def test_two_hosts_meet_and_leave_one_result(folder, mnist_root):
+    """Two agents at two addresses of this machine, as one would start them on two machines."""
+    port = free_port()
+    agents = []
+    for host in (0, 1):
+        command = python("torch.distributed.run", "--nnodes=2", f"--node-rank={host}")
+        command += ["--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}"]
+        command += [f"--local-addr=127.0.0.{host + 1}", "-m", "project.fit", *COMMON]
+        command += ["--name=hosts"]
+        agents.append(
+            subprocess.Popen(
+                [*command, "--trainer.max_steps=60"],
+                cwd=folder,
+                env=environment(mnist_root),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    texts = [agent.communicate(timeout=200)[0] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], texts
+    assert sorted("test accuracy" in text for text in texts) == [False, True]
+    record, losses, _ = outcome(folder, "hosts")
+    assert record["world_size"] == 2
+    assert len(losses) == 60
+    assert [path.name for path in (folder / "runs/hosts").iterdir()] == ["version_0"]
+
+
+def workers(agent):
+    """The processes that a torchrun has started."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(entry.read_text().rsplit(")", 1)[1].split()[1])
+        except (OSError, IndexError):
+            continue
+        if parent == agent:
+            found.append(int(entry.parent.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds ranks in /proc")
+def test_torchrun_ends_a_job_that_lost_a_rank(folder, mnist_root):
+    options = [*COMMON, "--checkpoint_every=40"]
+
+    def start(name):
+        command = python("torch.distributed.run", "--standalone", "--nproc-per-node=2")
+        command += ["--max-restarts=1", "-m", "project.fit", *options, f"--name={name}"]
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment(mnist_root),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    whole = start("undisturbed")
+    assert whole.wait(200) == 0, whole.stdout.read()
+    job = start("bereft")
+    checkpoints = folder / "runs/bereft/version_0/checkpoints"
+    while job.poll() is None and not list(checkpoints.glob("*.ckpt")):
+        time.sleep(0.02)
+    os.kill(max(workers(job.pid)), signal.SIGKILL)
+    text = job.communicate(timeout=200)[0]
+    assert job.returncode == 0, text
+    assert "from runs/bereft/version_0/checkpoints" in text
+    assert_same(outcome(folder, "undisturbed"), outcome(folder, "bereft"))
+    assert not (folder / "runs/bereft/version_1").exists()
+
+
+# Starts a run for every line of options, with everything imported already.
+NURSERY = """
+import os, sys
+from project import fit
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        fit.main(line.split())
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_twenty_times_and_still_the_same(folder, mnist_root):
+    """Half of the kills at random moments, half while a checkpoint is being written."""
+    options = [*COMMON, "--trainer.max_steps=4000", "--data.batch_size=20", "--checkpoint_every=20"]
+    run(python("project.fit", "--name=unkilled", *options), folder, mnist_root)
+    place = folder / "runs/killed/version_0"
+    rng = random.Random(0)
+    with (folder / "killed.log").open("w") as log:
+        nursery = subprocess.Popen(
+            [sys.executable, "-c", NURSERY],
+            cwd=folder,
+            env=environment(mnist_root),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+
+    def start(*words):
+        nursery.stdin.write(" ".join(["--name=killed", *words]) + "\n")
+        nursery.stdin.flush()
+        return int(nursery.stdout.readline())
+
+    def has_trained_since(moment):
+        losses = place / "losses.npy"
+        return losses.exists() and losses.stat().st_mtime > moment
+
+    for kill in range(20):
+        begun = time.time()
+        child = start(*(["--ckpt_path=last"] if list(place.rglob("*.ckpt")) else options))
+        while not has_trained_since(begun):
+            time.sleep(0.002)
+        until = time.monotonic() + (5 if kill % 2 else rng.uniform(0, 0.2))
+        while time.monotonic() < until and not (kill % 2 and list(place.rglob("*.tmp"))):
+            time.sleep(0)
+        os.kill(child, signal.SIGKILL)
+        assert int(nursery.stdout.readline()) == -signal.SIGKILL, "it was already done"
+    start("--ckpt_path=last")
+    assert int(nursery.stdout.readline()) == 0
+    nursery.stdin.close()
+    nursery.wait(60)
+    assert_same(outcome(folder, "unkilled"), outcome(folder, "killed"))
+    assert not list(place.rglob("*.tmp"))
