@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from pathlib import Path
@@ -26,15 +27,19 @@ class SyncedCheckpointIO(TorchCheckpointIO):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
+        content = io.BytesIO()  # torch.save into a file of a full disk hides what the system says
+        torch.save(checkpoint, content)
         try:
             with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
+                file.write(content.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-        except BaseException:
+        except OSError as error:
+            reason = f"{error.strerror}; the checkpoints before this one are whole"
+            raise OSError(error.errno, reason, str(path)) from error
+        finally:
             temporary.unlink(missing_ok=True)
-            raise
 
 
 class BlockCheckpoint(ModelCheckpoint):

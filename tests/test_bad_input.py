@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
+import os
 import pickle
+import resource
 from pathlib import Path
 
 import pytest
@@ -219,6 +222,40 @@ def test_loss_that_is_no_number_stops_the_run(place, capsys):
     assert "error: the loss is nan at iteration" in error
     assert "training images" in error
     assert "Last good checkpoint: none yet" in error
+
+
+def test_full_disk_stops_the_run_and_leaves_the_checkpoints(place, capsys):
+    """A limit on the size of a file meets checkpoints as a full disk does."""
+    options = ["--data.batch_size=20", "--trainer.max_epochs=1", "--figures=none"]
+    fit.main(options)
+    before = {path: path.read_bytes() for path in place.rglob("*.ckpt")}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    capsys.readouterr()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(SystemExit) as stop:
+            fit.main(["--ckpt_path=last", "--trainer.max_epochs=2"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "File too large; the checkpoints before this one are whole" in line
+    assert before == {path: path.read_bytes() for path in place.rglob("*.ckpt")}
+    assert not list(place.rglob("*.tmp"))
+    fit.main(["--ckpt_path=last", "--trainer.max_epochs=2"])
+
+
+def test_folder_that_takes_no_files_is_refused_before_training(place, monkeypatch, capsys):
+    def mkdir(path, *args, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    monkeypatch.setattr(LeNet5, "on_train_start", lambda self: pytest.fail("it trains"))
+    with pytest.raises(SystemExit) as stop:
+        fit.main(["--data.batch_size=20"])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Read-only file system" in line
 
 
 @settings(deadline=None, max_examples=300)
