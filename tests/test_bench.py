@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from project.bench import __main__ as bench
-from project.bench import drawing, fit, iteration
+from project.bench import drawing, fit, iteration, scaling
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -40,6 +40,19 @@ def test_pieces_and_remainders_add_up_to_the_iteration(mnist_root):
     assert sum(seconds.values()) == pytest.approx(whole)
     assert loop + seconds[iteration.LIGHTNING] == pytest.approx(whole)
     assert iteration.overhead(rows, 10) < 1
+
+
+def test_efficiency_is_speed_over_that_of_one_rank(monkeypatch, mnist_root):
+    speeds = {1: 1000.0, 2: 1500.0, 4: 500.0}
+    monkeypatch.setattr(scaling, "images_per_second", lambda batch, ranks, root: speeds[ranks])
+    rows = scaling.run([100], mnist_root, 2, lambda text: None)
+    assert [row["ranks"] for row in rows] == [1, 2, 4]
+    assert [row["speed-up"] for row in rows] == [1, 1.5, 0.5]
+    assert [row["efficiency"] for row in rows] == [1, 0.75, 0.125]
+
+
+def test_speed_is_that_of_a_run_on_several_ranks(mnist_root):
+    assert scaling.images_per_second(100, 2, mnist_root, iterations=2) > 0
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,6 @@ SHORT = {
     "project.bench": ["--repeats=1", "--only=logistic", "--batches=1"],
     # The same report three times: only the first has anything to run.
     "project.reproduce": ["--quick", "--runs=1"],
-    "torchrun": ["--quick", "--runs=1"],
     "tensorboard": ["--inspect"],
 }
 
@@ -49,10 +48,8 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("command", PROGRAMS)
 def test_command_runs(command, folder, mnist_root):
     words = shlex.split(command)
-    if words[0] == "python":
-        program, words[0] = words[2], sys.executable
-    else:
-        program, words[0] = words[0], str(Path(sys.executable).with_name(words[0]))
+    program = words[words.index("-m") + 1] if "-m" in words else words[0]
+    words[0] = str(Path(sys.executable).with_name(words[0]))
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "MNIST_ROOT": str(mnist_root)}
     done = subprocess.run(
         [*words, *SHORT[program]], cwd=folder, env=environment, capture_output=True, text=True

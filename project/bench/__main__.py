@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from rich.console import Console
@@ -14,13 +15,14 @@ from rich.progress import Progress
 from rich.table import Table
 
 from data import source
-from project.bench import drawing, fit, iteration, kernel
+from project.bench import drawing, fit, iteration, kernel, scaling
 from project.bench.measure import machine
 from project.errors import OneLineParser, user_errors
 
 DESCRIPTION = """fit (the default) times project.fit against the published loops and what else one
 would write; iteration takes one iteration of LeNet-5 apart; kernel times the fused convolutional
-blocks against their reference. All in turns, on this machine."""
+blocks against their reference; scaling runs project.fit on 1, 2 and 4 CPU ranks. All in turns, on
+this machine."""
 
 Rows = list[dict[str, Any]]
 
@@ -43,7 +45,7 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument(
         "--c3", choices=["original", "modern"], default="original", help="iteration: which LeNet-5"
     )
-    parser.add_argument("--batches", type=int, nargs="+", help="iteration and kernel: batch sizes")
+    parser.add_argument("--batches", type=int, nargs="+", help="all but fit: batch sizes")
     options = parser.parse_args(args)
     if options.repeats < 1:
         parser.error("--repeats must be 1 or more")
@@ -143,10 +145,32 @@ def _kernel(options: argparse.Namespace) -> Rows:
     return rows
 
 
+def _scaling(options: argparse.Namespace) -> Rows:
+    batches = options.batches or list(scaling.BATCHES)
+    with _progress(len(batches) * len(scaling.RANKS) * options.repeats) as progress:
+        rows = scaling.run(batches, _data(options), options.repeats, progress)
+    table = Table(title=f"lenet5-original on several ranks, median of {options.repeats} runs")
+    for column in ("batch", "ranks", "images per second", "speed-up", "efficiency", "it pays"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(
+            str(row["batch"]),
+            str(row["ranks"]),
+            f"{median(row['images per second']):,.0f}",
+            f"{row['speed-up']:.2f} x",
+            f"{row['efficiency']:.0%}",
+            "" if row["ranks"] == 1 else "yes" if row["speed-up"] > 1 else "no",
+            end_section=row["ranks"] == scaling.RANKS[-1],
+        )
+    Console().print(table)
+    return rows
+
+
 QUESTIONS: dict[str, Callable[[argparse.Namespace], Rows]] = {
     "fit": _fit,
     "iteration": _iteration,
     "kernel": _kernel,
+    "scaling": _scaling,
 }
 
 if __name__ == "__main__":
