@@ -107,6 +107,8 @@ def parse_idx(content: bytes, dimensions: int) -> Tensor:
     if len(content) != start + math.prod(shape):
         raise ValueError(f"IDX file has {len(content)} bytes, its header says {shape}")
     if 0 in shape:
+        if math.prod(filter(None, shape)) >= 2**63:  # more than torch can count
+            raise ValueError(f"IDX file holds nothing, its header says {shape}")
         return torch.empty(shape, dtype=torch.uint8)
     # A bytearray, since torch warns of tensors over read-only memory.
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).view(shape)

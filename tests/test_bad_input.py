@@ -8,6 +8,7 @@ import gzip
 import os
 import pickle
 import resource
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -268,6 +269,25 @@ def test_any_bytes_are_an_idx_file_or_refused(content, dimensions):
         except ValueError:
             continue
         assert tensor.numel() == len(whole) - 4 - 4 * dimensions
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    sizes=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=4), body=st.binary(max_size=9)
+)
+def test_sizes_in_an_idx_header_allocate_nothing(sizes, body):
+    header = bytes([0, 0, 8, len(sizes)]) + b"".join(size.to_bytes(4, "big") for size in sizes)
+    tracemalloc.start()
+    try:
+        tensor = source.parse_idx(header + body, len(sizes))
+    except ValueError:
+        pass
+    else:
+        assert list(tensor.shape) == sizes
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 1_000_000
 
 
 @settings(deadline=None, max_examples=100)
