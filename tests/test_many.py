@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -200,7 +202,7 @@ for line in sys.stdin:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_twenty_times_and_still_the_same(folder, mnist_root):
     """Half of the kills at random moments, half while a checkpoint is being written."""
-    options = [*COMMON, "--trainer.max_steps=4000", "--data.batch_size=20", "--checkpoint_every=20"]
+    options = [*COMMON, "--trainer.max_steps=3000", "--data.batch_size=20", "--checkpoint_every=20"]
     run(python("project.fit", "--name=unkilled", *options), folder, mnist_root)
     place = folder / "runs/killed/version_0"
     rng = random.Random(0)
@@ -224,10 +226,19 @@ def test_killed_twenty_times_and_still_the_same(folder, mnist_root):
         losses = place / "losses.npy"
         return losses.exists() and losses.stat().st_mtime > moment
 
+    def has_ended():
+        return bool(select.select([nursery.stdout], [], [], 0)[0])
+
     for kill in range(20):
+        if list(place.rglob("*.ckpt")):
+            words = ["--ckpt_path=last"]
+        else:  # nothing to go on from: a new run, in the place of that one
+            shutil.rmtree(place.parent, ignore_errors=True)
+            words = options
         begun = time.time()
-        child = start(*(["--ckpt_path=last"] if list(place.rglob("*.ckpt")) else options))
+        child = start(*words)
         while not has_trained_since(begun):
+            assert not has_ended(), "it was already done"
             time.sleep(0.002)
         until = time.monotonic() + (5 if kill % 2 else rng.uniform(0, 0.2))
         while time.monotonic() < until and not (kill % 2 and list(place.rglob("*.tmp"))):
