@@ -26,6 +26,8 @@ COMMON = ["--trainer.accelerator=cpu", f"--trainer.max_steps={ITERATIONS}", "--f
 def environment(mnist_root):
     """One thread for each rank: more would only wait for each other."""
     return os.environ | {
+        # Else torchrun's second start may read the addresses of its first.
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         "PYTHONPATH": str(REPOSITORY),
         "MNIST_ROOT": str(mnist_root),
         "OMP_NUM_THREADS": "1",
