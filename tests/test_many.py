@@ -174,7 +174,8 @@ def test_torchrun_ends_a_job_that_lost_a_rank(folder, mnist_root):
         )
 
     whole = start("undisturbed")
-    assert whole.wait(200) == 0, whole.stdout.read()
+    text = whole.communicate(timeout=200)[0]
+    assert whole.returncode == 0, text
     job = start("bereft")
     checkpoints = folder / "runs/bereft/version_0/checkpoints"
     while job.poll() is None and not list(checkpoints.glob("*.ckpt")):
@@ -259,7 +260,6 @@ def test_killed_twenty_times_and_still_the_same(folder, mnist_root):
         assert int(nursery.stdout.readline()) == -signal.SIGKILL, "it was already done"
     start("--ckpt_path=last")
     assert int(nursery.stdout.readline()) == 0
-    nursery.stdin.close()
-    nursery.wait(60)
+    nursery.communicate(timeout=60)
     assert_same(outcome(folder, "unkilled"), outcome(folder, "killed"))
     assert not list(place.rglob("*.tmp"))
