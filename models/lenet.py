@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from models import by_hand, nets
-from models.classifier import Classifier, Differentiator
+from models.classifier import Block, Classifier, Differentiator
 from models.kernels import dispatch
 from models.kernels.dispatch import Backend
+from models.kernels.notice import notice_if_slow
 
 
 class LeNet5(Classifier):
@@ -46,15 +45,54 @@ class LeNet5(Classifier):
         """Compiles what is compiled, so that it counts as set-up."""
         # Where the model will be: Lightning has not moved it yet.
         device = self.trainer.strategy.root_device
-        if self._version_on(device) in ("cpu", "cuda"):
-            dispatch.warm_up(device)
+        if self._version_on(device) not in ("cpu", "cuda"):
+            return
+        training = stage == "fit"
+        compiled = training and self._without_autograd(watched=self._watched())
+        with notice_if_slow("Compiling the network, once on this machine (about 30 s) ..."):
+            dispatch.warm_up(device, gradient=training and not compiled)
+            if compiled:
+                self._rehearse()
+
+    def _rehearse(self) -> None:
+        """Compiles what `learn` will call, by calling it without an image."""
+        gradient, none = by_hand.Gradient(self.net), torch.empty(0, dtype=torch.int64)
+        if self._is_plain_descent():
+            images = torch.empty(0, 28, 28, dtype=torch.uint8)
+            gradient.descend(images, none, none, none.numpy(), none, none)
+        else:
+            gradient(torch.empty(0, 1, 28, 28), none, 1)
+        self.zero_grad()
+
+    def learn(self, block: Block) -> Tensor:
+        """The K iterations of a block, one after the other; returns their losses (K,)."""
+        if not (self._is_plain_descent() and self._without_autograd(watched=self._watched())):
+            return super().learn(block)
+        rates = self.learning_rates(len(block.sizes))
+        losses = by_hand.Gradient(self.net).descend(
+            block.images,
+            block.labels,
+            block.order,
+            block.sizes,
+            1 / torch.from_numpy(block.totals),
+            rates,
+        )
+        self.count_iterations(len(losses))
+        return losses
+
+    def _is_plain_descent(self) -> bool:
+        own = ("inputs", "configure_optimizers")
+        return all(getattr(type(self), name) is getattr(LeNet5, name) for name in own)
 
     def differentiator(self, *, watched: bool) -> Differentiator:
         """Without autograd, where that can do without."""
-        is_plain = type(self).losses is LeNet5.losses and not watched
-        if is_plain and by_hand.applies(self.net):
-            return partial(by_hand.cross_entropy, self.net)
+        if self._without_autograd(watched=watched):
+            return by_hand.Gradient(self.net)
         return super().differentiator(watched=watched)
+
+    def _without_autograd(self, *, watched: bool) -> bool:
+        is_cross_entropy = type(self).losses is LeNet5.losses
+        return is_cross_entropy and not watched and by_hand.applies(self.net)
 
     def inputs(self, images: Tensor) -> Tensor:
         """Pixels (B, 28, 28) uint8 -> (B, 1, 28, 28) in [0, 1]."""

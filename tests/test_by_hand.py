@@ -1,13 +1,18 @@
-"""The written-out gradient of LeNet-5 against autograd's."""
+"""The compiled gradient of LeNet-5 against autograd's."""
 
 from __future__ import annotations
 
+import contextlib
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning.pytorch import Callback, Trainer
 
+from data import MNISTDataModule
 from models import by_hand, nets
 from models.lenet import LeNet5
 
@@ -26,7 +31,7 @@ def net_and_batch(c3, batch, seed):
 )
 def test_losses_and_every_gradient_equal_autograd_in_float64(c3, batch, share, seed):
     net, x, labels = net_and_batch(c3, batch, seed)
-    losses = by_hand.cross_entropy(net, x, labels, share)
+    losses = by_hand.Gradient(net)(x, labels, share)
     exact = nets.LeNet5(c3, "reference").double()
     exact.load_state_dict(net.state_dict())
     expected = F.cross_entropy(exact(x.double()), labels, reduction="none")
@@ -38,25 +43,117 @@ def test_losses_and_every_gradient_equal_autograd_in_float64(c3, batch, share, s
         assert error < 5e-5, name
 
 
-@pytest.mark.parametrize("c3", ["original", "modern"])
-@pytest.mark.parametrize("batch", [1, 9, 100])
-def test_autograd_sets_the_same_bits(c3, batch):
-    net, x, labels = net_and_batch(c3, batch, 0)
-    losses = by_hand.cross_entropy(net, x, labels, 0.01)
-    gradients = {name: parameter.grad for name, parameter in net.named_parameters()}
-    net.zero_grad()
+@pytest.mark.parametrize("batch", [9, 100])
+def test_threads_and_repetition_do_not_matter_more_than_rounding(batch):
+    net, x, labels = net_and_batch("original", batch, 0)
+    differentiate = by_hand.Gradient(net)
+    found = []
+    for threads in (1, 1, 2, 2):
+        with threads_of_torch(threads):
+            losses = differentiate(x, labels, 0.01)
+        found.append([losses, *(parameter.grad.clone() for parameter in net.parameters())])
+    for one, other in (found[:2], found[2:]):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    for a, b in zip(found[0], found[2], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_it_reads_what_the_optimizer_wrote():
+    net, x, labels = net_and_batch("modern", 20, 0)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    differentiate = by_hand.Gradient(net)
+    first = differentiate(x, labels, 1 / 20)
+    optimizer.step()
+    second = differentiate(x, labels, 1 / 20)
+    assert second.sum() < first.sum()
     expected = F.cross_entropy(net(x), labels, reduction="none")
-    expected.backward(torch.full_like(expected, 0.01))
-    assert torch.equal(losses, expected)
-    for name, parameter in net.named_parameters():
-        assert torch.equal(gradients[name], parameter.grad), name
+    torch.testing.assert_close(second, expected)
+
+
+@settings(deadline=None, max_examples=10)
+@given(
+    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=6),
+    c3=st.sampled_from(["original", "modern"]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_descent_is_one_step_after_the_other(sizes, c3, seed):
+    net, _, _ = net_and_batch(c3, 1, seed)
+    images = torch.randint(0, 256, (50, 28, 28), dtype=torch.uint8)
+    labels = torch.randint(10, (50,))
+    order = torch.randint(50, (sum(sizes),))
+    shares = 1 / torch.tensor(sizes)
+    rates = torch.linspace(0.1, 0.02, len(sizes), dtype=torch.float64)
+    exact = nets.LeNet5(c3, "reference").double()
+    exact.load_state_dict(net.state_dict())
+    losses = by_hand.Gradient(net).descend(images, labels, order, np.array(sizes), shares, rates)
+    optimizer = torch.optim.SGD(exact.parameters(), lr=0.1)
+    for k, index in enumerate(order.split(sizes)):
+        optimizer.param_groups[0]["lr"] = rates[k].item()
+        optimizer.zero_grad()
+        x = images[index].unsqueeze(1).double() / 255
+        expected = F.cross_entropy(exact(x), labels[index])
+        expected.backward()
+        optimizer.step()
+        assert losses[k].item() == pytest.approx(expected.item(), rel=1e-4)
+    for (name, ours), other in zip(net.named_parameters(), exact.parameters(), strict=True):
+        assert (ours - other).norm() < 1e-5 * other.norm(), name
+        assert (ours.grad - other.grad).norm() < 5e-4 * other.grad.norm(), name
+
+
+class ByAutograd(LeNet5):
+    """The same model, watched."""
+
+    def on_after_backward(self):
+        pass
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("c3", ["original", "modern"])
+def test_training_goes_the_same_way_as_with_autograd(c3, tiny_root, tmp_path):
+    curves = []
+    for kind in (LeNet5, ByAutograd):
+        torch.manual_seed(0)
+        curve = Curve()
+        data = MNISTDataModule(str(tiny_root), batch_size=9, block_size=4)
+        trainer = Trainer(
+            accelerator="cpu",
+            max_epochs=14,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            default_root_dir=tmp_path,
+            callbacks=[curve],
+        )
+        model = kind(c3)
+        trainer.fit(model, data)
+        assert trainer.global_step == 14 * 15
+        curves.append(torch.cat(curve.losses))
+    torch.testing.assert_close(*curves, rtol=1e-4, atol=0)
+
+
+class Curve(Callback):
+    def __init__(self):
+        self.losses = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.losses.append(outputs["losses"])
+
+
+@contextlib.contextmanager
+def threads_of_torch(count):
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_losses_stay_finite_for_any_logits():
     net, x, labels = net_and_batch("original", 8, 0)
     with torch.no_grad():
         net.output.bias.copy_(torch.linspace(-1e4, 1e4, 10))
-    losses = by_hand.cross_entropy(net, x, labels, 1.0)
+    losses = by_hand.Gradient(net)(x, labels, 1.0)
     assert losses.isfinite().all()
     assert all(parameter.grad.isfinite().all() for parameter in net.parameters())
 

@@ -10,7 +10,7 @@ give shapes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -29,6 +29,8 @@ from models.kernels.lanes import LANES
 MOST_THREADS = numba.get_num_threads()
 K = 5  # height and width of a kernel
 OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+# For what runs once a row of pixels: handing over the arguments takes 0.1 us.
+INLINED = OPTIONS | {"forceinline": True}
 
 # --- eight floats as one value ------------------------------------------------------------------
 
@@ -183,7 +185,8 @@ def _interleaved(start: int) -> Iterator[int]:
         yield from (lane, lane + LANES)
 
 
-TILE = 2 * K  # sums that stay in registers: five columns of two rows
+TILE = 10  # sums that stay in registers, enough to keep the multipliers busy
+WIDTHS = (5, 7)  # columns of a tile of the convolutions, which has two rows
 
 
 def _load(context: Any, builder: Any, array_type: Any, array: Any, index: Any, step: int) -> Any:
@@ -191,21 +194,51 @@ def _load(context: Any, builder: Any, array_type: Any, array: Any, index: Any, s
     return builder.load(_address(context, builder, array_type, array, index), align=4)
 
 
+def _filled(count: int) -> Any:
+    """The intrinsic that makes a tile of `count` vectors."""
+
+    @intrinsic
+    def filled(typing: Any, value: Any) -> Any:
+        kind = types.UniTuple(VECTOR, count)
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return context.make_tuple(builder, kind, [_splat(builder, args[0])] * count)
+
+        return kind(types.float32), generate
+
+    return filled
+
+
+# Tiles that hold a float32 value everywhere.
+filled = _filled(TILE)
+filled_narrow, filled_wide = (_filled(2 * width) for width in WIDTHS)
+
+
 @intrinsic
-def filled(typing: Any, value: Any) -> Any:
-    """A tile that holds the float32 value everywhere."""
-    kind = types.UniTuple(VECTOR, TILE)
+def store_tile(typing: Any, tile: Any, out: Any, upper: Any, lower: Any) -> Any:
+    """Writes a tile's two rows, from out[upper] and from out[lower] on."""
+    _require_contiguous(out)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return context.make_tuple(builder, kind, [_splat(builder, args[0])] * TILE)
+        out_type = signature.args[1]
+        tile, out, *starts = args
+        sums = cgutils.unpack_tuple(builder, tile)
+        width = len(sums) // 2
+        for n, value in enumerate(sums):
+            row, column = divmod(n, width)
+            index = builder.add(starts[row], ir.Constant(starts[row].type, column * LANES))
+            place = _address(context, builder, out_type, out, index)
+            builder.store(value, place, align=4)
+        return context.get_dummy_value()
 
-    return kind(types.float32), generate
+    return types.void(tile, out, types.intp, types.intp), generate
 
 
-def _convolution(first: int, last: int) -> Any:
-    """The intrinsic that adds one row of a kernel to a tile, from pixels `first` to `last` - 1.
+def _convolution(*, after_zeros: bool = False, before_zeros: bool = False) -> Any:
+    """The intrinsic that adds one row of a kernel to a tile of two rows of W columns.
 
-    A tile reads the pixels 0 to 8 of both its rows; the others must be zeros.
+    A tile reads W + 4 pixels of both its rows. Left out are the first four, if they come after
+    zeros, and those from W on, if they come before zeros.
     """
 
     @intrinsic
@@ -213,6 +246,9 @@ def _convolution(first: int, last: int) -> Any:
         typing: Any, tile: Any, x: Any, upper: Any, lower: Any, weight: Any, taps: Any
     ) -> Any:
         _require_contiguous(x)
+        width = len(tile) // 2
+        first = K - 1 if after_zeros else 0
+        last = width if before_zeros else width + K - 1
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             _, x_type, *_, weight_type, _ = signature.args
@@ -223,12 +259,13 @@ def _convolution(first: int, last: int) -> Any:
             for tap in range(K):
                 index = builder.add(taps, ir.Constant(taps.type, tap))
                 weights.append(_splat(builder, builder.load(builder.gep(data, [index]))))
-            for row, start in enumerate((upper, lower)):
-                for column in range(first, last):
-                    # Every pixel is loaded once for all the sums that it belongs to.
+            # Every pixel is loaded once for all the sums that it belongs to. The rows take turns,
+            # so that a sum is ready when its next product is.
+            for column in range(first, last):
+                for row, start in enumerate((upper, lower)):
                     pixel = _load(context, builder, x_type, x, start, column * LANES)
-                    for tap in range(max(0, column - K + 1), min(K, column + 1)):
-                        n = row * K + column - tap
+                    for tap in range(max(0, column - width + 1), min(K, column + 1)):
+                        n = row * width + column - tap
                         sums[n] = _llvm(builder, "fmuladd", weights[tap], pixel, sums[n])
             return context.make_tuple(builder, signature.return_type, sums)
 
@@ -237,11 +274,11 @@ def _convolution(first: int, last: int) -> Any:
     return convolve
 
 
-# One row of a kernel, weight[taps : taps + 5], and five columns of two rows, which begin at
+# One row of a kernel, weight[taps : taps + 5], and the columns of two rows, which begin at
 # x[upper] and x[lower].
-convolve = _convolution(0, 2 * K - 1)
-convolve_after_zeros = _convolution(K - 1, 2 * K - 1)
-convolve_before_zeros = _convolution(0, K - 1)
+convolve = _convolution()
+convolve_after_zeros = _convolution(after_zeros=True)
+convolve_before_zeros = _convolution(before_zeros=True)
 
 
 @intrinsic
@@ -263,6 +300,26 @@ def correlate(typing: Any, tile: Any, x: Any, i: Any, d: Any, j: Any) -> Any:
         return context.make_tuple(builder, signature.return_type, sums)
 
     return tile(tile, x, types.intp, d, types.intp), generate
+
+
+@intrinsic
+def add_outer(typing: Any, tile: Any, x: Any, i: Any, factors: Any, j: Any, step: Any) -> Any:
+    """Adds x[i : i + 8] times factors[j + n step] to vector n of a tile."""
+    _require_contiguous(x)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _, x_type, _, factors_type, _, _ = signature.args
+        tile, x, i, factors, j, step = args
+        sums = cgutils.unpack_tuple(builder, tile)
+        vector = _load(context, builder, x_type, x, i, 0)
+        data = context.make_array(factors_type)(context, builder, factors).data
+        for n in range(TILE):
+            index = builder.add(j, builder.mul(step, ir.Constant(step.type, n)))
+            factor = _splat(builder, builder.load(builder.gep(data, [index])))
+            sums[n] = _llvm(builder, "fmuladd", factor, vector, sums[n])
+        return context.make_tuple(builder, signature.return_type, sums)
+
+    return tile(tile, x, types.intp, factors, types.intp, types.intp), generate
 
 
 # (2^f - 1) / f on [-1/2, 1/2]: least squares, reweighted towards the smallest maximum.
@@ -329,6 +386,8 @@ class Shape(NamedTuple):
     outputs: int
     pooled_rows: int
     pooled: int
+    tile: int
+    """Columns of a tile of sums."""
     tiled: int
     """Columns of sums, in whole tiles."""
     rows: int
@@ -336,6 +395,7 @@ class Shape(NamedTuple):
     columns: int
     left: int
     """Columns of zeros before the gradient at the sums, for the convolution back to the input."""
+    gradient_tile: int
     gradient_tiled: int
     gradient_rows: int
     gradient_columns: int
@@ -362,13 +422,19 @@ class Table(NamedTuple):
     """(C + 1,) where each input map's begin in it"""
 
 
+def _tiles(columns: int) -> tuple[int, int]:
+    """The width of tiles that cover `columns` with the least waste, and how many they cover."""
+    covered, width = min((-(-columns // width) * width, width) for width in WIDTHS)
+    return width, covered
+
+
 @lru_cache(maxsize=64)
 def _shape(maps: int, height: int, width: int, padding: int, outputs: int) -> Shape:
     pooled_rows, pooled = ((size + 2 * padding - K + 1) // 2 for size in (height, width))
-    tiled = -(-2 * pooled // K) * K
+    tile, tiled = _tiles(2 * pooled)
     rows, columns = height + 2 * padding, max(width + 2 * padding, tiled + K - 1)
     left = K - 1 - padding
-    gradient_tiled = -(-width // K) * K
+    gradient_tile, gradient_tiled = _tiles(width)
     return Shape(
         maps=maps,
         height=height,
@@ -377,10 +443,12 @@ def _shape(maps: int, height: int, width: int, padding: int, outputs: int) -> Sh
         outputs=outputs,
         pooled_rows=pooled_rows,
         pooled=pooled,
+        tile=tile,
         tiled=tiled,
         rows=rows,
         columns=columns,
         left=left,
+        gradient_tile=gradient_tile,
         gradient_tiled=gradient_tiled,
         gradient_rows=2 * pooled_rows + 2,  # a row of zeros above and below
         gradient_columns=max(left + 2 * pooled, gradient_tiled + K - 1),
@@ -445,22 +513,23 @@ def _out_of_lanes(x, images, width, out, start, step):
             out[start + s + lane * step] = x[s * LANES + lane]
 
 
-@njit(**OPTIONS)
+@njit(**INLINED)
 def _convolve_two_rows(
-    x, x_start, rows, columns, zeros, end, row, weight, sources, first, last, bias, count, out
+    x, x_start, rows, columns, zeros, end, row, weight, sources, first, last, empty, count, out
 ):
-    """One output map at two neighbouring rows: out (2, count, 8), count a multiple of 5.
+    """One output map at two neighbouring rows: out (2, count, 8), in whole tiles like `empty`.
 
-    Five columns of both rows stay in registers over all connections. Left out are kernel rows
-    that would read above or below the `rows` of x, and pixels of zeros: x has them before column
-    `zeros` and from column `end` on.
+    A tile stays in registers over all connections. Left out are kernel rows that would read above
+    or below the `rows` of x, and pixels of zeros: x has them before column `zeros` and from column
+    `end` on.
     """
+    width = len(empty) // 2
     low = max(0, -row)
     high = min(K, rows - 1 - row)
-    for q in range(0, count, K):
-        tile = filled(bias)
+    for q in range(0, count, width):
+        tile = empty
         after_zeros = q == 0 and zeros >= K - 1
-        before_zeros = q + K - 1 >= end
+        before_zeros = q + width >= end
         for p in range(first, last):
             corner = x_start + ((sources[p] * rows + row) * columns + q) * LANES
             for ky in range(low, high):
@@ -473,12 +542,40 @@ def _convolve_two_rows(
                     tile = convolve_before_zeros(tile, x, i, j, weight, taps)
                 else:
                     tile = convolve(tile, x, i, j, weight, taps)
-        for n in range(K):
-            store(out, (q + n) * LANES, tile[n])
-            store(out, (count + q + n) * LANES, tile[K + n])
+        store_tile(tile, out, q * LANES, (count + q) * LANES)
 
 
-@njit(**OPTIONS)
+@njit(**INLINED)
+def _convolve(
+    x, start, rows, columns, zeros, end, row, weight, sources, first, last, bias, tile, count, out
+):
+    """`_convolve_two_rows` in tiles of `tile` columns that begin with the bias."""
+    if tile == WIDTHS[0]:
+        empty = filled_narrow(bias)
+        _convolve_two_rows(
+            x,
+            start,
+            rows,
+            columns,
+            zeros,
+            end,
+            row,
+            weight,
+            sources,
+            first,
+            last,
+            empty,
+            count,
+            out,
+        )
+    else:
+        wide = filled_wide(bias)
+        _convolve_two_rows(
+            x, start, rows, columns, zeros, end, row, weight, sources, first, last, wide, count, out
+        )
+
+
+@njit(**INLINED)
 def _squash_and_pool(z, count, pooled, slope, start, y, y_start):
     """Two rows of sums z (2, count, 8) -> one row of y, and dy/dz as slope (2, 2 pooled, 8)."""
     one = splat(np.float32(1))
@@ -512,7 +609,7 @@ def _forward_group(
     """Framed x -> slope (M, 2R, 2S, 8) and y, (M, R, S, 8) in maps of y_rows x y_columns pixels."""
     for m in range(shape.outputs):
         for r in range(shape.pooled_rows):
-            _convolve_two_rows(
+            _convolve(
                 x,
                 x_start,
                 shape.rows,
@@ -525,6 +622,7 @@ def _forward_group(
                 table.starts[m],
                 table.starts[m + 1],
                 bias[m],
+                shape.tile,
                 shape.tiled,
                 z,
             )
@@ -536,7 +634,7 @@ def _forward_group(
 # --- backward, one group ------------------------------------------------------------------------
 
 
-@njit(**OPTIONS)
+@njit(**INLINED)
 def _gradient_of_sums(grad, slope, row, slope_row, pooled, d, top, bottom, db):
     """One pooled row of grad (R, S, 8) -> two rows of d, at `top` and at `bottom`.
 
@@ -557,7 +655,7 @@ def _gradient_of_sums(grad, slope, row, slope_row, pooled, d, top, bottom, db):
     return db
 
 
-@njit(**OPTIONS)
+@njit(**INLINED)
 def _weight_gradient(x, x_start, columns, d, d_start, d_columns, height, width, out, out_start):
     """One connection: out (25, 8) += the products of its input map and its map's gradient.
 
@@ -581,7 +679,7 @@ def _input_gradient(d, shape, table, turned, z, dx, dx_start):
     row = shape.width * LANES
     for c in range(shape.maps):
         for r in range(0, shape.height, 2):
-            _convolve_two_rows(
+            _convolve(
                 d,
                 0,
                 shape.gradient_rows,
@@ -594,6 +692,7 @@ def _input_gradient(d, shape, table, turned, z, dx, dx_start):
                 table.source_starts[c],
                 table.source_starts[c + 1],
                 np.float32(0),
+                shape.gradient_tile,
                 shape.gradient_tiled,
                 z,
             )
@@ -875,6 +974,329 @@ def _backward_two(
     _add_up(db2_parts, threads, db2)
 
 
+# --- dense layers, one group --------------------------------------------------------------------
+
+
+@njit(**OPTIONS)
+def _dense(x, inputs, weight, bias, squash, out):
+    """Sums x (inputs, 8) by weight (outputs, inputs), plus bias: out (outputs, 8)."""
+    outputs = len(bias)
+    for tile_start in range(0, outputs, TILE):
+        o = min(tile_start, outputs - TILE)  # the last tile may do some outputs again
+        tile = filled(np.float32(0))
+        for i in range(inputs):
+            tile = add_outer(tile, x, i * LANES, weight, o * inputs + i, inputs)
+        for n in range(TILE):
+            z = add(tile[n], splat(bias[o + n]))
+            store(out, (o + n) * LANES, tanh(z) if squash else z)
+
+
+@njit(**OPTIONS)
+def _dense_input_gradient(d, d_start, outputs, weight, inputs, dx):
+    """Gradient d (outputs, 8) at a layer's sums -> dx (inputs, 8) at its input."""
+    for tile_start in range(0, inputs, TILE):
+        i = min(tile_start, inputs - TILE)
+        tile = filled(np.float32(0))
+        for o in range(outputs):
+            tile = add_outer(tile, d, d_start + o * LANES, weight, o * inputs + i, 1)
+        for n in range(TILE):
+            store(dx, (i + n) * LANES, tile[n])
+
+
+@njit(**OPTIONS)
+def _through_tanh(dy, y, count, d, d_start):
+    """Gradient dy (count, 8) at y = tanh(z) -> d at z."""
+    one = splat(np.float32(1))
+    minus = splat(np.float32(-1))
+    for i in range(0, count * LANES, LANES):
+        v = load(y, i)
+        store(d, d_start + i, mul(load(dy, i), fma(mul(minus, v), v, one)))
+
+
+@njit(**OPTIONS)
+def _cross_entropy(z, classes, images, labels, index, first, share, d, d_start, losses):
+    """Logits z (classes, 8) -> the losses of this group, and d, share times their gradient at z.
+
+    Lanes from `images` on hold no image: their gradient is 0.
+    """
+    for lane in range(LANES):
+        if lane >= images:
+            for k in range(classes):
+                d[d_start + k * LANES + lane] = 0
+            continue
+        most = z[lane]
+        for k in range(1, classes):
+            most = max(most, z[k * LANES + lane])
+        total = np.float32(0)
+        for k in range(classes):
+            power = np.exp(z[k * LANES + lane] - most)
+            d[d_start + k * LANES + lane] = power
+            total += power
+        right = labels[index[first + lane]] * LANES + lane
+        losses[first + lane] = np.log(total) - (z[right] - most)
+        for k in range(classes):
+            d[d_start + k * LANES + lane] *= share / total
+        d[d_start + right] -= share
+
+
+@njit(**OPTIONS)
+def _dense_gradient(d, x, batch, outputs, inputs, first, last, dw):
+    """Sums over the batch of d (G, outputs, 8) times x (B, inputs): columns first to last - 1."""
+    for column in range(first, last, LANES):
+        i = min(column, inputs - LANES)
+        for tile_start in range(0, outputs, TILE):
+            o = min(tile_start, outputs - TILE)
+            tile = filled(np.float32(0))
+            for b in range(batch):
+                group = b // LANES
+                j = (group * outputs + o) * LANES + b - group * LANES
+                tile = add_outer(tile, x, b * inputs + i, d, j, LANES)
+            for n in range(TILE):
+                store(dw, (o + n) * inputs + i, tile[n])
+
+
+@njit(**OPTIONS)
+def _dense_bias_gradient(d, groups, outputs, db):
+    """Sums over the batch of d (G, outputs, 8)."""
+    for o in range(outputs):
+        total = np.float32(0)
+        for g in range(groups):
+            for lane in range(LANES):
+                total += d[(g * outputs + o) * LANES + lane]
+        db[o] = total
+
+
+# --- LeNet-5 as a whole -------------------------------------------------------------------------
+
+
+class Parameters(NamedTuple):
+    """LeNet-5's, or their gradients; each flat."""
+
+    c1: np.ndarray[Any, Any]
+    c1_bias: np.ndarray[Any, Any]
+    c3: np.ndarray[Any, Any]
+    c3_bias: np.ndarray[Any, Any]
+    c5: np.ndarray[Any, Any]
+    c5_bias: np.ndarray[Any, Any]
+    f6: np.ndarray[Any, Any]
+    f6_bias: np.ndarray[Any, Any]
+    output: np.ndarray[Any, Any]
+    output_bias: np.ndarray[Any, Any]
+
+
+@njit(**OPTIONS)
+def _pick_images(x, index, first, images, pixels, unit, out):
+    """Images index[first], index[first + 1], ... of x (N, pixels), in units: out (8, pixels)."""
+    for lane in range(min(images, LANES)):
+        start = index[first + lane] * pixels
+        # Slices, so that the compiler knows the index to be above 0 and uses vectors.
+        image, row = x[start : start + pixels], out[lane * pixels : (lane + 1) * pixels]
+        for s in range(pixels):
+            row[s] = np.float32(image[s]) / unit
+
+
+@njit(parallel=True, **OPTIONS)
+def _lenet5_gradient(
+    x, unit, labels, index, share, shape, table, shape2, table2, net, threads, gradients, losses
+):
+    """Cross-entropies of the images x[index] / unit, and share times the gradients of their sum.
+
+    A group of eight images goes through the whole net and back before the next one begins, so that
+    all of it stays in the cache.
+    """
+    batch = len(index)
+    groups = -(-batch // LANES)
+    pixels = shape.maps * shape.height * shape.width
+    maps = shape2.slopes // 4 // LANES
+    units, units2, classes = len(net.c5_bias), len(net.f6_bias), len(net.output_bias)
+    # For the gradients at the dense weights: each layer's input, image by image ...
+    rows = np.empty(batch * maps, np.float32)
+    rows5 = np.empty(batch * units, np.float32)
+    rows6 = np.empty(batch * units2, np.float32)
+    # ... and the gradient at its sums, (G, outputs, 8).
+    d5 = np.empty(groups * units * LANES, np.float32)
+    d6 = np.empty(groups * units2 * LANES, np.float32)
+    d7 = np.empty(groups * classes * LANES, np.float32)
+    turned = _turn_round(net.c3, table2.by_source)
+    dw_parts = np.zeros(threads * len(net.c1) * LANES, np.float32)
+    db_parts = np.zeros(threads * len(net.c1_bias) * LANES, np.float32)
+    dw2_parts = np.zeros(threads * len(net.c3) * LANES, np.float32)
+    db2_parts = np.zeros(threads * len(net.c3_bias) * LANES, np.float32)
+    for t in prange(threads):
+        framed = np.zeros(shape.framed, np.float32)
+        slope = np.empty(shape.slopes, np.float32)
+        framed2 = np.zeros(shape2.framed, np.float32)
+        slope2 = np.empty(shape2.slopes, np.float32)
+        d = _framed_gradient(shape)
+        d2 = _framed_gradient(shape2)
+        z = np.empty(2 * max(shape.tiled, shape2.tiled, shape2.gradient_tiled) * LANES, np.float32)
+        middle_grad = np.empty(shape.slopes // 4, np.float32)
+        y4 = np.empty(maps * LANES, np.float32)
+        dy4 = np.empty(maps * LANES, np.float32)
+        y5 = np.empty(units * LANES, np.float32)
+        dy5 = np.empty(units * LANES, np.float32)
+        y6 = np.empty(units2 * LANES, np.float32)
+        dy6 = np.empty(units2 * LANES, np.float32)
+        logits = np.empty(classes * LANES, np.float32)
+        picked = np.empty(pixels * LANES, np.float32)
+        inside = (shape2.padding * shape2.columns + shape2.padding) * LANES
+        for g in range(t * groups // threads, (t + 1) * groups // threads):
+            first = g * LANES
+            images = batch - first
+            _pick_images(x, index, first, images, pixels, unit, picked)
+            _frame_images(picked, 0, images, shape, framed)
+            _forward_group(
+                framed,
+                0,
+                shape,
+                table,
+                net.c1,
+                net.c1_bias,
+                z,
+                slope,
+                0,
+                framed2,
+                inside,
+                shape2.rows,
+                shape2.columns,
+            )
+            _forward_group(
+                framed2,
+                0,
+                shape2,
+                table2,
+                net.c3,
+                net.c3_bias,
+                z,
+                slope2,
+                0,
+                y4,
+                0,
+                shape2.pooled_rows,
+                shape2.pooled,
+            )
+            _dense(y4, maps, net.c5, net.c5_bias, True, y5)
+            _dense(y5, units, net.f6, net.f6_bias, True, y6)
+            _dense(y6, units2, net.output, net.output_bias, False, logits)
+            at7 = g * classes * LANES
+            at6 = g * units2 * LANES
+            at5 = g * units * LANES
+            _cross_entropy(logits, classes, images, labels, index, first, share, d7, at7, losses)
+            _dense_input_gradient(d7, at7, classes, net.output, units2, dy6)
+            _through_tanh(dy6, y6, units2, d6, at6)
+            _dense_input_gradient(d6, at6, units2, net.f6, units, dy5)
+            _through_tanh(dy5, y5, units, d5, at5)
+            _dense_input_gradient(d5, at5, units, net.c5, maps, dy4)
+            _out_of_lanes(y4, images, maps, rows, first * maps, maps)
+            _out_of_lanes(y5, images, units, rows5, first * units, units)
+            _out_of_lanes(y6, images, units2, rows6, first * units2, units2)
+            _backward_group(
+                dy4,
+                0,
+                framed2,
+                0,
+                shape2,
+                table2,
+                slope2,
+                0,
+                d2,
+                dw2_parts,
+                t * len(net.c3) * LANES,
+                db2_parts,
+                t * len(net.c3_bias) * LANES,
+            )
+            _input_gradient(d2, shape2, table2, turned, z, middle_grad, 0)
+            _backward_group(
+                middle_grad,
+                0,
+                framed,
+                0,
+                shape,
+                table,
+                slope,
+                0,
+                d,
+                dw_parts,
+                t * len(net.c1) * LANES,
+                db_parts,
+                t * len(net.c1_bias) * LANES,
+            )
+    # Columns over threads: no two write the same, and the order of the sums is the batch's.
+    for t in prange(threads):
+        columns = -(-maps // LANES)
+        begin = t * columns // threads * LANES
+        end = min(maps, (t + 1) * columns // threads * LANES)
+        _dense_gradient(d5, rows, batch, units, maps, begin, end, gradients.c5)
+        if t == 0:
+            _add_up(dw_parts, threads, gradients.c1)
+            _add_up(db_parts, threads, gradients.c1_bias)
+            _add_up(dw2_parts, threads, gradients.c3)
+            _add_up(db2_parts, threads, gradients.c3_bias)
+        if t == threads - 1:
+            _dense_gradient(d6, rows5, batch, units2, units, 0, units, gradients.f6)
+            _dense_gradient(d7, rows6, batch, classes, units2, 0, units2, gradients.output)
+            _dense_bias_gradient(d5, groups, units, gradients.c5_bias)
+            _dense_bias_gradient(d6, groups, units2, gradients.f6_bias)
+            _dense_bias_gradient(d7, groups, classes, gradients.output_bias)
+
+
+@njit(**OPTIONS)
+def _step(weight, gradient, rate):
+    for i in range(len(weight)):
+        weight[i] -= rate * gradient[i]
+
+
+@njit(**OPTIONS)
+def _lenet5_descent(
+    x,
+    unit,
+    labels,
+    order,
+    sizes,
+    shares,
+    rates,
+    shape,
+    table,
+    shape2,
+    table2,
+    net,
+    threads,
+    gradients,
+    losses,
+):
+    """A step for each of K mini-batches, and their losses (K,), weighted by their shares."""
+    end = 0
+    for k in range(len(sizes)):
+        begin, end = end, end + sizes[k]
+        each = np.empty(sizes[k], np.float32)
+        _lenet5_gradient(
+            x,
+            unit,
+            labels,
+            order[begin:end],
+            shares[k],
+            shape,
+            table,
+            shape2,
+            table2,
+            net,
+            threads,
+            gradients,
+            each,
+        )
+        _step(net.c1, gradients.c1, rates[k])
+        _step(net.c1_bias, gradients.c1_bias, rates[k])
+        _step(net.c3, gradients.c3, rates[k])
+        _step(net.c3_bias, gradients.c3_bias, rates[k])
+        _step(net.c5, gradients.c5, rates[k])
+        _step(net.c5_bias, gradients.c5_bias, rates[k])
+        _step(net.f6, gradients.f6, rates[k])
+        _step(net.f6_bias, gradients.f6_bias, rates[k])
+        _step(net.output, gradients.output, rates[k])
+        _step(net.output_bias, gradients.output_bias, rates[k])
+        losses[k] = each.sum() * shares[k]
+
+
 # --- launchers ----------------------------------------------------------------------------------
 
 
@@ -1031,3 +1453,91 @@ def backward_two(
     )
     dw, db, dw2, db2 = gradients
     return dw, db, dw2, db2
+
+
+class LeNet5Gradient:
+    """The gradient of LeNet-5 for images of 28 x 28 pixels, alone and followed by steps.
+
+    Args:
+        first: C1 and S2.
+        second: C3 and S4.
+        parameters: weights and biases of C1, C3, C5, F6 and the output layer, contiguous; read anew
+            by every call.
+        gradients: where their gradients go, of the same shapes.
+    """
+
+    def __init__(
+        self,
+        first: Block,
+        second: Block,
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+    ) -> None:
+        self._tables = _two(torch.empty(0, 1, 28, 28), first, second)
+        self._parameters = Parameters(*map(_flat, parameters))
+        self._gradients = Parameters(*map(_flat, gradients))
+
+    def __call__(self, x: Tensor, labels: Tensor, share: float) -> Tensor:
+        """Writes the gradients of share times the sum of the cross-entropies.
+
+        Args:
+            x: (B, 1, 28, 28) float32.
+            labels: (B,) int64.
+            share: weight of each image.
+
+        Returns:
+            The cross-entropy of each image (B,).
+        """
+        losses = np.empty(len(x), np.float32)
+        _lenet5_gradient(
+            _flat(x),
+            np.float32(1),
+            labels.numpy(),
+            np.arange(len(x)),
+            np.float32(share),
+            *self._tables,
+            self._parameters,
+            _threads(-(-len(x) // LANES)),
+            self._gradients,
+            losses,
+        )
+        return torch.from_numpy(losses)
+
+    def descend(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        order: Tensor,
+        sizes: np.ndarray[Any, Any],
+        shares: Tensor,
+        rates: Tensor,
+    ) -> Tensor:
+        """Takes K steps of plain gradient descent, one after the other.
+
+        Args:
+            images: (N, 28, 28) uint8, contiguous; 255 counts as 1.
+            labels: (N,) int64.
+            order: (n,) int64, the images of the first mini-batch, of the second, ...
+            sizes: (K,) int64, how many each has.
+            shares: (K,) weight of each image in the loss of its mini-batch.
+            rates: (K,) learning rates.
+
+        Returns:
+            The loss of each mini-batch (K,).
+        """
+        losses = np.empty(len(sizes), np.float32)
+        _lenet5_descent(
+            _flat(images),
+            np.float32(255),
+            labels.numpy(),
+            order.numpy(),
+            sizes,
+            shares.float().numpy(),
+            rates.float().numpy(),
+            *self._tables,
+            self._parameters,
+            _threads(-(-int(sizes.max(initial=0)) // LANES)),
+            self._gradients,
+            losses,
+        )
+        return torch.from_numpy(losses)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from models.kernels import composite, reference
-from models.kernels.notice import notice_if_slow
 from models.kernels.operator import K, fused, fused_two
 
 Backend = Literal["auto", "composite", "reference", "cpu", "cuda"]
@@ -75,15 +74,18 @@ def choose(
     return device.type if applies else "composite"
 
 
-def warm_up(device: torch.device) -> None:
+def warm_up(device: torch.device, *, gradient: bool) -> None:
     """Compiles the fused kernel of a device, or loads it from its cache, before anything is timed.
 
-    Says so where it takes long: the first time on a machine.
+    Args:
+        device: where it will run.
+        gradient: whether a gradient will be wanted of it.
     """
-    with notice_if_slow("Compiling the convolutions, once on this machine (about 15 s) ..."):
-        x = torch.zeros(1, 1, 16, 16, device=device)
-        pairs = torch.zeros(1, 2, dtype=torch.int64, device=device)
-        weight = torch.zeros(1, K, K, device=device, requires_grad=True)
-        block = (weight, torch.zeros(1, device=device), pairs, 0)
-        # As LeNet-5 runs them: on the CPU two blocks in one.
-        torch.autograd.grad(fused_two(x, block, block).sum(), weight)
+    x = torch.zeros(1, 1, 16, 16, device=device)
+    pairs = torch.zeros(1, 2, dtype=torch.int64, device=device)
+    weight = torch.zeros(1, K, K, device=device, requires_grad=gradient)
+    block = (weight, torch.zeros(1, device=device), pairs, 0)
+    # As LeNet-5 runs them: on the CPU two blocks in one.
+    total = fused_two(x, block, block).sum()
+    if gradient:
+        torch.autograd.grad(total, weight)

@@ -7,7 +7,6 @@ CUDA for images (B, C, H, W), on the CPU for lanes (G, C, H, W, 8).
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -165,17 +164,3 @@ def fused_two(x: Tensor, first: tuple[Any, ...], second: tuple[Any, ...]) -> Ten
         return from_lanes(fused(fused(to_lanes(x), *first), *second), len(x))
     y: Tensor = _EagerTwo.apply(x, *first, *second)
     return y
-
-
-def fused_two_with_pullback(
-    x: Tensor, first: tuple[Any, ...], second: tuple[Any, ...]
-) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]]:
-    """`fused_two` on the CPU, for those who do without autograd.
-
-    Returns:
-        y, and the function from the gradient at y to those at both weights and biases.
-    """
-    kernels = _kernels(x)
-    blocks = kernels.Block(*first), kernels.Block(*second)
-    y, state = kernels.forward_two(x, *blocks)
-    return y, lambda grad: kernels.backward_two(grad, x, *blocks, state)

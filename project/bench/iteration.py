@@ -1,8 +1,8 @@
 """Where the time of one iteration of LeNet-5 goes, and how it grows with the batch.
 
 The pieces are timed alone, in turns; then a plain loop over all of them, and `project.fit` with
-everything on. What the loop takes beyond its pieces is Python's, less what autograd adds to pieces
-that are timed alone and where the loop does without it; what project.fit takes beyond the loop is
+everything on. The dense layers and the loss are what the gradient takes beyond the convolutional
+blocks; what the loop takes beyond its pieces is Python's; what project.fit takes beyond the loop is
 Lightning's and that of what is recorded.
 """
 
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from data import source
@@ -25,9 +24,10 @@ from project.bench.measure import Timing, default_device, interleaved
 BATCHES = (10, 100, 1000, 10_000)
 IMAGES = 60_000  # that a run of project.fit learns from, in 20 to 600 iterations
 KERNELS = ("C1 to S4 forward", "C1 to S4 backward")
-DENSE = ("C5 to output forward", "C5 to output backward")
+DENSE = "C5 to output, loss"
+GRADIENT = "whole gradient"
 LOOP, FIT = "= plain loop", "= project.fit"
-REST = "Python, autograd"
+REST = "Python"
 LIGHTNING = "Lightning, records"
 
 
@@ -39,9 +39,7 @@ def pieces(c3: C3, batch: int, root: Path) -> dict[str, Callable[[], Any]]:
     torch.manual_seed(0)
     net = LeNet5(c3).to(device)
     index = torch.randperm(len(images))[:batch].to(device)
-    parameters = list(net.parameters())
     trunk = [*net.c1.parameters(), *net.c3.parameters()]
-    head = parameters[len(trunk) :]
     learner = lenet.LeNet5(c3).to(device)  # apart: a graph that is walked again keeps its weights
     optimizer = learner.configure_optimizers()
     differentiate = learner.differentiator(watched=False)
@@ -49,9 +47,6 @@ def pieces(c3: C3, batch: int, root: Path) -> dict[str, Callable[[], Any]]:
     def gather() -> tuple[Tensor, Tensor]:
         x = images.index_select(0, index).unsqueeze(1).float() / 255
         return x, labels.index_select(0, index)
-
-    def loss(logits: Tensor) -> Tensor:
-        return F.cross_entropy(logits, y)
 
     def whole() -> None:
         x, y = gather()
@@ -62,20 +57,13 @@ def pieces(c3: C3, batch: int, root: Path) -> dict[str, Callable[[], Any]]:
     x, y = gather()
     maps = net.features(x)
     to_maps = torch.randn_like(maps)
-    features = maps.detach().requires_grad_()
-    logits = net.classify(features)
-    to_logits = torch.randn_like(logits)
-    scores = logits.detach().requires_grad_()
     whole()
+    forward, backward = KERNELS
     return {
         "images": gather,
-        "C1 to S4 forward": lambda: net.features(x),
-        "C5 to output forward": lambda: net.classify(features),
-        "loss": lambda: torch.autograd.grad(loss(scores), scores),
-        "C5 to output backward": lambda: torch.autograd.grad(
-            logits, [features, *head], to_logits, retain_graph=True
-        ),
-        "C1 to S4 backward": lambda: torch.autograd.grad(maps, trunk, to_maps, retain_graph=True),
+        forward: lambda: net.features(x),
+        backward: lambda: torch.autograd.grad(maps, trunk, to_maps, retain_graph=True),
+        GRADIENT: lambda: differentiate(x, y, 1 / batch),
         "update": optimizer.step,
         LOOP: whole,
     }
@@ -92,7 +80,8 @@ def run(
             name: timing.median
             for name, timing in interleaved(pieces(c3, batch, root), repeats).items()
         }
-        loop = seconds.pop(LOOP)
+        loop, gradient = seconds.pop(LOOP), seconds.pop(GRADIENT)
+        seconds[DENSE] = gradient - sum(seconds[kernel] for kernel in KERNELS)
         seconds |= {REST: loop - sum(seconds.values()), LOOP: loop}
         progress(f"batch {batch}: project.fit")
         count = min(600, max(20, IMAGES // batch))
@@ -108,6 +97,6 @@ def run(
 
 def overhead(rows: list[dict[str, Any]], batch: int) -> float:
     """The share of an iteration of project.fit that is neither kernel nor dense layer."""
-    needed = (*KERNELS, *DENSE)
+    needed = (*KERNELS, DENSE)
     chosen = (row for row in rows if row["batch"] == batch and row["piece"] in needed)
     return 1 - sum(float(row["share"]) for row in chosen)
