@@ -1,9 +1,9 @@
 """Where the time of one iteration of LeNet-5 goes, and how it grows with the batch.
 
-The pieces are timed alone, in turns; then a plain loop over all of them, and `project.fit` with
+The pieces are timed alone, in turns; then iterations without Lightning, and `project.fit` with
 everything on. The dense layers and the loss are what the gradient takes beyond the convolutional
-blocks; what the loop takes beyond its pieces is Python's; what project.fit takes beyond the loop is
-Lightning's and that of what is recorded.
+blocks; what iterations take beyond the gradient are the images, the update and Python; what
+project.fit takes beyond them is Lightning's and that of what is recorded.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from data import source
 from models import lenet
+from models.by_hand import Gradient
 from models.nets import C3, LeNet5
 from project.bench.fit import our_seconds_per_iteration
 from project.bench.measure import Timing, default_device, interleaved
@@ -26,13 +28,14 @@ IMAGES = 60_000  # that a run of project.fit learns from, in 20 to 600 iteration
 KERNELS = ("C1 to S4 forward", "C1 to S4 backward")
 DENSE = "C5 to output, loss"
 GRADIENT = "whole gradient"
-LOOP, FIT = "= plain loop", "= project.fit"
-REST = "Python"
+LOOP, FIT = "= iteration alone", "= project.fit"
+REST = "images, update, Python"
+STEPS = 10  # of the iterations alone, in one call where they run so
 LIGHTNING = "Lightning, records"
 
 
 def pieces(c3: C3, batch: int, root: Path) -> dict[str, Callable[[], Any]]:
-    """The parts of an iteration by name, each a function to call, and the loop over them."""
+    """The parts of an iteration by name, each a function to call, and `STEPS` whole ones."""
     device = default_device()
     images, labels = (part.to(device) for part in source.load(root, train=True))
     labels = labels.long()
@@ -41,31 +44,32 @@ def pieces(c3: C3, batch: int, root: Path) -> dict[str, Callable[[], Any]]:
     index = torch.randperm(len(images))[:batch].to(device)
     trunk = [*net.c1.parameters(), *net.c3.parameters()]
     learner = lenet.LeNet5(c3).to(device)  # apart: a graph that is walked again keeps its weights
-    optimizer = learner.configure_optimizers()
     differentiate = learner.differentiator(watched=False)
+    optimizer = learner.configure_optimizers()
 
     def gather() -> tuple[Tensor, Tensor]:
-        x = images.index_select(0, index).unsqueeze(1).float() / 255
-        return x, labels.index_select(0, index)
+        return learner.inputs(images.index_select(0, index)), labels.index_select(0, index)
 
-    def whole() -> None:
-        x, y = gather()
-        optimizer.zero_grad()
-        differentiate(x, y, 1 / batch)
-        optimizer.step()
+    def steps() -> None:
+        if isinstance(differentiate, Gradient):
+            sizes, ones = np.full(STEPS, batch), torch.ones(STEPS)
+            order = index.repeat(STEPS)
+            differentiate.descend(images, labels, order, sizes, ones / batch, ones * learner.lr)
+            return
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            differentiate(*gather(), 1 / batch)
+            optimizer.step()
 
     x, y = gather()
     maps = net.features(x)
     to_maps = torch.randn_like(maps)
-    whole()
     forward, backward = KERNELS
     return {
-        "images": gather,
         forward: lambda: net.features(x),
         backward: lambda: torch.autograd.grad(maps, trunk, to_maps, retain_graph=True),
         GRADIENT: lambda: differentiate(x, y, 1 / batch),
-        "update": optimizer.step,
-        LOOP: whole,
+        LOOP: steps,
     }
 
 
@@ -80,9 +84,9 @@ def run(
             name: timing.median
             for name, timing in interleaved(pieces(c3, batch, root), repeats).items()
         }
-        loop, gradient = seconds.pop(LOOP), seconds.pop(GRADIENT)
-        seconds[DENSE] = gradient - sum(seconds[kernel] for kernel in KERNELS)
-        seconds |= {REST: loop - sum(seconds.values()), LOOP: loop}
+        loop, gradient = seconds.pop(LOOP) / STEPS, seconds.pop(GRADIENT)
+        seconds[DENSE] = gradient - sum(seconds.values())
+        seconds |= {REST: loop - gradient, LOOP: loop}
         progress(f"batch {batch}: project.fit")
         count = min(600, max(20, IMAGES // batch))
         options = (f"lenet5-{c3}", root, count, f"--data.batch_size={batch}")
