@@ -75,9 +75,20 @@ class BlockCheckpoint(ModelCheckpoint):
         super().on_train_start(trainer, pl_module)
         self._saved_at = trainer.global_step
         self._saved_time = time.monotonic()
-        for left in Path(str(self.dirpath)).glob("*.tmp"):
-            if trainer.is_global_zero:  # of a process that was killed while it wrote
-                left.unlink()
+        if trainer.is_global_zero:
+            self._clear_up()
+
+    def _clear_up(self) -> None:
+        """Removes what a process left that was killed while it saved."""
+        folder = Path(str(self.dirpath))
+        for left in folder.glob("*.tmp"):
+            left.unlink()
+        kept = [path for path in map(Path, self.best_k_models) if path.exists()]
+        if kept:  # the run goes on from one of them
+            oldest = min(path.stat().st_mtime_ns for path in kept)
+            for path in folder.glob("epoch=*-step=*.ckpt"):
+                if path.stat().st_mtime_ns < oldest:
+                    path.unlink()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
@@ -54,6 +55,8 @@ NOISE = (
     ".*sync_dist=True.*",
     # A continued run goes on in its own folder.
     "Checkpoint directory .* exists and is not empty",
+    # One that continues under another name has a folder of its own.
+    "The dirpath has changed from",
     # Inside Lightning, with the newest torch.
     ".*isinstance.treespec, LeafSpec.*",
 )
@@ -141,6 +144,7 @@ class ExperimentCLI(LightningCLI):
         self, program: str, args: list[str] | None, description: str, *, records: bool = True
     ) -> None:
         _quieten()
+        atexit.register(_leave_the_others)
         self.records = records
         with user_errors():
             self.request = read_request(_typed() if args is None else args)
@@ -276,6 +280,12 @@ def _typed() -> list[str]:
 def _configurations() -> str:
     names = ", ".join(path.stem for path in sorted(CONFIGS.glob("*.yaml")))
     return f"Configurations: {names}; {DEFAULT_CONFIG} by default. Options of the chosen one:"
+
+
+def _leave_the_others() -> None:
+    """Ends the threads behind the ranks' connections while Python is whole, as torch asks for."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _quieten() -> None:

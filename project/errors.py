@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+# What gloo says where a connection to another rank breaks off.
+LOST = ("Connection closed by peer", "Connection reset by peer")
+
 
 class UserError(Exception):
     """The input or the environment is wrong; the message says what to do about it."""
@@ -35,6 +38,8 @@ def user_errors(*more: type[Exception]) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, (*_mendable(), *more)):
             fail(error)
+        if isinstance(error, RuntimeError) and any(text in str(error) for text in LOST):
+            fail("another rank has ended; what it printed says why.")
         raise
 
 

@@ -103,8 +103,8 @@ def last_checkpoint(name: str) -> Checkpoint:
 
 def unfinished_checkpoint(name: str) -> Checkpoint | None:
     """The newest whole checkpoint of the last run of that name, if that was broken off."""
-    versions = (RUNS / name).glob("version_*")
-    last = max(versions, key=lambda path: int(path.name.split("_")[1]), default=None)
+    versions = [path for path in (RUNS / name).glob("version_*") if path.name[8:].isdecimal()]
+    last = max(versions, key=lambda path: int(path.name[8:]), default=None)
     if last is None or (last / "results.json").exists():
         return None
     return _newest(last, "checkpoints/*.ckpt")

@@ -246,6 +246,18 @@ def test_full_disk_stops_the_run_and_leaves_the_checkpoints(place, capsys):
     fit.main(["--ckpt_path=last", "--trainer.max_epochs=2"])
 
 
+def test_lost_rank_is_told_in_one_line(place, monkeypatch, capsys):
+    def lose(*_):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [::1]:5")
+
+    monkeypatch.setattr(LeNet5, "learn", lose)
+    with pytest.raises(SystemExit) as stop:
+        fit.main(["--data.batch_size=20", "--figures=none"])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "error: another rank has ended; what it printed says why."
+
+
 def test_folder_that_takes_no_files_is_refused_before_training(place, monkeypatch, capsys):
     def mkdir(path, *args, **options):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))

@@ -21,6 +21,7 @@ from data import source
 from models.lenet import LeNet5
 from models.linear import Linear
 from project import evaluate, fit
+from project.cli import read_request
 from project.experiments import CONFIGS
 
 PARAMETERS = {
@@ -159,6 +160,43 @@ def test_last_checkpoint_continues_its_run_with_its_options(tiny):
     np.testing.assert_array_equal(np.load(continued / "losses.npy"), np.load(whole / "losses.npy"))
     assert results(continued)["test"] == results(whole)["test"]
     assert not continued.with_name("version_1").exists()
+
+
+def test_continuing_under_another_name_takes_the_losses_along(tiny):
+    fit.main([*SMALL, "--trainer.max_epochs=1", "--name=first"])
+    (path,) = Path("runs/first").rglob("*.ckpt")
+    fit.main([f"--ckpt_path={path}", "--trainer.max_epochs=2", "--name=second"])
+    fit.main([*SMALL, "--name=whole"])
+    losses = [np.load(f"runs/{name}/version_0/losses.npy") for name in ("second", "whole", "first")]
+    np.testing.assert_array_equal(losses[0], losses[1])
+    assert 0 < len(losses[2]) < len(losses[1])
+
+
+def test_checkpoints_that_a_killed_process_left_over_go(tiny):
+    fit.main([*SMALL, "--trainer.max_epochs=3"])
+    folder = Path("runs/lenet5-original/version_0/checkpoints")
+    newest = max(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    # Killed between the renaming of the third and the removal of the first.
+    left, own = folder / "epoch=0-step=1.ckpt", folder / "mine.ckpt"
+    for path in (left, own):
+        path.write_bytes(newest.read_bytes())
+        os.utime(path, (0, 0))
+    (folder / "epoch=3-step=4.tmp").touch()
+    fit.main(["--ckpt_path=last", "--trainer.max_epochs=4"])
+    names = [path.name for path in folder.iterdir()]
+    assert own.name in names, "it is the user's"
+    assert left.name not in names
+    assert len(names) == 3
+
+
+def test_restart_looks_at_numbered_folders_only(tiny, monkeypatch):
+    fit.main([*SMALL, "--trainer.max_epochs=1"])
+    folder = Path("runs/lenet5-original")
+    (folder / "version_0/results.json").unlink()
+    (folder / "version_old").mkdir()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    checkpoint = read_request([]).checkpoint
+    assert checkpoint.path.parent.parent == folder / "version_0"
 
 
 def test_evaluate_asks_for_a_checkpoint(tiny, capsys):

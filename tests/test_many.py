@@ -31,6 +31,7 @@ def environment(mnist_root):
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         "PYTHONPATH": str(REPOSITORY),
         "MNIST_ROOT": str(mnist_root),
+        "PYTHONFAULTHANDLER": "1",
         "OMP_NUM_THREADS": "1",
         "NUMBA_NUM_THREADS": "1",
     }
@@ -116,34 +117,6 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def test_two_hosts_meet_and_leave_one_result(folder, mnist_root):
-    """Two agents at two addresses of this machine, as one would start them on two machines."""
-    port = free_port()
-    agents = []
-    for host in (0, 1):
-        command = python("torch.distributed.run", "--nnodes=2", f"--node-rank={host}")
-        command += ["--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}"]
-        command += [f"--local-addr=127.0.0.{host + 1}", "-m", "project.fit", *COMMON]
-        command += ["--name=hosts"]
-        agents.append(
-            subprocess.Popen(
-                [*command, "--trainer.max_steps=60"],
-                cwd=folder,
-                env=environment(mnist_root),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
-    texts = [agent.communicate(timeout=200)[0] for agent in agents]
-    assert [agent.returncode for agent in agents] == [0, 0], texts
-    assert sorted("test accuracy" in text for text in texts) == [False, True]
-    record, losses, _ = outcome(folder, "hosts")
-    assert record["world_size"] == 2
-    assert len(losses) == 60
-    assert [path.name for path in (folder / "runs/hosts").iterdir()] == ["version_0"]
-
-
 def workers(agent):
     """The processes that a torchrun has started."""
     found = []
@@ -157,6 +130,53 @@ def workers(agent):
     return found
 
 
+def launch(command, folder, mnist_root):
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment(mnist_root),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(*agents):
+    """What each torchrun has printed; of one that hangs, where its ranks are too."""
+    deadline = time.time() + 200
+    while time.time() < deadline and None in [agent.poll() for agent in agents]:
+        time.sleep(0.1)
+    hanging = [agent for agent in agents if agent.poll() is None]
+    for agent in hanging:
+        for worker in workers(agent.pid):
+            os.kill(worker, signal.SIGABRT)  # Python then writes down its stack
+    time.sleep(5 * bool(hanging))
+    for agent in hanging:
+        agent.kill()
+    texts = [agent.communicate()[0] for agent in agents]
+    assert not hanging, texts
+    assert [agent.returncode for agent in agents] == [0] * len(agents), texts
+    return texts
+
+
+def test_two_hosts_meet_and_leave_one_result(folder, mnist_root):
+    """Two agents at two addresses of this machine, as one would start them on two machines."""
+    port = free_port()
+    agents = []
+    for host in (0, 1):
+        command = python("torch.distributed.run", "--nnodes=2", f"--node-rank={host}")
+        command += ["--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}"]
+        command += [f"--local-addr=127.0.0.{host + 1}", "-m", "project.fit", *COMMON]
+        command += ["--name=hosts", "--trainer.max_steps=60"]
+        agents.append(launch(command, folder, mnist_root))
+    texts = finish(*agents)
+    assert sorted("test accuracy" in text for text in texts) == [False, True]
+    record, losses, _ = outcome(folder, "hosts")
+    assert record["world_size"] == 2
+    assert len(losses) == 60
+    assert [path.name for path in (folder / "runs/hosts").iterdir()] == ["version_0"]
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds ranks in /proc")
 def test_torchrun_ends_a_job_that_lost_a_rank(folder, mnist_root):
     options = [*COMMON, "--checkpoint_every=40"]
@@ -164,25 +184,15 @@ def test_torchrun_ends_a_job_that_lost_a_rank(folder, mnist_root):
     def start(name):
         command = python("torch.distributed.run", "--standalone", "--nproc-per-node=2")
         command += ["--max-restarts=1", "-m", "project.fit", *options, f"--name={name}"]
-        return subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment(mnist_root),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        return launch(command, folder, mnist_root)
 
-    whole = start("undisturbed")
-    text = whole.communicate(timeout=200)[0]
-    assert whole.returncode == 0, text
+    finish(start("undisturbed"))
     job = start("bereft")
     checkpoints = folder / "runs/bereft/version_0/checkpoints"
     while job.poll() is None and not list(checkpoints.glob("*.ckpt")):
         time.sleep(0.02)
     os.kill(max(workers(job.pid)), signal.SIGKILL)
-    text = job.communicate(timeout=200)[0]
-    assert job.returncode == 0, text
+    (text,) = finish(job)
     assert "from runs/bereft/version_0/checkpoints" in text
     assert_same(outcome(folder, "undisturbed"), outcome(folder, "bereft"))
     assert not (folder / "runs/bereft/version_1").exists()
