@@ -6,7 +6,7 @@ and autograd's graph take as long for them as the arithmetic of the dense layers
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +15,19 @@ from models import nets
 
 
 def applies(net: nn.Module) -> bool:
-    """Whether `Gradient` can take autograd's place.
+    """Whether `Gradient` can take the place of autograd: in the fused CPU version, unobserved."""
+    return (
+        is_unobserved(net)
+        and {layer.version(layer.weight) for layer in (net.c1, net.c3)} == {"cpu"}
+        and all(parameter.is_contiguous() for parameter in net.parameters())
+    )
 
-    The convolutions must run in the fused CPU version, and nobody may want autograd to do something
-    else on the way: leave out a frozen parameter, or call a hook.
-    """
+
+def is_unobserved(net: nn.Module) -> TypeGuard[nets.LeNet5]:
+    """Whether nobody wants autograd to do more: leave out a frozen parameter, or call a hook."""
     return (
         type(net) is nets.LeNet5
-        and {layer.version(layer.weight) for layer in (net.c1, net.c3)} == {"cpu"}
-        and all(
-            p.requires_grad and not p._backward_hooks and p.is_contiguous()
-            for p in net.parameters()
-        )
+        and all(p.requires_grad and not p._backward_hooks for p in net.parameters())
         and not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
         and not any(m._backward_hooks or m._backward_pre_hooks for m in net.modules())
     )

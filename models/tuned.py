@@ -16,6 +16,10 @@ from models.layers.affine import Affine, distort, draw
 from models.lenet import LeNet5
 
 
+MEAN, DEVIATION = 0.1307, 0.3081
+"""Of MNIST's training pixels in [0, 1]."""
+
+
 class TunedLeNet5(LeNet5):
     """LeNet-5 trained with momentum, a cosine schedule and distorted images.
 
@@ -33,6 +37,7 @@ class TunedLeNet5(LeNet5):
         scale: Distortion: factor of height and of width, from 1 - scale to 1 + scale.
         shear: Distortion: columns moved sideways per row, at most.
         shift: Distortion: pixels at most, in both directions.
+        standardize: Pixels of mean 0 and variance 1 over the training images, instead of 0 to 1.
         backend: Version of the convolutional layers; auto takes the fastest that can run.
     """
 
@@ -46,6 +51,7 @@ class TunedLeNet5(LeNet5):
         scale: float = 0.15,
         shear: float = 0.2,
         shift: float = 2,
+        standardize: bool = False,
         backend: Backend = "auto",
     ) -> None:
         super().__init__(c3, lr, backend)
@@ -55,6 +61,7 @@ class TunedLeNet5(LeNet5):
             raise ValueError(f"weight_decay must be 0 or more, got {weight_decay}")
         self.momentum = momentum
         self.weight_decay = weight_decay
+        self.standardize = standardize
         self.limits = Affine(rotation, scale, shear, shift)
         if min(self.limits) < 0 or scale >= 1:
             raise ValueError(f"distortions must be 0 or more, and scale below 1: {self.limits}")
@@ -82,9 +89,11 @@ class TunedLeNet5(LeNet5):
         return super().learn(block)
 
     def inputs(self, images: Tensor) -> Tensor:
-        """Pixels (B, 28, 28) uint8 -> (B, 1, 28, 28) in [0, 1], distorted while training."""
+        """Pixels (B, 28, 28) uint8 -> (B, 1, 28, 28), distorted while training."""
         x = super().inputs(images)
-        return self._distort(x) if self.training and any(self.limits) else x
+        if self.training and any(self.limits):
+            x = self._distort(x)
+        return (x - MEAN) / DEVIATION if self.standardize else x
 
     def _distort(self, x: Tensor) -> Tensor:
         # Anew for each iteration: no state to keep, whatever the block size. The last number sets

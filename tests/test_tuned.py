@@ -9,7 +9,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from test_classifier import StopAfter, fit, trainer
 
-from data import MNISTDataModule
+from data import MNISTDataModule, source
 from models.layers.affine import Affine, distort, draw
 from models.tuned import TunedLeNet5
 
@@ -100,6 +100,13 @@ def test_only_what_is_learnt_from_is_distorted(tiny_root, tmp_path):
     model, _ = fit(TunedLeNet5, data(tiny_root), tmp_path)
     images = torch.randint(0, 256, (3, 28, 28), dtype=torch.uint8)
     assert torch.equal(model.eval().inputs(images), images[:, None] / 255)
+
+
+def test_standardized_pixels_have_mean_0_and_variance_1(mnist_root):
+    images = source.load(mnist_root, train=True)[0]
+    x = TunedLeNet5(standardize=True).eval().inputs(images)
+    assert x.mean().item() == pytest.approx(0, abs=1e-3)
+    assert x.std().item() == pytest.approx(1, abs=1e-3)
 
 
 def test_seeds_draw_differently(tiny_root, tmp_path):

@@ -1,0 +1,100 @@
+"""An iteration of plain gradient descent as a CUDA graph: one launch for what is some forty.
+
+LeNet-5 computes for microseconds on a GPU; launched operator by operator from Python, an iteration
+takes as long as Python does. It is recorded once and replayed for every mini-batch of the size that
+it was recorded for; those of other sizes run the same operators one by one.
+
+Not yet run on a GPU: without one, the tests see the operators, not the recording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Losses = Callable[[Tensor, Tensor], Tensor]
+
+
+class Iteration:
+    """Forward, backward and update, for mini-batches of any size.
+
+    Args:
+        losses: from inputs (B, ...) and labels (B,) to the loss of each image (B,).
+        parameters: what is learnt, updated in place; their `grad` is that of the last iteration.
+    """
+
+    def __init__(self, losses: Losses, parameters: list[Tensor]) -> None:
+        self.losses = losses
+        self.parameters = parameters
+
+    def __call__(self, x: Tensor, labels: Tensor, share: Tensor, rate: Tensor) -> Tensor:
+        """Takes one step.
+
+        Args:
+            x: (B, ...) inputs.
+            labels: (B,) int64.
+            share: () weight of each image in the loss.
+            rate: () learning rate.
+
+        Returns:
+            The loss (), share times the sum over the images.
+        """
+        loss = self.losses(x, labels).sum() * share
+        gradients = torch.autograd.grad(loss, self.parameters)
+        with torch.no_grad():
+            torch._foreach_add_(self.parameters, torch._foreach_mul(gradients, -rate))
+        self.hand_over(gradients)
+        return loss.detach()
+
+    def hand_over(self, gradients: Sequence[Tensor]) -> None:
+        """Makes them the parameters' `grad`."""
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+
+
+class Replay:
+    """An `Iteration` recorded for one size of mini-batch.
+
+    Args:
+        iteration: what to record.
+        x: (B, ...) some inputs of that size, on the GPU.
+        labels: (B,) int64.
+
+    Attributes:
+        size: B.
+
+    Raises:
+        RuntimeError: it cannot be recorded, or the recording gives other numbers.
+    """
+
+    def __init__(self, iteration: Iteration, x: Tensor, labels: Tensor) -> None:
+        self.size = len(x)
+        self._iteration = iteration
+        share, still = x.new_full((), 1 / len(x)), x.new_zeros(())  # at rate 0 all stays as it is
+        # A graph reads where it was recorded.
+        self._inputs = tuple(part.clone() for part in (x, labels, share, still))
+        with torch.cuda.device(x.device):
+            # What torch sets up at a first call must not be recorded.
+            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(3):
+                    iteration(*self._inputs)
+            torch.cuda.current_stream().wait_stream(side)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self._loss = iteration(*self._inputs)
+            self._gradients = [p.grad for p in iteration.parameters if p.grad is not None]
+        expected = iteration(x, labels, share, still)
+        if not torch.allclose(self(x, labels, share, still), expected, rtol=1e-4):
+            raise RuntimeError("the recorded iteration does not give the loss of the other one")
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """As the iteration; the loss () is overwritten by the next call."""
+        for held, given in zip(self._inputs, inputs, strict=True):
+            held.copy_(given)
+        self._graph.replay()
+        self._iteration.hand_over(self._gradients)
+        return self._loss

@@ -1,0 +1,99 @@
+"""The iteration that is recorded on a GPU: its operators everywhere, the recording where one is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from test_by_hand import Curve
+
+from data import MNISTDataModule
+from models import graph
+from models.lenet import LeNet5
+
+GPU = torch.cuda.is_available()
+
+
+class Repeat:
+    """Stands in for a recording: the same operators, from inputs held in one place."""
+
+    def __init__(self, iteration, size):
+        self.size = size
+        self.iteration = iteration
+        self.calls = 0
+
+    def __call__(self, *inputs):
+        assert len(inputs[0]) == self.size
+        self.calls += 1
+        return self.iteration(*inputs)
+
+
+class Repeated(LeNet5):
+    """LeNet-5 that takes the way of a GPU."""
+
+    def on_fit_start(self):
+        self._replay = Repeat(self._one_step(), size=9)
+
+
+def train(model, data, folder):
+    curve = Curve()
+    trainer = Trainer(
+        accelerator="auto" if GPU else "cpu",
+        devices=1,
+        max_epochs=3,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        default_root_dir=folder,
+        callbacks=[curve],
+    )
+    trainer.fit(model, datamodule=data)
+    assert trainer.global_step == 3 * 15
+    return torch.cat(curve.losses).cpu()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("c3", ["original", "modern"])
+def test_replayed_and_other_iterations_train_the_same_way(c3, tiny_root, tmp_path):
+    """130 images in mini-batches of 9: the last one of an epoch has 4."""
+    curves, models = [], []
+    for kind in (LeNet5, Repeated):
+        torch.manual_seed(0)
+        models.append(kind(c3, backend="composite"))
+        data = MNISTDataModule(str(tiny_root), batch_size=9, block_size=4)
+        curves.append(train(models[-1], data, tmp_path))
+    torch.testing.assert_close(*curves, rtol=1e-4, atol=0)
+    assert models[1]._replay.calls == 3 * 14
+
+
+def test_step_is_that_of_plain_descent():
+    torch.manual_seed(0)
+    weight = torch.randn(3, requires_grad=True)
+    x, labels = torch.randn(5, 3), torch.zeros(5, dtype=torch.int64)
+    iteration = graph.Iteration(lambda x, _: (x @ weight).square(), [weight])
+    before = weight.detach().clone()
+    loss = iteration(x, labels, torch.tensor(0.2), torch.tensor(0.5))
+    expected = (x @ before).square().mean()
+    gradient = 2 * 0.2 * (x @ before) @ x
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(weight.grad, gradient)
+    torch.testing.assert_close(weight.detach(), before - 0.5 * gradient)
+
+
+@pytest.mark.skipif(not GPU, reason="records on a GPU")
+@pytest.mark.parametrize("backend", ["composite", "cuda"])
+def test_recording_takes_the_same_steps(backend):
+    models = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        models.append(LeNet5(backend=backend).cuda())
+    x, labels = torch.rand(100, 1, 28, 28).cuda(), torch.randint(10, (100,)).cuda()
+    replay = graph.Replay(models[0]._one_step(), x, labels)
+    alone = models[1]._one_step()
+    share, rate = torch.tensor(0.01).cuda(), torch.tensor(0.1).cuda()
+    for _ in range(20):
+        batch = (torch.rand_like(x), labels, share, rate)
+        torch.testing.assert_close(replay(*batch), alone(*batch), rtol=1e-4, atol=0)
+    for ours, other in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(ours, other, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(ours.grad, other.grad, rtol=1e-3, atol=1e-6)
