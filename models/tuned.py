@@ -15,7 +15,6 @@ from models.kernels.dispatch import Backend
 from models.layers.affine import Affine, distort, draw
 from models.lenet import LeNet5
 
-
 MEAN, DEVIATION = 0.1307, 0.3081
 """Of MNIST's training pixels in [0, 1]."""
 
