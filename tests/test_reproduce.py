@@ -259,6 +259,11 @@ def test_sum_of_batch_means_over_images_is_too_small():
     assert right / as_published == pytest.approx(100)
 
 
+def variant(*accuracies):
+    records = [{"test": {"accuracy": accuracy, "total": 10_000}} for accuracy in accuracies]
+    return lenet_rows.Variant([Training(r, np.zeros(1, np.float32), Path()) for r in records])
+
+
 @pytest.mark.parametrize(
     ("accuracies", "words"),
     [
@@ -269,11 +274,23 @@ def test_sum_of_batch_means_over_images_is_too_small():
     ],
 )
 def test_published_accuracy_is_placed_among_ours(accuracies, words):
-    records = [{"test": {"accuracy": accuracy, "total": 10_000}} for accuracy in accuracies]
-    trainings = [Training(record, np.zeros(1, np.float32), Path()) for record in records]
-    row = lenet_rows.accuracy("original", lenet_rows.Variant(trainings))
+    row = lenet_rows.accuracy("original", variant(*accuracies))
     assert row.published == "98.64 %"
     assert words in row.measured
+
+
+def test_pairs_of_the_same_seed_are_compared():
+    variants = {"original": variant(0.98, 0.985, 0.99), "modern": variant(0.981, 0.984, 0.987)}
+    (row,) = lenet_rows.paired_difference(variants)
+    # -0.1, 0.1 and 0.3 points: 0.1 +- 4.303 * 0.2 / sqrt(3).
+    assert "+0.10 points over 3 pairs" in row.measured
+    assert "from -0.40 to +0.60" in row.measured
+    assert lenet_rows.paired_difference({name: variant(0.98) for name in variants}) == []
+
+
+@pytest.mark.parametrize(("degrees", "quantile"), [(1, 12.706), (4, 2.776), (30, 2.042)])
+def test_quantile_is_that_of_the_tables(degrees, quantile):
+    assert lenet_rows.student_quantile(degrees) == pytest.approx(quantile, abs=1e-3)
 
 
 def test_confusion_counts_errors(tmp_path):

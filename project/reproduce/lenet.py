@@ -30,6 +30,7 @@ def run(task: Task) -> Outcome:
     counts_hold = [lenet_rows.parameters(c3)["c3"] for c3 in VARIANTS] == [1_516, 2_416]
     rows = (
         *(lenet_rows.accuracy(c3, variants[c3]) for c3 in VARIANTS),
+        *lenet_rows.paired_difference(variants),
         *lenet_rows.parameter_counts(),
         *lenet_rows.seconds(variants, task),
         lenet_rows.loss(logits, labels),
