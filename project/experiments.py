@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
@@ -125,7 +126,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a damaged file torch thinks it is a newer one
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle may raise anything
         raise UserError(f"{path} is not a checkpoint, or is damaged.") from error
     weights = content.get("state_dict") if isinstance(content, dict) else None

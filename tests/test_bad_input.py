@@ -9,6 +9,7 @@ import os
 import pickle
 import resource
 import tracemalloc
+import warnings
 from pathlib import Path
 
 import pytest
@@ -321,5 +322,6 @@ def test_any_damage_to_a_checkpoint_is_refused_or_harmless(data, tmp_path_factor
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
-    with contextlib.suppress(UserError):
+    with contextlib.suppress(UserError), warnings.catch_warnings():
+        warnings.simplefilter("error")  # the line that the user gets is the only one
         read_checkpoint(path)
