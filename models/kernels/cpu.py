@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import torch
 from llvmlite import ir
@@ -25,8 +24,8 @@ from numba.extending import intrinsic, models, register_model
 from torch import Tensor
 
 from models.kernels.lanes import LANES
+from models.kernels.threads import use_threads
 
-MOST_THREADS = numba.get_num_threads()
 K = 5  # height and width of a kernel
 OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 # For what runs once a row of pixels: handing over the arguments takes 0.1 us.
@@ -1300,13 +1299,6 @@ def _lenet5_descent(
 # --- launchers ----------------------------------------------------------------------------------
 
 
-def _threads(groups: int) -> int:
-    """As many as torch uses, if Numba started that many and there is work for them."""
-    threads: int = max(1, min(torch.get_num_threads(), MOST_THREADS, groups))
-    numba.set_num_threads(threads)
-    return threads
-
-
 def _flat(x: Tensor) -> np.ndarray[Any, Any]:
     # ravel, not reshape(-1): that leaves the strides of 0 of an expanded tensor as they are.
     array: np.ndarray[Any, Any] = x.detach().numpy().ravel()
@@ -1334,7 +1326,7 @@ def forward(
     y = x.new_empty(groups, len(bias), shape.pooled_rows, shape.pooled, LANES)
     slope = x.new_empty(groups, len(bias), 2 * shape.pooled_rows, 2 * shape.pooled, LANES)
     arrays = (_flat(weight), _flat(bias))
-    _forward(_flat(x), groups, shape, table, *arrays, _threads(groups), _flat(slope), _flat(y))
+    _forward(_flat(x), groups, shape, table, *arrays, use_threads(groups), _flat(slope), _flat(y))
     return y, slope
 
 
@@ -1365,7 +1357,7 @@ def backward(
         _table(connections.numpy().tobytes(), outputs, maps),
         _flat(weight),
         _flat(slope),
-        _threads(groups),
+        use_threads(groups),
         want_input,
         _flat(dx),
         _flat(dw),
@@ -1422,7 +1414,7 @@ def forward_two(x: Tensor, first: Block, second: Block) -> tuple[Tensor, Tensor]
         table2,
         _flat(second.weight),
         _flat(second.bias),
-        _threads(groups),
+        use_threads(groups),
         _flat(state),
         _flat(y),
     )
@@ -1448,7 +1440,7 @@ def backward_two(
         *_two(x, first, second),
         _flat(second.weight),
         _flat(state),
-        _threads(-(-len(x) // LANES)),
+        use_threads(-(-len(x) // LANES)),
         *map(_flat, gradients),
     )
     dw, db, dw2, db2 = gradients
@@ -1497,7 +1489,7 @@ class LeNet5Gradient:
             np.float32(share),
             *self._tables,
             self._parameters,
-            _threads(-(-len(x) // LANES)),
+            use_threads(-(-len(x) // LANES)),
             self._gradients,
             losses,
         )
@@ -1536,7 +1528,7 @@ class LeNet5Gradient:
             rates.float().numpy(),
             *self._tables,
             self._parameters,
-            _threads(-(-int(sizes.max(initial=0)) // LANES)),
+            use_threads(-(-int(sizes.max(initial=0)) // LANES)),
             self._gradients,
             losses,
         )

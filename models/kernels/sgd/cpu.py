@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import torch
 from numba import njit, prange
 from torch import Tensor
 
+from models.kernels.threads import use_threads
 from models.losses import Loss
 
-MOST_THREADS = numba.get_num_threads()
 # Sums of vectors may be split over lanes; infinities and NaN stay what they are.
 FAST = {"reassoc", "contract", "nsz"}
 OPTIONS: dict[str, Any] = {
@@ -84,7 +83,7 @@ def sequential_sgd(
     """As `reference.sequential_sgd`; the same bits for any number of threads."""
     losses = torch.empty(order.shape, dtype=weight.dtype)
     if losses.numel():
-        numba.set_num_threads(min(torch.get_num_threads(), MOST_THREADS))
+        use_threads(len(order))
         w, b = weight.contiguous(), bias.contiguous()
         amounts = loss.amounts(w)
         tensors = (images, labels, order, w, b, lr, amounts, scale, losses)

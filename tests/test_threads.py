@@ -1,0 +1,35 @@
+"""How many threads there are is the user's to say, and Lightning's where ranks share a machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY
+
+# In a process of its own: Numba starts its threads once.
+SCRIPT = """
+import torch
+torch.set_num_threads(1)
+import {module}
+assert torch.get_num_threads() == 1, "Numba has set torch's threads"
+from models.kernels import threads
+assert threads.use_threads(100) == 1
+torch.set_num_threads(2)
+assert threads.use_threads(100) == 2
+assert threads.use_threads(1) == 1
+assert threads.use_threads(0) == 1
+assert torch.get_num_threads() == 2
+"""
+
+
+@pytest.mark.parametrize("module", ["models.kernels.cpu", "models.kernels.sgd.cpu"])
+def test_numba_leaves_the_threads_of_torch_alone(module):
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "NUMBA_NUM_THREADS": "2"}
+    script = SCRIPT.format(module=module)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
