@@ -37,9 +37,11 @@ def test_pieces_and_remainders_add_up_to_the_iteration(mnist_root):
     seconds = {row["piece"]: row["seconds"] for row in rows}
     whole = seconds.pop(iteration.FIT)
     loop = seconds.pop(iteration.LOOP)
+    gradient = seconds.pop(iteration.GRADIENT)
     assert sum(seconds.values()) == pytest.approx(whole)
+    assert gradient + seconds[iteration.REST] == pytest.approx(loop)
     assert loop + seconds[iteration.LIGHTNING] == pytest.approx(whole)
-    assert iteration.overhead(rows, 10) < 1
+    assert iteration.overhead(rows, 10) == pytest.approx(1 - gradient / whole)
 
 
 def test_efficiency_is_speed_over_that_of_one_rank(monkeypatch, mnist_root):
