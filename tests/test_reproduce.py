@@ -30,7 +30,7 @@ from project.reproduce import (
 from project.reproduce.__main__ import main
 from project.reproduce.parts import PARTS, PROBLEMS
 from project.reproduce.record import Figure, Outcome, Row, Task, Verdict
-from project.reproduce.training import Training
+from project.reproduce.training import Training, train
 
 FAST = ["differences", "mean", "bottleneck", "activation"]
 OUT = Path("out")
@@ -314,6 +314,14 @@ def test_trainings_report_their_share(tiny, tmp_path):
     assert shares == sorted(shares)
     assert 0 < shares[0] <= 0.5
     assert shares[-1] == 1
+
+
+def test_training_of_several_epochs_ends_with_its_last_checkpoint(tiny, tmp_path):
+    task = Task(root=tiny, folder=tmp_path, runs=1, quick=False, progress=lambda share: None)
+    training = train(task, "lenet5-original", seed=0, epochs=3, progress=task.progress)
+    checkpoint = torch.load(training.checkpoint, weights_only=True)
+    assert checkpoint["global_step"] == len(training.losses) == training.record["iterations"]
+    assert len(list(training.checkpoint.parent.iterdir())) == 2
 
 
 def test_errata_name_tests_that_exist():

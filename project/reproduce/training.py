@@ -65,10 +65,14 @@ def find(folder: Path, name: str) -> Training | None:
     results = list(folder.glob(f"runs/{name}/version_*/results.json"))
     if not results:
         return None
-    newest = max(results, key=lambda path: path.stat().st_mtime_ns)
-    (checkpoint,) = newest.parent.glob("checkpoints/*.ckpt")
+    newest = max(results, key=_written)
+    checkpoint = max(newest.parent.glob("checkpoints/*.ckpt"), key=_written)
     record = json.loads(newest.read_text(encoding="utf-8"))
     return Training(record, np.load(newest.with_name("losses.npy")), checkpoint)
+
+
+def _written(path: Path) -> int:
+    return path.stat().st_mtime_ns
 
 
 def _fit(options: list[str], progress: Callable[[float], None]) -> None:
