@@ -71,8 +71,8 @@ class LeNet5(Classifier):
         """Records the iteration on a GPU; before the training starts, so that it is set-up."""
         self._replay = None
         plain = self._is_plain_descent() and not self._watched()
-        if self.device.type == "cuda" and plain and by_hand.is_unobserved(self.net):
-            size: int = getattr(self.trainer, "datamodule").batch_size  # noqa: B009
+        size = getattr(getattr(self.trainer, "datamodule", None), "batch_size", None)
+        if self.device.type == "cuda" and size and plain and by_hand.is_unobserved(self.net):
             x = torch.zeros(size, 1, 28, 28, device=self.device)
             labels = torch.zeros(size, dtype=torch.int64, device=self.device)
             try:
