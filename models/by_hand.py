@@ -6,6 +6,7 @@ and autograd's graph take as long for them as the arithmetic of the dense layers
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 import torch
@@ -33,6 +34,12 @@ def is_unobserved(net: nn.Module) -> TypeGuard[nets.LeNet5]:
     )
 
 
+def hand_over(gradients: Sequence[Tensor], parameters: Sequence[Tensor]) -> None:
+    """Makes the gradients the `grad` of the parameters."""
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+
+
 class Gradient:
     """What `F.cross_entropy` and `backward` do, for a net that `applies`.
 
@@ -50,15 +57,11 @@ class Gradient:
     def __call__(self, x: Tensor, labels: Tensor, share: float) -> Tensor:
         """As `models.kernels.cpu.LeNet5Gradient`; returns the cross-entropies (B,)."""
         losses: Tensor = self._compute(x, labels, share)
-        self._hand_over()
+        hand_over(self._gradients, self._parameters)
         return losses
 
     def descend(self, *block: Any) -> Tensor:
         """As `models.kernels.cpu.LeNet5Gradient.descend`; returns the losses (K,)."""
         losses: Tensor = self._compute.descend(*block)
-        self._hand_over()
+        hand_over(self._gradients, self._parameters)
         return losses
-
-    def _hand_over(self) -> None:
-        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
-            parameter.grad = gradient

@@ -9,10 +9,12 @@ Not yet run on a GPU: without one, the tests see the operators, not the recordin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from models.by_hand import hand_over
 
 Losses = Callable[[Tensor, Tensor], Tensor]
 
@@ -45,13 +47,8 @@ class Iteration:
         gradients = torch.autograd.grad(loss, self.parameters)
         with torch.no_grad():
             torch._foreach_add_(self.parameters, torch._foreach_mul(gradients, -rate))
-        self.hand_over(gradients)
+        hand_over(gradients, self.parameters)
         return loss.detach()
-
-    def hand_over(self, gradients: Sequence[Tensor]) -> None:
-        """Makes them the parameters' `grad`."""
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = gradient
 
 
 class Replay:
@@ -71,7 +68,7 @@ class Replay:
 
     def __init__(self, iteration: Iteration, x: Tensor, labels: Tensor) -> None:
         self.size = len(x)
-        self._iteration = iteration
+        self._parameters = iteration.parameters
         share, still = x.new_full((), 1 / len(x)), x.new_zeros(())  # at rate 0 all stays as it is
         # A graph reads where it was recorded.
         self._inputs = tuple(part.clone() for part in (x, labels, share, still))
@@ -86,7 +83,7 @@ class Replay:
             self._graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self._graph):
                 self._loss = iteration(*self._inputs)
-            self._gradients = [p.grad for p in iteration.parameters if p.grad is not None]
+            self._gradients = [p.grad for p in self._parameters if p.grad is not None]
         expected = iteration(x, labels, share, still)
         if not torch.allclose(self(x, labels, share, still), expected, rtol=1e-4):
             raise RuntimeError("the recorded iteration does not give the loss of the other one")
@@ -96,5 +93,5 @@ class Replay:
         for held, given in zip(self._inputs, inputs, strict=True):
             held.copy_(given)
         self._graph.replay()
-        self._iteration.hand_over(self._gradients)
+        hand_over(self._gradients, self._parameters)
         return self._loss

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
+from test_classifier import fit
 
 from data import MNISTDataModule
 from models import by_hand, nets
@@ -112,21 +114,10 @@ class ByAutograd(LeNet5):
 def test_training_goes_the_same_way_as_with_autograd(c3, tiny_root, tmp_path):
     curves = []
     for kind in (LeNet5, ByAutograd):
-        torch.manual_seed(0)
         curve = Curve()
         data = MNISTDataModule(str(tiny_root), batch_size=9, block_size=4)
-        trainer = Trainer(
-            accelerator="cpu",
-            max_epochs=14,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            default_root_dir=tmp_path,
-            callbacks=[curve],
-        )
-        model = kind(c3)
-        trainer.fit(model, data)
-        assert trainer.global_step == 14 * 15
+        _, run = fit(partial(kind, c3), data, tmp_path, max_epochs=14, callbacks=[curve])
+        assert run.global_step == 14 * 15
         curves.append(torch.cat(curve.losses))
     torch.testing.assert_close(*curves, rtol=1e-4, atol=0)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from test_by_hand import Curve
+from test_classifier import fit
 
 from data import MNISTDataModule
 from models import graph
@@ -35,33 +37,20 @@ class Repeated(LeNet5):
         self._replay = Repeat(self._one_step(), size=9)
 
 
-def train(model, data, folder):
-    curve = Curve()
-    trainer = Trainer(
-        accelerator="auto" if GPU else "cpu",
-        devices=1,
-        max_epochs=3,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        default_root_dir=folder,
-        callbacks=[curve],
-    )
-    trainer.fit(model, datamodule=data)
-    assert trainer.global_step == 3 * 15
-    return torch.cat(curve.losses).cpu()
-
-
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("c3", ["original", "modern"])
 def test_replayed_and_other_iterations_train_the_same_way(c3, tiny_root, tmp_path):
     """130 images in mini-batches of 9: the last one of an epoch has 4."""
     curves, models = [], []
+    device = {"accelerator": "auto" if GPU else "cpu", "devices": 1}
     for kind in (LeNet5, Repeated):
-        torch.manual_seed(0)
-        models.append(kind(c3, backend="composite"))
+        curve = Curve()
         data = MNISTDataModule(str(tiny_root), batch_size=9, block_size=4)
-        curves.append(train(models[-1], data, tmp_path))
+        options = {**device, "max_epochs": 3, "callbacks": [curve]}
+        model, run = fit(partial(kind, c3, backend="composite"), data, tmp_path, **options)
+        assert run.global_step == 3 * 15
+        models.append(model)
+        curves.append(torch.cat(curve.losses).cpu())
     torch.testing.assert_close(*curves, rtol=1e-4, atol=0)
     assert models[1]._replay.calls == 3 * 14
 
