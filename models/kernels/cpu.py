@@ -4,8 +4,9 @@ All images are in the layout of `lanes.py`. Numba writes the machine code to `__
 only the first run of a machine waits for it. One file, since Numba's cache watches one file.
 
 Shapes: B images, G groups, C input maps, M output maps, P connections, H W input pixels, R S
-pooled pixels (so 2R 2S convolved ones), T threads. Arrays are flat inside the kernels; comments
-give shapes.
+pooled pixels (so 2R 2S convolved ones), Q strips of four columns, T threads. Arrays are flat inside
+the kernels; comments give shapes. "At the points" means transformed as Winograd's filtering wants
+it, one value for each of eight points.
 """
 
 from __future__ import annotations
@@ -146,6 +147,20 @@ def mul(typing: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
+def total_of(typing: Any, x: Any) -> Any:
+    """The sum of the eight floats, by halves."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.FloatType(), [ir.FloatType(), FLOATS])
+        name = f"llvm.vector.reduce.fadd.v{LANES}f32"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        zero = ir.Constant(ir.FloatType(), 0)
+        return builder.call(function, [zero, *args], fastmath=("reassoc",))
+
+    return types.float32(VECTOR), generate
+
+
+@intrinsic
 def transpose(typing: Any, x: Any, i: Any, x_step: Any, out: Any, j: Any, out_step: Any) -> Any:
     """Eight vectors of x, x_step apart from x[i] on, as columns of eight vectors of out."""
     _require_contiguous(x)
@@ -185,7 +200,6 @@ def _interleaved(start: int) -> Iterator[int]:
 
 
 TILE = 10  # sums that stay in registers, enough to keep the multipliers busy
-WIDTHS = (5, 7)  # columns of a tile of the convolutions, which has two rows
 
 
 def _load(context: Any, builder: Any, array_type: Any, array: Any, index: Any, step: int) -> Any:
@@ -193,91 +207,108 @@ def _load(context: Any, builder: Any, array_type: Any, array: Any, index: Any, s
     return builder.load(_address(context, builder, array_type, array, index), align=4)
 
 
-def _filled(count: int) -> Any:
-    """The intrinsic that makes a tile of `count` vectors."""
-
-    @intrinsic
-    def filled(typing: Any, value: Any) -> Any:
-        kind = types.UniTuple(VECTOR, count)
-
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return context.make_tuple(builder, kind, [_splat(builder, args[0])] * count)
-
-        return kind(types.float32), generate
-
-    return filled
-
-
-# Tiles that hold a float32 value everywhere.
-filled = _filled(TILE)
-filled_narrow, filled_wide = (_filled(2 * width) for width in WIDTHS)
+def _store(
+    context: Any, builder: Any, array_type: Any, array: Any, index: Any, step: int, value: Any
+) -> None:
+    index = builder.add(index, ir.Constant(index.type, step))
+    builder.store(value, _address(context, builder, array_type, array, index), align=4)
 
 
 @intrinsic
-def store_tile(typing: Any, tile: Any, out: Any, upper: Any, lower: Any) -> Any:
-    """Writes a tile's two rows, from out[upper] and from out[lower] on."""
+def filled(typing: Any, value: Any) -> Any:
+    """A tile that holds the float32 value everywhere."""
+    kind = types.UniTuple(VECTOR, TILE)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.make_tuple(builder, kind, [_splat(builder, args[0])] * TILE)
+
+    return kind(types.float32), generate
+
+
+@intrinsic
+def store_tile(typing: Any, tile: Any, out: Any, i: Any) -> Any:
+    """out[i : i + 80] = tile."""
     _require_contiguous(out)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        out_type = signature.args[1]
-        tile, out, *starts = args
-        sums = cgutils.unpack_tuple(builder, tile)
-        width = len(sums) // 2
-        for n, value in enumerate(sums):
-            row, column = divmod(n, width)
-            index = builder.add(starts[row], ir.Constant(starts[row].type, column * LANES))
-            place = _address(context, builder, out_type, out, index)
-            builder.store(value, place, align=4)
+        tile, out, i = args
+        for n, value in enumerate(cgutils.unpack_tuple(builder, tile)):
+            _store(context, builder, signature.args[1], out, i, n * LANES, value)
         return context.get_dummy_value()
 
-    return types.void(tile, out, types.intp, types.intp), generate
+    return types.void(tile, out, types.intp), generate
 
 
-def _convolution(*, after_zeros: bool = False, before_zeros: bool = False) -> Any:
-    """The intrinsic that adds one row of a kernel to a tile of two rows of W columns.
+@intrinsic
+def load_taps(typing: Any, weight: Any, i: Any) -> Any:
+    """weight[i : i + 5], each eight times."""
+    kind = types.UniTuple(VECTOR, K)
 
-    A tile reads W + 4 pixels of both its rows. Left out are the first four, if they come after
-    zeros, and those from W on, if they come before zeros.
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        weight, i = args
+        data = context.make_array(signature.args[0])(context, builder, weight).data
+        places = [builder.add(i, ir.Constant(i.type, tap)) for tap in range(K)]
+        taps = [_splat(builder, builder.load(builder.gep(data, [place]))) for place in places]
+        return context.make_tuple(builder, kind, taps)
+
+    return kind(weight, types.intp), generate
+
+
+@intrinsic
+def convolve(typing: Any, tile: Any, x: Any, i: Any, taps: Any) -> Any:
+    """Adds taps[0] x[i + n] + ... + taps[4] x[i + n + 4] to sum n of a tile, in vectors."""
+    _require_contiguous(x)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        tile, x, i, taps = args
+        sums, taps = (cgutils.unpack_tuple(builder, values) for values in (tile, taps))
+        # Every pixel is loaded once for all the sums that it belongs to; in an order in which the
+        # same sum comes again after all the others.
+        for place in sorted(range(TILE + K - 1), key=lambda place: place % K):
+            pixel = _load(context, builder, signature.args[1], x, i, place * LANES)
+            for tap in range(max(0, place - TILE + 1), min(K, place + 1)):
+                n = place - tap
+                sums[n] = _llvm(builder, "fmuladd", taps[tap], pixel, sums[n])
+        return context.make_tuple(builder, signature.return_type, sums)
+
+    return tile(tile, x, types.intp, taps), generate
+
+
+def _convolution_back(*, after_zeros: bool = False, before_zeros: bool = False) -> Any:
+    """The intrinsic for five sums, which read nine vectors.
+
+    Left out are the first four, if they are zeros, and the others, if they are.
     """
 
     @intrinsic
-    def convolve(
-        typing: Any, tile: Any, x: Any, upper: Any, lower: Any, weight: Any, taps: Any
-    ) -> Any:
-        _require_contiguous(x)
-        width = len(tile) // 2
-        first = K - 1 if after_zeros else 0
-        last = width if before_zeros else width + K - 1
+    def convolve_back(typing: Any, d: Any, j: Any, taps: Any, out: Any, i: Any) -> Any:
+        _require_contiguous(d)
+        _require_contiguous(out)
+        first = 0 if after_zeros else 1 - K
+        last = 0 if before_zeros else K
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            _, x_type, *_, weight_type, _ = signature.args
-            tile, x, upper, lower, weight, taps = args
-            sums = cgutils.unpack_tuple(builder, tile)
-            data = context.make_array(weight_type)(context, builder, weight).data
-            weights = []
-            for tap in range(K):
-                index = builder.add(taps, ir.Constant(taps.type, tap))
-                weights.append(_splat(builder, builder.load(builder.gep(data, [index]))))
-            # Every pixel is loaded once for all the sums that it belongs to. The rows take turns,
-            # so that a sum is ready when its next product is.
-            for column in range(first, last):
-                for row, start in enumerate((upper, lower)):
-                    pixel = _load(context, builder, x_type, x, start, column * LANES)
-                    for tap in range(max(0, column - width + 1), min(K, column + 1)):
-                        n = row * width + column - tap
-                        sums[n] = _llvm(builder, "fmuladd", weights[tap], pixel, sums[n])
-            return context.make_tuple(builder, signature.return_type, sums)
+            d_type, _, _, out_type, _ = signature.args
+            d, j, taps, out, i = args
+            taps = cgutils.unpack_tuple(builder, taps)
+            sums = [_load(context, builder, out_type, out, i, n * LANES) for n in range(K)]
+            for place in range(first, last):
+                slope = _load(context, builder, d_type, d, j, place * LANES)
+                for n in range(max(0, place), min(K, place + K)):
+                    sums[n] = _llvm(builder, "fmuladd", taps[n - place], slope, sums[n])
+            for n, value in enumerate(sums):
+                _store(context, builder, out_type, out, i, n * LANES, value)
+            return context.get_dummy_value()
 
-        return tile(tile, x, types.intp, types.intp, weight, types.intp), generate
+        return types.void(d, types.intp, taps, out, types.intp), generate
 
-    return convolve
+    return convolve_back
 
 
-# One row of a kernel, weight[taps : taps + 5], and the columns of two rows, which begin at
-# x[upper] and x[lower].
-convolve = _convolution()
-convolve_after_zeros = _convolution(after_zeros=True)
-convolve_before_zeros = _convolution(before_zeros=True)
+# Adds taps[0] d[j + n] + ... + taps[4] d[j + n - 4] to out[i + n] for n from 0 to 4, in vectors.
+convolve_back = _convolution_back()
+convolve_back_after_zeros = _convolution_back(after_zeros=True)
+convolve_back_before_zeros = _convolution_back(before_zeros=True)
 
 
 @intrinsic
@@ -299,6 +330,24 @@ def correlate(typing: Any, tile: Any, x: Any, i: Any, d: Any, j: Any) -> Any:
         return context.make_tuple(builder, signature.return_type, sums)
 
     return tile(tile, x, types.intp, d, types.intp), generate
+
+
+@intrinsic
+def add_taps(typing: Any, tile: Any, out: Any, i: Any) -> Any:
+    """Adds the sums of `correlate` to five vectors, from out[i] on."""
+    _require_contiguous(out)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        tile, out, i = args
+        sums = cgutils.unpack_tuple(builder, tile)
+        for tap in range(K):
+            before = _load(context, builder, signature.args[1], out, i, tap * LANES)
+            both = builder.fadd(sums[tap], sums[K + tap])
+            total = builder.fadd(before, both)
+            _store(context, builder, signature.args[1], out, i, tap * LANES, total)
+        return context.get_dummy_value()
+
+    return types.void(tile, out, types.intp), generate
 
 
 @intrinsic
@@ -372,6 +421,162 @@ def tanh(typing: Any, x: Any) -> Any:
     return VECTOR(VECTOR), generate
 
 
+# --- Winograd's minimal filtering ---------------------------------------------------------------
+
+# F(4, 5): four neighbouring sums of a filter with five taps take eight products, not twenty: those
+# of two polynomials, which eight values determine (Winograd, Arithmetic Complexity of Computations,
+# 1980; Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016, section 4). Here
+# along the rows; from row to row the filter stays as it is.
+STRIP = 4  # columns of sums
+POINTS = (0, 1, -1, 2, -2, 1 / 2, -1 / 2, np.inf)  # where the polynomials are evaluated
+PAIRS = (1, 3, 5)  # of points p and -p
+POINTS_COUNT = len(POINTS)
+ONE = POINTS.index(1)
+
+
+def _powers(count: int) -> np.ndarray[Any, Any]:
+    """A polynomial's coefficients -> its values at the points; at infinity, the last one."""
+    return np.vstack([np.vander(POINTS[:-1], count, increasing=True), np.eye(count)[-1]])
+
+
+def _others(i: int) -> np.ndarray[Any, Any]:
+    """The coefficients of the polynomial that is 0 at all finite points but point i."""
+    coefficients = np.poly(np.delete(POINTS[:-1], i) if i < len(POINTS) - 1 else POINTS[:-1])
+    return np.pad(coefficients[::-1], (0, len(POINTS) - len(coefficients)))
+
+
+# In Lavin and Gray's letters B^T (8, 8), A (8, 4) and G (8, 5).
+OF_PIXELS = np.array([_others(i) for i in range(len(POINTS))])
+OF_SUMS = _powers(STRIP)
+OF_TAPS = (_powers(K) / (_powers(len(POINTS)) * OF_PIXELS).sum(1, keepdims=True)).astype(np.float32)
+
+
+def _sum(builder: Any, factors: Any, values: Any) -> Any:
+    """The sum of factors times values."""
+    # Those with the factor 1 first: they begin the sum.
+    terms = sorted(zip(factors, values, strict=True), key=lambda term: term[0] != 1)
+    total = None
+    for factor, value in terms:
+        if factor == 0:
+            continue
+        product = value if factor == 1 else builder.fmul(_constant(factor), value)
+        if total is None:
+            total = product
+        elif factor == 1:
+            total = builder.fadd(total, product)
+        else:
+            total = _llvm(builder, "fmuladd", _constant(factor), value, total)
+    return total
+
+
+def _evaluate(builder: Any, matrix: Any, values: Any) -> list[Any]:
+    """Matrix (8, N) @ values; at -p, odd coefficients count with the other sign than at p."""
+    out = [_sum(builder, row, values) for row in matrix]
+    for i in PAIRS:
+        even, odd = (_sum(builder, matrix[i][n::2], values[n::2]) for n in (0, 1))
+        out[i : i + 2] = builder.fadd(even, odd), builder.fsub(even, odd)
+    return out
+
+
+def _evaluate_transposed(builder: Any, matrix: Any, values: Any) -> list[Any]:
+    """The transposed matrix (N, 8) @ values."""
+    kept = [0, *PAIRS, len(POINTS) - 1]
+    both = [[*values], [*values]]
+    for i in PAIRS:
+        both[0][i] = builder.fadd(values[i], values[i + 1])
+        both[1][i] = builder.fsub(values[i], values[i + 1])
+    return [
+        _sum(builder, matrix[kept, n], [both[n % 2][i] for i in kept])
+        for n in range(matrix.shape[1])
+    ]
+
+
+@intrinsic
+def spread_pixels(typing: Any, x: Any, i: Any, out: Any, j: Any, step: Any) -> Any:
+    """Eight neighbouring pixels from x[i] on -> their values at the points, `step` apart."""
+    _require_contiguous(x)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        x_type, _, out_type, _, _ = signature.args
+        x, i, out, j, step = args
+        pixels = [_load(context, builder, x_type, x, i, n * LANES) for n in range(len(POINTS))]
+        for n, value in enumerate(_evaluate(builder, OF_PIXELS, pixels)):
+            place = builder.add(j, builder.mul(step, ir.Constant(step.type, n)))
+            _store(context, builder, out_type, out, place, 0, value)
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, out, types.intp, types.intp), generate
+
+
+@intrinsic
+def spread_sums(typing: Any, a: Any, b: Any, c: Any, d: Any, out: Any, j: Any, step: Any) -> Any:
+    """Gradients at four sums -> those at the points, `step` apart from out[j] on."""
+    _require_contiguous(out)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        *sums, out, j, step = args
+        for n, value in enumerate(_evaluate(builder, OF_SUMS, sums)):
+            place = builder.add(j, builder.mul(step, ir.Constant(step.type, n)))
+            _store(context, builder, signature.args[4], out, place, 0, value)
+        return context.get_dummy_value()
+
+    return types.void(a, b, c, d, out, types.intp, types.intp), generate
+
+
+def _load_points(context: Any, builder: Any, x_type: Any, x: Any, i: Any, step: Any) -> list[Any]:
+    places = [
+        builder.add(i, builder.mul(step, ir.Constant(step.type, n))) for n in range(len(POINTS))
+    ]
+    return [_load(context, builder, x_type, x, place, 0) for place in places]
+
+
+@intrinsic
+def gather_sums(typing: Any, x: Any, i: Any, step: Any) -> Any:
+    """Products at the points, `step` apart from x[i] on -> four sums."""
+    _require_contiguous(x)
+    kind = types.UniTuple(VECTOR, STRIP)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        products = _load_points(context, builder, signature.args[0], *args)
+        sums = _evaluate_transposed(builder, OF_SUMS, products)
+        return context.make_tuple(builder, kind, sums)
+
+    return kind(x, types.intp, types.intp), generate
+
+
+@intrinsic
+def gather_pixels(typing: Any, shared: Any, x: Any, i: Any, step: Any, out: Any, j: Any) -> Any:
+    """Gradients at the points, `step` apart from x[i] on -> those at four pixels, from out[j] on.
+
+    Returns what goes to the next four pixels; `shared` is what the strip before left to these.
+    """
+    _require_contiguous(x)
+    _require_contiguous(out)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _, x_type, _, _, out_type, _ = signature.args
+        shared, x, i, step, out, j = args
+        gradients = _load_points(context, builder, x_type, x, i, step)
+        pixels = _evaluate_transposed(builder, OF_PIXELS, gradients)
+        for n, before in enumerate(cgutils.unpack_tuple(builder, shared)):
+            total = builder.fadd(before, pixels[n])
+            _store(context, builder, out_type, out, j, n * LANES, total)
+        return context.make_tuple(builder, signature.return_type, pixels[STRIP:])
+
+    return shared(shared, x, types.intp, types.intp, out, types.intp), generate
+
+
+@intrinsic
+def no_pixels(typing: Any) -> Any:
+    """Zeros for four pixels."""
+    kind = types.UniTuple(VECTOR, STRIP)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.make_tuple(builder, kind, [_constant(0)] * STRIP)
+
+    return kind(), generate
+
+
 # --- sizes and tables ---------------------------------------------------------------------------
 
 
@@ -385,19 +590,17 @@ class Shape(NamedTuple):
     outputs: int
     pooled_rows: int
     pooled: int
-    tile: int
-    """Columns of a tile of sums."""
-    tiled: int
-    """Columns of sums, in whole tiles."""
+    strips: int
+    """Q, of four columns of sums each."""
+    at_once: int
+    """N, the strips that go back together."""
     rows: int
     """Of the frame of zeros that the input is put into."""
     columns: int
-    left: int
-    """Columns of zeros before the gradient at the sums, for the convolution back to the input."""
-    gradient_tile: int
-    gradient_tiled: int
-    gradient_rows: int
-    gradient_columns: int
+    line: int
+    """Rows of a column of pixels, with zeros up to whole tiles of sums."""
+    gradient_line: int
+    """Rows of a column of gradients, with zeros up to whole fives."""
     slopes: int
     """Floats of one group's slope."""
     framed: int
@@ -405,7 +608,7 @@ class Shape(NamedTuple):
 
 
 class Table(NamedTuple):
-    """The connections as the kernels walk them: by output map, and by input map."""
+    """The connections, output map by output map."""
 
     starts: np.ndarray[Any, Any]
     """(M + 1,) where each output map's connections begin"""
@@ -413,27 +616,13 @@ class Table(NamedTuple):
     """(P,) input map of each connection"""
     outputs: np.ndarray[Any, Any]
     """(P,) output map of each connection"""
-    by_source: np.ndarray[Any, Any]
-    """(P,) the connections in the order of their input maps"""
-    fed: np.ndarray[Any, Any]
-    """(P,) their output maps in that order"""
-    source_starts: np.ndarray[Any, Any]
-    """(C + 1,) where each input map's begin in it"""
-
-
-def _tiles(columns: int) -> tuple[int, int]:
-    """The width of tiles that cover `columns` with the least waste, and how many they cover."""
-    covered, width = min((-(-columns // width) * width, width) for width in WIDTHS)
-    return width, covered
 
 
 @lru_cache(maxsize=64)
 def _shape(maps: int, height: int, width: int, padding: int, outputs: int) -> Shape:
     pooled_rows, pooled = ((size + 2 * padding - K + 1) // 2 for size in (height, width))
-    tile, tiled = _tiles(2 * pooled)
-    rows, columns = height + 2 * padding, max(width + 2 * padding, tiled + K - 1)
-    left = K - 1 - padding
-    gradient_tile, gradient_tiled = _tiles(width)
+    strips = -(-2 * pooled // STRIP)
+    rows, columns = height + 2 * padding, max(width + 2 * padding, strips * STRIP + K - 1)
     return Shape(
         maps=maps,
         height=height,
@@ -442,40 +631,45 @@ def _shape(maps: int, height: int, width: int, padding: int, outputs: int) -> Sh
         outputs=outputs,
         pooled_rows=pooled_rows,
         pooled=pooled,
-        tile=tile,
-        tiled=tiled,
+        strips=strips,
+        # A few, so that the sums over them stay in registers; not more, for the cache.
+        at_once=min(strips, max(1, 3 * TILE // (2 * pooled_rows))) if pooled_rows else 1,
         rows=rows,
         columns=columns,
-        left=left,
-        gradient_tile=gradient_tile,
-        gradient_tiled=gradient_tiled,
-        gradient_rows=2 * pooled_rows + 2,  # a row of zeros above and below
-        gradient_columns=max(left + 2 * pooled, gradient_tiled + K - 1),
+        line=-(-2 * pooled_rows // TILE) * TILE + K - 1,
+        gradient_line=-(-(2 * pooled_rows + K - 1) // K) * K,
         slopes=outputs * 4 * pooled_rows * pooled * LANES,
         framed=maps * rows * columns * LANES,
     )
 
 
 @lru_cache(maxsize=64)
-def _table(pairs: bytes, maps: int, in_maps: int) -> Table:
+def _table(pairs: bytes, maps: int) -> Table:
     outputs, sources = np.frombuffer(pairs, np.int64).reshape(-1, 2).T.copy()
-    starts = np.searchsorted(outputs, np.arange(maps + 1))
-    by_source = np.argsort(sources, kind="stable")
-    source_starts = np.searchsorted(sources[by_source], np.arange(in_maps + 1))
-    return Table(starts, sources, outputs, by_source, outputs[by_source], source_starts)
+    return Table(np.searchsorted(outputs, np.arange(maps + 1)), sources, outputs)
 
 
 # --- forward, one group -------------------------------------------------------------------------
 
 
 @njit(**OPTIONS)
-def _frame_lanes(x, start, shape, out):
+def _frame_lanes(x, shape, out):
     """One group (C, H, W, 8) into the middle of its frame of zeros (C, rows, columns, 8)."""
     for c in range(shape.maps):
         for r in range(shape.height):
-            i = start + (c * shape.height + r) * shape.width * LANES
+            i = (c * shape.height + r) * shape.width * LANES
             j = (c * shape.rows + r + shape.padding) * shape.columns + shape.padding
             out[j * LANES : (j + shape.width) * LANES] = x[i : i + shape.width * LANES]
+
+
+@njit(**OPTIONS)
+def _unframe_lanes(framed, shape, x):
+    """The reverse."""
+    for c in range(shape.maps):
+        for r in range(shape.height):
+            i = (c * shape.height + r) * shape.width * LANES
+            j = (c * shape.rows + r + shape.padding) * shape.columns + shape.padding
+            x[i : i + shape.width * LANES] = framed[j * LANES : (j + shape.width) * LANES]
 
 
 @njit(**OPTIONS)
@@ -512,262 +706,301 @@ def _out_of_lanes(x, images, width, out, start, step):
             out[start + s + lane * step] = x[s * LANES + lane]
 
 
-@njit(**INLINED)
-def _convolve_two_rows(
-    x, x_start, rows, columns, zeros, end, row, weight, sources, first, last, empty, count, out
-):
-    """One output map at two neighbouring rows: out (2, count, 8), in whole tiles like `empty`.
+class Layer(NamedTuple):
+    """One block, as the loops over a group need it."""
 
-    A tile stays in registers over all connections. Left out are kernel rows that would read above
-    or below the `rows` of x, and pixels of zeros: x has them before column `zeros` and from column
-    `end` on.
-    """
-    width = len(empty) // 2
-    low = max(0, -row)
-    high = min(K, rows - 1 - row)
-    for q in range(0, count, width):
-        tile = empty
-        after_zeros = q == 0 and zeros >= K - 1
-        before_zeros = q + width >= end
-        for p in range(first, last):
-            corner = x_start + ((sources[p] * rows + row) * columns + q) * LANES
-            for ky in range(low, high):
-                i = corner + ky * columns * LANES
-                j = i + columns * LANES
-                taps = (p * K + ky) * K
-                if after_zeros:
-                    tile = convolve_after_zeros(tile, x, i, j, weight, taps)
-                elif before_zeros:
-                    tile = convolve_before_zeros(tile, x, i, j, weight, taps)
-                else:
-                    tile = convolve(tile, x, i, j, weight, taps)
-        store_tile(tile, out, q * LANES, (count + q) * LANES)
+    shape: Shape
+    table: Table
+    taps: np.ndarray[Any, Any]
+    """(8, P, 5) the weights at the points, for each row of a kernel"""
 
 
-@njit(**INLINED)
-def _convolve(
-    x, start, rows, columns, zeros, end, row, weight, sources, first, last, bias, tile, count, out
-):
-    """`_convolve_two_rows` in tiles of `tile` columns that begin with the bias."""
-    if tile == WIDTHS[0]:
-        empty = filled_narrow(bias)
-        _convolve_two_rows(
-            x,
-            start,
-            rows,
-            columns,
-            zeros,
-            end,
-            row,
-            weight,
-            sources,
-            first,
-            last,
-            empty,
-            count,
-            out,
-        )
-    else:
-        wide = filled_wide(bias)
-        _convolve_two_rows(
-            x, start, rows, columns, zeros, end, row, weight, sources, first, last, wide, count, out
-        )
+class Scratch(NamedTuple):
+    """A thread's memory for one block and one group."""
 
-
-@njit(**INLINED)
-def _squash_and_pool(z, count, pooled, slope, start, y, y_start):
-    """Two rows of sums z (2, count, 8) -> one row of y, and dy/dz as slope (2, 2 pooled, 8)."""
-    one = splat(np.float32(1))
-    minus = splat(np.float32(-1))
-    quarter = splat(np.float32(0.25))
-    below = 2 * pooled * LANES
-    # Apart from what follows: nothing waits for a neighbour, so that many are under way at once.
-    for i in range(0, 2 * count * LANES, LANES):
-        store(z, i, tanh(load(z, i)))
-    for s in range(pooled):
-        i = 2 * s * LANES
-        j = i + count * LANES
-        a0 = load(z, i)
-        a1 = load(z, i + LANES)
-        b0 = load(z, j)
-        b1 = load(z, j + LANES)
-        out = tanh(mul(quarter, add(add(a0, a1), add(b0, b1))))
-        store(y, y_start + s * LANES, out)
-        scale = mul(quarter, fma(mul(minus, out), out, one))
-        j = start + i
-        store(slope, j, mul(scale, fma(mul(minus, a0), a0, one)))
-        store(slope, j + LANES, mul(scale, fma(mul(minus, a1), a1, one)))
-        store(slope, j + below, mul(scale, fma(mul(minus, b0), b0, one)))
-        store(slope, j + below + LANES, mul(scale, fma(mul(minus, b1), b1, one)))
+    framed: np.ndarray[Any, Any]
+    """(C, rows, columns, 8) the input in its frame of zeros"""
+    pixels: np.ndarray[Any, Any]
+    """(8, Q, C, line, 8) the input at the points"""
+    products: np.ndarray[Any, Any]
+    """(8, line, 8) one strip of one map, at the points"""
+    a: np.ndarray[Any, Any]
+    """(2R, 4, 8) tanh of the sums of one strip of one map"""
+    d: np.ndarray[Any, Any]
+    """(8, N, M, gradient_line, 8) the gradient at the sums of some strips, at the points"""
+    pixel_gradients: np.ndarray[Any, Any]
+    """(8, Q, C, gradient_line, 8) the gradient at the input, at the points"""
 
 
 @njit(**OPTIONS)
-def _forward_group(
-    x, x_start, shape, table, weight, bias, z, slope, slope_start, y, y_start, y_rows, y_columns
-):
-    """Framed x -> slope (M, 2R, 2S, 8) and y, (M, R, S, 8) in maps of y_rows x y_columns pixels."""
-    for m in range(shape.outputs):
-        for r in range(shape.pooled_rows):
-            _convolve(
-                x,
-                x_start,
-                shape.rows,
-                shape.columns,
-                shape.padding,
-                shape.padding + shape.width,
-                2 * r,
-                weight,
-                table.sources,
-                table.starts[m],
-                table.starts[m + 1],
-                bias[m],
-                shape.tile,
-                shape.tiled,
-                z,
+def _scratches(shape, threads):
+    """One for each thread: every array with one more dimension in front."""
+    columns = POINTS_COUNT * LANES
+    d_columns = columns * shape.at_once * shape.outputs
+    columns *= shape.strips * shape.maps
+    # Zeros: what lies outside of the image, or fills up a line, is never written.
+    return Scratch(
+        np.zeros((threads, shape.framed), np.float32),
+        np.zeros((threads, columns * shape.line), np.float32),
+        np.empty((threads, POINTS_COUNT * shape.line * LANES), np.float32),
+        np.empty((threads, 2 * shape.pooled_rows * STRIP * LANES), np.float32),
+        np.zeros((threads, d_columns * shape.gradient_line), np.float32),
+        np.empty((threads, columns * shape.gradient_line), np.float32),
+    )
+
+
+@njit(**OPTIONS)
+def _scratch_of(scratches, t):
+    """Thread t's."""
+    return Scratch(
+        scratches.framed[t],
+        scratches.pixels[t],
+        scratches.products[t],
+        scratches.a[t],
+        scratches.d[t],
+        scratches.pixel_gradients[t],
+    )
+
+
+@njit(**OPTIONS)
+def _part(parts, n, count):
+    """Part n of `count` equal ones."""
+    size = len(parts) // count
+    return parts[n * size : (n + 1) * size]
+
+
+@njit(**OPTIONS)
+def _spread_taps(weight):
+    """Kernels (P, 5, 5) -> their rows at the points (8, P, 5)."""
+    rows = len(weight) // K
+    out = np.zeros(POINTS_COUNT * rows, np.float32)
+    for kx in range(K):
+        column = weight[kx::K].copy()
+        for point in range(POINTS_COUNT):
+            factor, values = OF_TAPS[point, kx], _part(out, point, POINTS_COUNT)
+            for row in range(rows):
+                values[row] += factor * column[row]
+    return out
+
+
+@njit(**OPTIONS)
+def _gather_taps(spread, weight):
+    """The reverse way for gradients: (8, P, 5) at the points -> (P, 5, 5)."""
+    rows = len(weight) // K
+    for row in range(rows):
+        for kx in range(K):
+            total = np.float32(0)
+            for point in range(POINTS_COUNT):
+                total += OF_TAPS[point, kx] * spread[point * rows + row]
+            weight[row * K + kx] = total
+
+
+@njit(**OPTIONS)
+def _spread_input(framed, shape, pixels):
+    """One group's framed input -> (8, Q, C, line, 8)."""
+    step = len(pixels) // POINTS_COUNT
+    for c in range(shape.maps):
+        for r in range(2 * shape.pooled_rows + K - 1):
+            i = (c * shape.rows + r) * shape.columns * LANES
+            for q in range(shape.strips):
+                j = ((q * shape.maps + c) * shape.line + r) * LANES
+                spread_pixels(framed, i + q * STRIP * LANES, pixels, j, step)
+
+
+@njit(**INLINED)
+def _convolve_strip(layer, bias, scratch, q, m):
+    """One strip of output map m, at the points: out (8, line, 8)."""
+    shape, table = layer.shape, layer.table
+    height = 2 * shape.pooled_rows
+    for point in range(POINTS_COUNT):
+        column = (point * shape.strips + q) * shape.maps
+        # What is added at the point 1 is added to all the sums.
+        start = bias if point == ONE else np.float32(0)
+        for r in range(0, height, TILE):
+            tile = filled(start)
+            for p in range(table.starts[m], table.starts[m + 1]):
+                taps = load_taps(layer.taps, (point * len(table.sources) + p) * K)
+                i = ((column + table.sources[p]) * shape.line + r) * LANES
+                tile = convolve(tile, scratch.pixels, i, taps)
+            store_tile(tile, scratch.products, (point * shape.line + r) * LANES)
+
+
+@njit(**INLINED)
+def _squash(products, line, a):
+    """A strip of sums, at the points -> their tanh, a (rows, 4, 8)."""
+    for i in range(0, len(a) // STRIP, LANES):
+        z0, z1, z2, z3 = gather_sums(products, i, line * LANES)
+        store(a, i * STRIP, tanh(z0))
+        store(a, i * STRIP + LANES, tanh(z1))
+        store(a, i * STRIP + 2 * LANES, tanh(z2))
+        store(a, i * STRIP + 3 * LANES, tanh(z3))
+
+
+@njit(**INLINED)
+def _pool(a, pooled, slope, start, slope_row, y, y_start, y_row):
+    """A strip a (rows, 4, 8) -> y and dy/dz as slope, rows of pixels that far apart."""
+    one = splat(np.float32(1))
+    minus = splat(np.float32(-1))
+    quarter = splat(np.float32(0.25))
+    for r in range(len(a) // (2 * STRIP * LANES)):
+        for s in range(pooled):
+            i = (2 * r * STRIP + 2 * s) * LANES
+            j = i + STRIP * LANES
+            a0 = load(a, i)
+            a1 = load(a, i + LANES)
+            b0 = load(a, j)
+            b1 = load(a, j + LANES)
+            out = tanh(mul(quarter, add(add(a0, a1), add(b0, b1))))
+            store(y, y_start + r * y_row + s * LANES, out)
+            scale = mul(quarter, fma(mul(minus, out), out, one))
+            j = start + 2 * r * slope_row + 2 * s * LANES
+            store(slope, j, mul(scale, fma(mul(minus, a0), a0, one)))
+            store(slope, j + LANES, mul(scale, fma(mul(minus, a1), a1, one)))
+            store(slope, j + slope_row, mul(scale, fma(mul(minus, b0), b0, one)))
+            store(slope, j + slope_row + LANES, mul(scale, fma(mul(minus, b1), b1, one)))
+
+
+@njit(**OPTIONS)
+def _forward_group(layer, bias, scratch, slope, y, y_rows, y_columns):
+    """The input at the points -> slope (M, 2R, 2S, 8), y in maps of y_rows x y_columns pixels."""
+    shape = layer.shape
+    row = 2 * shape.pooled * LANES
+    for q in range(shape.strips):
+        pooled = min(STRIP // 2, shape.pooled - q * STRIP // 2)
+        for m in range(shape.outputs):
+            _convolve_strip(layer, bias[m], scratch, q, m)
+            _squash(scratch.products, shape.line, scratch.a)
+            _pool(
+                scratch.a,
+                pooled,
+                slope,
+                m * 2 * shape.pooled_rows * row + q * STRIP * LANES,
+                row,
+                y,
+                (m * y_rows * y_columns + q * STRIP // 2) * LANES,
+                y_columns * LANES,
             )
-            i = slope_start + (m * shape.pooled_rows + r) * 4 * shape.pooled * LANES
-            j = y_start + (m * y_rows + r) * y_columns * LANES
-            _squash_and_pool(z, shape.tiled, shape.pooled, slope, i, y, j)
 
 
 # --- backward, one group ------------------------------------------------------------------------
 
 
-@njit(**INLINED)
-def _gradient_of_sums(grad, slope, row, slope_row, pooled, d, top, bottom, db):
-    """One pooled row of grad (R, S, 8) -> two rows of d, at `top` and at `bottom`.
-
-    Returns:
-        db with this row's gradients added.
-    """
-    for s in range(pooled):
-        g = load(grad, row + s * LANES)
-        i = slope_row + 2 * s * LANES
-        j = i + 2 * pooled * LANES
-        k = 2 * s * LANES
-        for side in range(0, 2 * LANES, LANES):
-            upper = mul(g, load(slope, i + side))
-            lower = mul(g, load(slope, j + side))
-            store(d, top + k + side, upper)
-            store(d, bottom + k + side, lower)
-            db = add(db, add(upper, lower))
-    return db
-
-
-@njit(**INLINED)
-def _weight_gradient(x, x_start, columns, d, d_start, d_columns, height, width, out, out_start):
-    """One connection: out (25, 8) += the products of its input map and its map's gradient.
-
-    Five taps, for even and for odd columns apart, stay in registers.
-    """
-    for ky in range(K):
-        tile = filled(np.float32(0))
-        for r in range(height):
-            i = x_start + (r + ky) * columns * LANES
-            j = d_start + r * d_columns * LANES
-            for s in range(0, width * LANES, 2 * LANES):
-                tile = correlate(tile, x, i + s, d, j + s)
-        for tap in range(K):
-            k = out_start + (ky * K + tap) * LANES
-            store(out, k, add(load(out, k), add(tile[tap], tile[K + tap])))
-
-
 @njit(**OPTIONS)
-def _input_gradient(d, shape, table, turned, z, dx, dx_start):
-    """The gradient at one group's input, dx (C, H, W, 8): the forward loop over turned kernels."""
-    row = shape.width * LANES
-    for c in range(shape.maps):
-        for r in range(0, shape.height, 2):
-            _convolve(
-                d,
-                0,
-                shape.gradient_rows,
-                shape.gradient_columns,
-                shape.left,
-                shape.left + 2 * shape.pooled,
-                1 + r - shape.left,
-                turned,
-                table.fed,
-                table.source_starts[c],
-                table.source_starts[c + 1],
-                np.float32(0),
-                shape.gradient_tile,
-                shape.gradient_tiled,
-                z,
-            )
-            i = dx_start + (c * shape.height + r) * row
-            dx[i : i + row] = z[:row]
-            if r + 1 < shape.height:
-                j = shape.gradient_tiled * LANES
-                dx[i + row : i + 2 * row] = z[j : j + row]
-
-
-@njit(**OPTIONS)
-def _backward_group(
-    grad, start, x, x_start, shape, table, slope, slope_start, d, dw, dw_start, db, db_start
-):
-    """Gradients of one group: d at the sums; dw (P, 25, 8) and db (M, 8) are added to."""
+def _spread_gradient(grad, grad_rows, grad_columns, shape, slope, strip, strips, d, db):
+    """Gradients at y and slope -> d, at the sums of some strips, at the points; db is added to."""
+    none = splat(np.float32(0))
     for m in range(shape.outputs):
-        i = db_start + m * LANES
-        total = load(db, i)
-        for r in range(shape.pooled_rows):
-            top = (m * shape.gradient_rows + 1 + 2 * r) * shape.gradient_columns + shape.left
-            row = m * shape.pooled_rows + r
-            total = _gradient_of_sums(
-                grad,
-                slope,
-                start + row * shape.pooled * LANES,
-                slope_start + row * 4 * shape.pooled * LANES,
-                shape.pooled,
-                d,
-                top * LANES,
-                (top + shape.gradient_columns) * LANES,
-                total,
-            )
-        store(db, i, total)
-    for p in range(len(table.sources)):
-        i = table.outputs[p] * shape.gradient_rows + 1
-        _weight_gradient(
-            x,
-            x_start + table.sources[p] * shape.rows * shape.columns * LANES,
-            shape.columns,
-            d,
-            (i * shape.gradient_columns + shape.left) * LANES,
-            shape.gradient_columns,
-            2 * shape.pooled_rows,
-            2 * shape.pooled,
-            dw,
-            dw_start + p * K * K * LANES,
-        )
+        total = load(db, m * LANES)
+        for q in range(strips):
+            column = 2 * (strip + q)
+            for r in range(2 * shape.pooled_rows):
+                i = ((m * grad_rows + r // 2) * grad_columns + column) * LANES
+                j = ((m * 2 * shape.pooled_rows + r) * shape.pooled + column) * 2 * LANES
+                g = load(grad, i)
+                d0, d1 = mul(g, load(slope, j)), mul(g, load(slope, j + LANES))
+                d2, d3 = none, none
+                if column + 1 < shape.pooled:
+                    g = load(grad, i + LANES)
+                    d2, d3 = mul(g, load(slope, j + 2 * LANES)), mul(g, load(slope, j + 3 * LANES))
+                place = ((q * shape.outputs + m) * shape.gradient_line + r) * LANES
+                spread_sums(d0, d1, d2, d3, d, place, len(d) // POINTS_COUNT)
+                total = add(total, add(add(d0, d1), add(d2, d3)))
+        store(db, m * LANES, total)
 
 
 @njit(**OPTIONS)
-def _turn_round(weight, by_source):
-    """The kernels (P, 5, 5) in the order of their input maps, each turned by 180 degrees."""
-    out = np.empty(len(weight), np.float32)
-    for n in range(len(by_source)):
-        for tap in range(K * K):
-            out[n * K * K + tap] = weight[by_source[n] * K * K + K * K - 1 - tap]
-    return out
+def _weight_gradient(layer, scratch, point, strip, strips, taps):
+    """Of some strips, at one of the points: taps (8, P, 5, 8) are added to."""
+    shape, table = layer.shape, layer.table
+    connections = len(table.sources)
+    for p in range(connections):
+        tile = filled(np.float32(0))
+        for q in range(strips):
+            column = (point * shape.strips + strip + q) * shape.maps + table.sources[p]
+            d_column = (point * shape.at_once + q) * shape.outputs + table.outputs[p]
+            i = column * shape.line * LANES
+            j = d_column * shape.gradient_line * LANES
+            for r in range(0, 2 * shape.pooled_rows * LANES, 2 * LANES):
+                tile = correlate(tile, scratch.pixels, i + r, scratch.d, j + r)
+        add_taps(tile, taps, (point * connections + p) * K * LANES)
 
 
 @njit(**OPTIONS)
-def _add_up(parts, threads, out):
-    """Parts (T, N, 8) -> out (N,), in one order: thread by thread, lane by lane."""
+def _input_gradient(layer, scratch, point, strip, strips):
+    """Of some strips, at one of the points."""
+    shape, table = layer.shape, layer.table
+    connections = len(table.sources)
+    out = scratch.pixel_gradients
+    height = 2 * shape.pooled_rows * LANES
+    for p in range(connections):
+        taps = load_taps(layer.taps, (point * connections + p) * K)
+        for q in range(strips):
+            column = (point * shape.strips + strip + q) * shape.maps + table.sources[p]
+            d_column = (point * shape.at_once + q) * shape.outputs + table.outputs[p]
+            i = column * shape.gradient_line * LANES
+            j = d_column * shape.gradient_line * LANES
+            for r in range(0, height + (K - 1) * LANES, K * LANES):
+                if r == 0:
+                    convolve_back_after_zeros(scratch.d, j, taps, out, i)
+                elif r >= height:
+                    convolve_back_before_zeros(scratch.d, j + r, taps, out, i + r)
+                else:
+                    convolve_back(scratch.d, j + r, taps, out, i + r)
+
+
+@njit(**OPTIONS)
+def _gather_input_gradient(pixel_gradients, shape, dx):
+    """At the points -> at the framed input, dx (C, rows, columns, 8)."""
+    step = len(pixel_gradients) // POINTS_COUNT
+    for c in range(shape.maps):
+        for r in range(2 * shape.pooled_rows + K - 1):
+            j = (c * shape.rows + r) * shape.columns * LANES
+            shared = no_pixels()
+            for q in range(shape.strips):
+                i = ((q * shape.maps + c) * shape.gradient_line + r) * LANES
+                shared = gather_pixels(shared, pixel_gradients, i, step, dx, j)
+                j += STRIP * LANES
+            store(dx, j, shared[0])
+            store(dx, j + LANES, shared[1])
+            store(dx, j + 2 * LANES, shared[2])
+            store(dx, j + 3 * LANES, shared[3])
+
+
+@njit(**OPTIONS)
+def _backward_group(grad, grad_rows, grad_columns, layer, scratch, slope, want_input, taps, db):
+    """Gradients of one group: taps (8, P, 5, 8) and db (M, 8) are added to.
+
+    Grad is at y, maps of grad_rows x grad_columns pixels. The gradient at the input is left at the
+    points.
+    """
+    shape = layer.shape
+    if want_input:
+        scratch.pixel_gradients[:] = 0
+    for strip in range(0, shape.strips, shape.at_once):
+        strips = min(shape.at_once, shape.strips - strip)
+        _spread_gradient(grad, grad_rows, grad_columns, shape, slope, strip, strips, scratch.d, db)
+        for point in range(POINTS_COUNT):
+            _weight_gradient(layer, scratch, point, strip, strips, taps)
+            if want_input:
+                _input_gradient(layer, scratch, point, strip, strips)
+
+
+@njit(**OPTIONS)
+def _add_up(parts, out):
+    """Parts (T, N, 8) -> out (N,), always in the same order."""
     for i in range(len(out)):
-        total = np.float32(0)
-        for t in range(threads):
-            start = (t * len(out) + i) * LANES
-            for lane in range(LANES):
-                total += parts[start + lane]
-        out[i] = total
+        total = load(parts[0], i * LANES)
+        for t in range(1, len(parts)):
+            total = add(total, load(parts[t], i * LANES))
+        out[i] = total_of(total)
 
 
 @njit(**OPTIONS)
-def _framed_gradient(shape):
-    """Zeros for one group's d, the gradient at the sums in its frame."""
-    pixels = shape.gradient_rows * shape.gradient_columns
-    return np.zeros(shape.outputs * pixels * LANES, np.float32)
+def _sum_of_taps(parts, weight):
+    """Gradients at the points (T, 8, P, 5, 8) -> at the weights (P, 5, 5)."""
+    spread = np.empty(parts.shape[1] // LANES, np.float32)
+    _add_up(parts, spread)
+    _gather_taps(spread, weight)
 
 
 # --- one block, all groups ----------------------------------------------------------------------
@@ -776,28 +1009,15 @@ def _framed_gradient(shape):
 @njit(parallel=True, **OPTIONS)
 def _forward(x, groups, shape, table, weight, bias, threads, slope, y):
     """X (G, C, H, W, 8) -> slope (G, M, 2R, 2S, 8) and y (G, M, R, S, 8)."""
-    in_floats = shape.maps * shape.height * shape.width * LANES
-    out_floats = shape.slopes // 4
+    spread = _spread_taps(weight)
     for t in prange(threads):
-        framed = np.zeros(shape.framed, np.float32)
-        z = np.empty(2 * shape.tiled * LANES, np.float32)
+        layer = Layer(shape, table, spread)
+        scratch = _scratch_of(_scratches(shape, 1), 0)
         for g in range(t * groups // threads, (t + 1) * groups // threads):
-            _frame_lanes(x, g * in_floats, shape, framed)
-            _forward_group(
-                framed,
-                0,
-                shape,
-                table,
-                weight,
-                bias,
-                z,
-                slope,
-                g * shape.slopes,
-                y,
-                g * out_floats,
-                shape.pooled_rows,
-                shape.pooled,
-            )
+            _frame_lanes(_part(x, g, groups), shape, scratch.framed)
+            _spread_input(scratch.framed, shape, scratch.pixels)
+            outs = _part(slope, g, groups), _part(y, g, groups)
+            _forward_group(layer, bias, scratch, *outs, shape.pooled_rows, shape.pooled)
 
 
 @njit(parallel=True, **OPTIONS)
@@ -807,93 +1027,100 @@ def _backward(grad, x, groups, shape, table, weight, slope, threads, want_input,
     Every thread adds up its own groups in order, so that the same number of threads gives the same
     bits.
     """
-    in_floats = shape.maps * shape.height * shape.width * LANES
-    turned = _turn_round(weight, table.by_source)
-    dw_parts = np.zeros(threads * len(dw) * LANES, np.float32)
-    db_parts = np.zeros(threads * len(db) * LANES, np.float32)
+    spread = _spread_taps(weight)
+    taps = np.zeros((threads, len(spread) * LANES), np.float32)
+    biases = np.zeros((threads, len(db) * LANES), np.float32)
     for t in prange(threads):
+        layer = Layer(shape, table, spread)
+        scratch = _scratch_of(_scratches(shape, 1), 0)
         framed = np.zeros(shape.framed, np.float32)
-        d = _framed_gradient(shape)
-        z = np.empty(2 * shape.gradient_tiled * LANES, np.float32)
         for g in range(t * groups // threads, (t + 1) * groups // threads):
-            _frame_lanes(x, g * in_floats, shape, framed)
+            _frame_lanes(_part(x, g, groups), shape, scratch.framed)
+            _spread_input(scratch.framed, shape, scratch.pixels)
             _backward_group(
-                grad,
-                g * shape.slopes // 4,
-                framed,
-                0,
-                shape,
-                table,
-                slope,
-                g * shape.slopes,
-                d,
-                dw_parts,
-                t * len(dw) * LANES,
-                db_parts,
-                t * len(db) * LANES,
+                _part(grad, g, groups),
+                shape.pooled_rows,
+                shape.pooled,
+                layer,
+                scratch,
+                _part(slope, g, groups),
+                want_input,
+                taps[t],
+                biases[t],
             )
             if want_input:
-                _input_gradient(d, shape, table, turned, z, dx, g * in_floats)
-    _add_up(dw_parts, threads, dw)
-    _add_up(db_parts, threads, db)
+                _gather_input_gradient(scratch.pixel_gradients, shape, framed)
+                _unframe_lanes(framed, shape, _part(dx, g, groups))
+    _sum_of_taps(taps, dw)
+    _add_up(biases, db)
 
 
-# --- two blocks in a row, all groups ------------------------------------------------------------
+# --- two blocks in a row ------------------------------------------------------------------------
+
+
+@njit(**OPTIONS)
+def _kept(shape, shape2):
+    """Floats that a group keeps for its way back: both slopes and the second block's input."""
+    return shape.slopes + shape2.framed + shape2.slopes
+
+
+@njit(**OPTIONS)
+def _kept_parts(state, shape, shape2):
+    """Slope of the first block, framed input and slope of the second."""
+    end = shape.slopes + shape2.framed
+    return state[: shape.slopes], state[shape.slopes : end], state[end:]
+
+
+@njit(**OPTIONS)
+def _inside(framed, shape):
+    """A frame from its first pixel of the input on."""
+    return framed[(shape.padding * shape.columns + shape.padding) * LANES :]
+
+
+@njit(**OPTIONS)
+def _forward_both(first, bias, second, bias2, scratch, scratch2, state, y):
+    """Framed images of one group -> y (M2, R2, S2, 8) and state."""
+    shape, shape2 = first.shape, second.shape
+    slope, middle, slope2 = _kept_parts(state, shape, shape2)
+    middle[:] = 0
+    _spread_input(scratch.framed, shape, scratch.pixels)
+    inside = _inside(middle, shape2)
+    _forward_group(first, bias, scratch, slope, inside, shape2.rows, shape2.columns)
+    _spread_input(middle, shape2, scratch2.pixels)
+    _forward_group(second, bias2, scratch2, slope2, y, shape2.pooled_rows, shape2.pooled)
+
+
+@njit(**OPTIONS)
+def _backward_both(grad, first, second, scratch, scratch2, state, taps, db, taps2, db2):
+    """Gradients of one group, added to; scratch still holds its pixels at the points."""
+    shape2 = second.shape
+    slope, _, slope2 = _kept_parts(state, first.shape, shape2)
+    rows, columns = shape2.pooled_rows, shape2.pooled
+    _backward_group(grad, rows, columns, second, scratch2, slope2, True, taps2, db2)
+    _gather_input_gradient(scratch2.pixel_gradients, shape2, scratch2.framed)
+    inside = _inside(scratch2.framed, shape2)
+    _backward_group(inside, shape2.rows, shape2.columns, first, scratch, slope, False, taps, db)
 
 
 @njit(parallel=True, **OPTIONS)
 def _forward_two(
     x, batch, shape, table, weight, bias, shape2, table2, weight2, bias2, threads, state, y
 ):
-    """Images x (B, C, H, W) -> y (B, M2, R2, S2), and what the gradient needs of each group.
-
-    State (G, ...) is the slope of the first block, the framed input and the slope of the second.
-    """
+    """Images x (B, C, H, W) -> y (B, M2, R2, S2), and the state (G, ...) of each group."""
     groups = -(-batch // LANES)
-    floats = shape.slopes + shape2.framed + shape2.slopes
-    inside = (shape2.padding * shape2.columns + shape2.padding) * LANES
     features = shape2.slopes // 4 // LANES
+    spread, spread2 = _spread_taps(weight), _spread_taps(weight2)
     for t in prange(threads):
-        framed = np.zeros(shape.framed, np.float32)
-        z = np.empty(2 * max(shape.tiled, shape2.tiled) * LANES, np.float32)
+        first, second = Layer(shape, table, spread), Layer(shape2, table2, spread2)
+        scratch = _scratch_of(_scratches(shape, 1), 0)
+        scratch2 = _scratch_of(_scratches(shape2, 1), 0)
         out = np.empty(features * LANES, np.float32)
         for g in range(t * groups // threads, (t + 1) * groups // threads):
-            _frame_images(x, g * LANES, batch, shape, framed)
-            start = g * floats
-            middle = start + shape.slopes
-            state[middle : middle + shape2.framed] = 0
-            _forward_group(
-                framed,
-                0,
-                shape,
-                table,
-                weight,
-                bias,
-                z,
-                state,
-                start,
-                state,
-                middle + inside,
-                shape2.rows,
-                shape2.columns,
-            )
-            _forward_group(
-                state,
-                middle,
-                shape2,
-                table2,
-                weight2,
-                bias2,
-                z,
-                state,
-                middle + shape2.framed,
-                out,
-                0,
-                shape2.pooled_rows,
-                shape2.pooled,
-            )
-            first = g * LANES
-            _out_of_lanes(out, batch - first, features, y, first * features, features)
+            image = g * LANES
+            _frame_images(x, image, batch, shape, scratch.framed)
+            part = _part(state, g, groups)
+            _forward_both(first, bias, second, bias2, scratch, scratch2, part, out)
+            _out_of_lanes(out, batch - image, features, y, image * features, features)
 
 
 @njit(parallel=True, **OPTIONS)
@@ -903,11 +1130,12 @@ def _backward_two(
     batch,
     shape,
     table,
+    weight,
     shape2,
     table2,
     weight2,
-    state,
     threads,
+    state,
     dw,
     db,
     dw2,
@@ -915,62 +1143,42 @@ def _backward_two(
 ):
     """Gradients at the parameters of both blocks: (P, 25), (M,), (P2, 25) and (M2,)."""
     groups = -(-batch // LANES)
-    floats = shape.slopes + shape2.framed + shape2.slopes
     features = shape2.slopes // 4 // LANES
-    turned = _turn_round(weight2, table2.by_source)
-    dw_parts = np.zeros(threads * len(dw) * LANES, np.float32)
-    db_parts = np.zeros(threads * len(db) * LANES, np.float32)
-    dw2_parts = np.zeros(threads * len(dw2) * LANES, np.float32)
-    db2_parts = np.zeros(threads * len(db2) * LANES, np.float32)
+    spread, spread2 = _spread_taps(weight), _spread_taps(weight2)
+    taps = np.zeros((threads, len(spread) * LANES), np.float32)
+    taps2 = np.zeros((threads, len(spread2) * LANES), np.float32)
+    biases = np.zeros((threads, len(db) * LANES), np.float32)
+    biases2 = np.zeros((threads, len(db2) * LANES), np.float32)
     for t in prange(threads):
-        framed = np.zeros(shape.framed, np.float32)
-        d = _framed_gradient(shape)
-        d2 = _framed_gradient(shape2)
-        z = np.empty(2 * shape2.gradient_tiled * LANES, np.float32)
-        out_grad = np.zeros(features * LANES, np.float32)
-        middle_grad = np.empty(shape.slopes // 4, np.float32)
+        first, second = Layer(shape, table, spread), Layer(shape2, table2, spread2)
+        scratch = _scratch_of(_scratches(shape, 1), 0)
+        scratch2 = _scratch_of(_scratches(shape2, 1), 0)
+        out = np.zeros(features * LANES, np.float32)
         # Backwards: the last groups of the forward pass are still in the cache.
         for g in range((t + 1) * groups // threads - 1, t * groups // threads - 1, -1):
-            first = g * LANES
-            _into_lanes(grad, first * features, features, batch - first, features, out_grad, 0)
-            start = g * floats
-            middle = start + shape.slopes
-            _backward_group(
-                out_grad,
-                0,
-                state,
-                middle,
-                shape2,
-                table2,
-                state,
-                middle + shape2.framed,
-                d2,
-                dw2_parts,
-                t * len(dw2) * LANES,
-                db2_parts,
-                t * len(db2) * LANES,
+            image = g * LANES
+            part = _part(state, g, groups)
+            _, middle, _ = _kept_parts(part, shape, shape2)
+            _frame_images(x, image, batch, shape, scratch.framed)
+            _spread_input(scratch.framed, shape, scratch.pixels)
+            _spread_input(middle, shape2, scratch2.pixels)
+            _into_lanes(grad, image * features, features, batch - image, features, out, 0)
+            _backward_both(
+                out,
+                first,
+                second,
+                scratch,
+                scratch2,
+                part,
+                taps[t],
+                biases[t],
+                taps2[t],
+                biases2[t],
             )
-            _input_gradient(d2, shape2, table2, turned, z, middle_grad, 0)
-            _frame_images(x, g * LANES, batch, shape, framed)
-            _backward_group(
-                middle_grad,
-                0,
-                framed,
-                0,
-                shape,
-                table,
-                state,
-                start,
-                d,
-                dw_parts,
-                t * len(dw) * LANES,
-                db_parts,
-                t * len(db) * LANES,
-            )
-    _add_up(dw_parts, threads, dw)
-    _add_up(db_parts, threads, db)
-    _add_up(dw2_parts, threads, dw2)
-    _add_up(db2_parts, threads, db2)
+    _sum_of_taps(taps, dw)
+    _sum_of_taps(taps2, dw2)
+    _add_up(biases, db)
+    _add_up(biases2, db2)
 
 
 # --- dense layers, one group --------------------------------------------------------------------
@@ -985,9 +1193,10 @@ def _dense(x, inputs, weight, bias, squash, out):
         tile = filled(np.float32(0))
         for i in range(inputs):
             tile = add_outer(tile, x, i * LANES, weight, o * inputs + i, inputs)
-        for n in range(TILE):
-            z = add(tile[n], splat(bias[o + n]))
-            store(out, (o + n) * LANES, tanh(z) if squash else z)
+        store_tile(tile, out, o * LANES)
+    for o in range(outputs):
+        z = add(load(out, o * LANES), splat(bias[o]))
+        store(out, o * LANES, tanh(z) if squash else z)
 
 
 @njit(**OPTIONS)
@@ -998,8 +1207,7 @@ def _dense_input_gradient(d, d_start, outputs, weight, inputs, dx):
         tile = filled(np.float32(0))
         for o in range(outputs):
             tile = add_outer(tile, d, d_start + o * LANES, weight, o * inputs + i, 1)
-        for n in range(TILE):
-            store(dx, (i + n) * LANES, tile[n])
+        store_tile(tile, dx, i * LANES)
 
 
 @njit(**OPTIONS)
@@ -1096,7 +1304,21 @@ def _pick_images(x, index, first, images, pixels, unit, out):
 
 @njit(parallel=True, **OPTIONS)
 def _lenet5_gradient(
-    x, unit, labels, index, share, shape, table, shape2, table2, net, threads, gradients, losses
+    x,
+    unit,
+    labels,
+    index,
+    share,
+    shape,
+    table,
+    shape2,
+    table2,
+    net,
+    threads,
+    scratches,
+    scratches2,
+    gradients,
+    losses,
 ):
     """Cross-entropies of the images x[index] / unit, and share times the gradients of their sum.
 
@@ -1116,20 +1338,15 @@ def _lenet5_gradient(
     d5 = np.empty(groups * units * LANES, np.float32)
     d6 = np.empty(groups * units2 * LANES, np.float32)
     d7 = np.empty(groups * classes * LANES, np.float32)
-    turned = _turn_round(net.c3, table2.by_source)
-    dw_parts = np.zeros(threads * len(net.c1) * LANES, np.float32)
-    db_parts = np.zeros(threads * len(net.c1_bias) * LANES, np.float32)
-    dw2_parts = np.zeros(threads * len(net.c3) * LANES, np.float32)
-    db2_parts = np.zeros(threads * len(net.c3_bias) * LANES, np.float32)
+    spread, spread2 = _spread_taps(net.c1), _spread_taps(net.c3)
+    taps = np.empty((threads, len(spread) * LANES), np.float32)
+    taps2 = np.empty((threads, len(spread2) * LANES), np.float32)
+    biases = np.empty((threads, len(net.c1_bias) * LANES), np.float32)
+    biases2 = np.empty((threads, len(net.c3_bias) * LANES), np.float32)
     for t in prange(threads):
-        framed = np.zeros(shape.framed, np.float32)
-        slope = np.empty(shape.slopes, np.float32)
-        framed2 = np.zeros(shape2.framed, np.float32)
-        slope2 = np.empty(shape2.slopes, np.float32)
-        d = _framed_gradient(shape)
-        d2 = _framed_gradient(shape2)
-        z = np.empty(2 * max(shape.tiled, shape2.tiled, shape2.gradient_tiled) * LANES, np.float32)
-        middle_grad = np.empty(shape.slopes // 4, np.float32)
+        first, second = Layer(shape, table, spread), Layer(shape2, table2, spread2)
+        scratch, scratch2 = _scratch_of(scratches, t), _scratch_of(scratches2, t)
+        state = np.empty(_kept(shape, shape2), np.float32)
         y4 = np.empty(maps * LANES, np.float32)
         dy4 = np.empty(maps * LANES, np.float32)
         y5 = np.empty(units * LANES, np.float32)
@@ -1138,87 +1355,39 @@ def _lenet5_gradient(
         dy6 = np.empty(units2 * LANES, np.float32)
         logits = np.empty(classes * LANES, np.float32)
         picked = np.empty(pixels * LANES, np.float32)
-        inside = (shape2.padding * shape2.columns + shape2.padding) * LANES
+        taps[t], biases[t], taps2[t], biases2[t] = 0, 0, 0, 0
         for g in range(t * groups // threads, (t + 1) * groups // threads):
-            first = g * LANES
-            images = batch - first
-            _pick_images(x, index, first, images, pixels, unit, picked)
-            _frame_images(picked, 0, images, shape, framed)
-            _forward_group(
-                framed,
-                0,
-                shape,
-                table,
-                net.c1,
-                net.c1_bias,
-                z,
-                slope,
-                0,
-                framed2,
-                inside,
-                shape2.rows,
-                shape2.columns,
-            )
-            _forward_group(
-                framed2,
-                0,
-                shape2,
-                table2,
-                net.c3,
-                net.c3_bias,
-                z,
-                slope2,
-                0,
-                y4,
-                0,
-                shape2.pooled_rows,
-                shape2.pooled,
-            )
+            image = g * LANES
+            images = batch - image
+            _pick_images(x, index, image, images, pixels, unit, picked)
+            _frame_images(picked, 0, images, shape, scratch.framed)
+            _forward_both(first, net.c1_bias, second, net.c3_bias, scratch, scratch2, state, y4)
             _dense(y4, maps, net.c5, net.c5_bias, True, y5)
             _dense(y5, units, net.f6, net.f6_bias, True, y6)
             _dense(y6, units2, net.output, net.output_bias, False, logits)
             at7 = g * classes * LANES
             at6 = g * units2 * LANES
             at5 = g * units * LANES
-            _cross_entropy(logits, classes, images, labels, index, first, share, d7, at7, losses)
+            _cross_entropy(logits, classes, images, labels, index, image, share, d7, at7, losses)
             _dense_input_gradient(d7, at7, classes, net.output, units2, dy6)
             _through_tanh(dy6, y6, units2, d6, at6)
             _dense_input_gradient(d6, at6, units2, net.f6, units, dy5)
             _through_tanh(dy5, y5, units, d5, at5)
             _dense_input_gradient(d5, at5, units, net.c5, maps, dy4)
-            _out_of_lanes(y4, images, maps, rows, first * maps, maps)
-            _out_of_lanes(y5, images, units, rows5, first * units, units)
-            _out_of_lanes(y6, images, units2, rows6, first * units2, units2)
-            _backward_group(
+            _out_of_lanes(y4, images, maps, rows, image * maps, maps)
+            _out_of_lanes(y5, images, units, rows5, image * units, units)
+            _out_of_lanes(y6, images, units2, rows6, image * units2, units2)
+            _backward_both(
                 dy4,
-                0,
-                framed2,
-                0,
-                shape2,
-                table2,
-                slope2,
-                0,
-                d2,
-                dw2_parts,
-                t * len(net.c3) * LANES,
-                db2_parts,
-                t * len(net.c3_bias) * LANES,
-            )
-            _input_gradient(d2, shape2, table2, turned, z, middle_grad, 0)
-            _backward_group(
-                middle_grad,
-                0,
-                framed,
-                0,
-                shape,
-                table,
-                slope,
-                0,
-                d,
-                dw_parts,
-                t * len(net.c1) * LANES,
-                db_parts,
-                t * len(net.c1_bias) * LANES,
+                first,
+                second,
+                scratch,
+                scratch2,
+                state,
+                taps[t],
+                biases[t],
+                taps2[t],
+                biases2[t],
             )
     # Columns over threads: no two write the same, and the order of the sums is the batch's.
     for t in prange(threads):
@@ -1227,10 +1396,10 @@ def _lenet5_gradient(
         end = min(maps, (t + 1) * columns // threads * LANES)
         _dense_gradient(d5, rows, batch, units, maps, begin, end, gradients.c5)
         if t == 0:
-            _add_up(dw_parts, threads, gradients.c1)
-            _add_up(db_parts, threads, gradients.c1_bias)
-            _add_up(dw2_parts, threads, gradients.c3)
-            _add_up(db2_parts, threads, gradients.c3_bias)
+            _sum_of_taps(taps, gradients.c1)
+            _add_up(biases, gradients.c1_bias)
+            _sum_of_taps(taps2, gradients.c3)
+            _add_up(biases2, gradients.c3_bias)
         if t == threads - 1:
             _dense_gradient(d6, rows5, batch, units2, units, 0, units, gradients.f6)
             _dense_gradient(d7, rows6, batch, classes, units2, 0, units2, gradients.output)
@@ -1264,6 +1433,7 @@ def _lenet5_descent(
     losses,
 ):
     """A step for each of K mini-batches, and their losses (K,), weighted by their shares."""
+    scratches, scratches2 = _scratches(shape, threads), _scratches(shape2, threads)
     end = 0
     for k in range(len(sizes)):
         begin, end = end, end + sizes[k]
@@ -1280,6 +1450,8 @@ def _lenet5_descent(
             table2,
             net,
             threads,
+            scratches,
+            scratches2,
             gradients,
             each,
         )
@@ -1322,7 +1494,7 @@ def forward(
     """
     groups, maps, height, width, _ = x.shape
     shape = _shape(maps, height, width, padding, len(bias))
-    table = _table(connections.numpy().tobytes(), len(bias), maps)
+    table = _table(connections.numpy().tobytes(), len(bias))
     y = x.new_empty(groups, len(bias), shape.pooled_rows, shape.pooled, LANES)
     slope = x.new_empty(groups, len(bias), 2 * shape.pooled_rows, 2 * shape.pooled, LANES)
     arrays = (_flat(weight), _flat(bias))
@@ -1354,7 +1526,7 @@ def backward(
         _flat(x),
         groups,
         _shape(maps, height, width, padding, outputs),
-        _table(connections.numpy().tobytes(), outputs, maps),
+        _table(connections.numpy().tobytes(), outputs),
         _flat(weight),
         _flat(slope),
         use_threads(groups),
@@ -1376,14 +1548,13 @@ class Block(NamedTuple):
 
 
 def _two(x: Tensor, first: Block, second: Block) -> tuple[Shape, Table, Shape, Table]:
-    maps = x.shape[1]
     shape = _shape(*x.shape[1:], first.padding, len(first.bias))
     middle = (len(first.bias), shape.pooled_rows, shape.pooled)
     return (
         shape,
-        _table(first.connections.numpy().tobytes(), len(first.bias), maps),
+        _table(first.connections.numpy().tobytes(), len(first.bias)),
         _shape(*middle, second.padding, len(second.bias)),
-        _table(second.connections.numpy().tobytes(), len(second.bias), len(first.bias)),
+        _table(second.connections.numpy().tobytes(), len(second.bias)),
     )
 
 
@@ -1429,6 +1600,7 @@ def backward_two(
     Returns:
         At the weight and the bias of the first, and of the second block.
     """
+    shape, table, shape2, table2 = _two(x, first, second)
     gradients = [
         torch.empty_like(parameter, memory_format=torch.contiguous_format)
         for parameter in (first.weight, first.bias, second.weight, second.bias)
@@ -1437,10 +1609,14 @@ def backward_two(
         _flat(grad),
         _flat(x),
         len(x),
-        *_two(x, first, second),
+        shape,
+        table,
+        _flat(first.weight),
+        shape2,
+        table2,
         _flat(second.weight),
-        _flat(state),
         use_threads(-(-len(x) // LANES)),
+        _flat(state),
         *map(_flat, gradients),
     )
     dw, db, dw2, db2 = gradients
@@ -1481,6 +1657,7 @@ class LeNet5Gradient:
             The cross-entropy of each image (B,).
         """
         losses = np.empty(len(x), np.float32)
+        threads = use_threads(-(-len(x) // LANES))
         _lenet5_gradient(
             _flat(x),
             np.float32(1),
@@ -1489,7 +1666,8 @@ class LeNet5Gradient:
             np.float32(share),
             *self._tables,
             self._parameters,
-            use_threads(-(-len(x) // LANES)),
+            threads,
+            *(_scratches(shape, threads) for shape in self._tables[::2]),
             self._gradients,
             losses,
         )
