@@ -1429,11 +1429,12 @@ def _lenet5_descent(
     table2,
     net,
     threads,
+    scratches,
+    scratches2,
     gradients,
     losses,
 ):
     """A step for each of K mini-batches, and their losses (K,), weighted by their shares."""
-    scratches, scratches2 = _scratches(shape, threads), _scratches(shape2, threads)
     end = 0
     for k in range(len(sizes)):
         begin, end = end, end + sizes[k]
@@ -1644,6 +1645,15 @@ class LeNet5Gradient:
         self._tables = _two(torch.empty(0, 1, 28, 28), first, second)
         self._parameters = Parameters(*map(_flat, parameters))
         self._gradients = Parameters(*map(_flat, gradients))
+        self._memory: tuple[int, Scratch, Scratch] | None = None
+
+    def _threads(self, images: int) -> tuple[int, Scratch, Scratch]:
+        """How many compute for that many images, and their memory, which is used again."""
+        threads = use_threads(-(-images // LANES))
+        if self._memory is None or self._memory[0] != threads:
+            shape, _, shape2, _ = self._tables
+            self._memory = threads, _scratches(shape, threads), _scratches(shape2, threads)
+        return self._memory
 
     def __call__(self, x: Tensor, labels: Tensor, share: float) -> Tensor:
         """Writes the gradients of share times the sum of the cross-entropies.
@@ -1657,7 +1667,6 @@ class LeNet5Gradient:
             The cross-entropy of each image (B,).
         """
         losses = np.empty(len(x), np.float32)
-        threads = use_threads(-(-len(x) // LANES))
         _lenet5_gradient(
             _flat(x),
             np.float32(1),
@@ -1666,8 +1675,7 @@ class LeNet5Gradient:
             np.float32(share),
             *self._tables,
             self._parameters,
-            threads,
-            *(_scratches(shape, threads) for shape in self._tables[::2]),
+            *self._threads(len(x)),
             self._gradients,
             losses,
         )
@@ -1706,7 +1714,7 @@ class LeNet5Gradient:
             rates.float().numpy(),
             *self._tables,
             self._parameters,
-            use_threads(-(-int(sizes.max(initial=0)) // LANES)),
+            *self._threads(int(sizes.max(initial=0))),
             self._gradients,
             losses,
         )
