@@ -38,7 +38,7 @@ class MNISTDataModule(LightningDataModule):
         self,
         root: str | None = None,
         batch_size: int = 100,
-        block_size: int = 20,
+        block_size: int = 100,
         val_size: int = 0,
         eval_batch_size: int = 1000,
         seed: int = 0,
