@@ -162,9 +162,13 @@ class Classifier(LightningModule):
             type(trainer.strategy) is SingleDeviceStrategy
             and type(trainer.precision_plugin) is Precision
         )
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        return not plain or self._is_hooked()
+
+    def _is_hooked(self) -> bool:
+        """Whether a hook around a backward pass or a step is overridden, here or in a callback."""
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         listeners = [(self, LightningModule), *((callback, Callback) for callback in callbacks)]
-        return not plain or any(
+        return any(
             is_overridden(hook, listener, parent=base)
             for hook in ("on_before_backward", "on_after_backward", "on_before_optimizer_step")
             for listener, base in listeners

@@ -2,7 +2,8 @@
 
 LeNet-5 computes for microseconds on a GPU; launched operator by operator from Python, an iteration
 takes as long as Python does. It is recorded once and replayed for every mini-batch of the size that
-it was recorded for; those of other sizes run the same operators one by one.
+it was recorded for; those of other sizes run the same operators one by one. Under autocast both do
+so, if it does not keep its casts of the weights: a recording would go on reading the first ones.
 
 Not yet run on a GPU: without one, the tests see the operators, not the recording.
 """

@@ -6,6 +6,7 @@ import sys
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor
 
 from models import by_hand, graph, nets
@@ -70,15 +71,25 @@ class LeNet5(Classifier):
     def on_fit_start(self) -> None:
         """Records the iteration on a GPU; before the training starts, so that it is set-up."""
         self._replay = None
-        plain = self._is_plain_descent() and not self._watched()
         size = getattr(getattr(self.trainer, "datamodule", None), "batch_size", None)
-        if self.device.type == "cuda" and size and plain and by_hand.is_unobserved(self.net):
+        if self.device.type == "cuda" and size and self._can_be_recorded():
             x = torch.zeros(size, 1, 28, 28, device=self.device)
             labels = torch.zeros(size, dtype=torch.int64, device=self.device)
             try:
-                self._replay = graph.Replay(self._one_step(), x, labels)
+                # Under autocast, if Lightning trains under it: its casts are recorded too.
+                with self.trainer.precision_plugin.forward_context():
+                    self._replay = graph.Replay(self._one_step(), x, labels)
             except RuntimeError as error:
                 print(f"Without a CUDA graph, which is slower: {error}", file=sys.stderr)
+
+    def _can_be_recorded(self) -> bool:
+        return (
+            self._is_plain_descent()
+            and not self._is_hooked()
+            and by_hand.is_unobserved(self.net)
+            and type(self.trainer.strategy) is SingleDeviceStrategy
+            and self.trainer.precision in ("32-true", "bf16-mixed")
+        )
 
     def _one_step(self) -> graph.Iteration:
         def losses(x: Tensor, labels: Tensor) -> Tensor:
