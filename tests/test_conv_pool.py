@@ -83,6 +83,13 @@ def test_cpu_kernel_equals_the_reference(problem):
     assert_close(actual, expected)
 
 
+@pytest.mark.parametrize("version", [reference.conv_pool, composite.conv_pool, operator.fused])
+def test_images_too_small_to_pool_are_refused(version):
+    x, weight, bias = (torch.zeros(*shape) for shape in ((2, 1, 8, 5), (1, 5, 5), (1,)))
+    with pytest.raises(RuntimeError, match="too small"):
+        version(x, weight, bias, connections([[0]], 1), 0)
+
+
 @pytest.mark.parametrize("version", ["composite", "reference"])
 def test_gradcheck(version):
     pairs = connections([[0, 2], [1], [2, 1, 0]], 3)
@@ -148,6 +155,21 @@ def test_lanes_round_trip(batch):
     x = torch.randn(batch, 2, 3, 4)
     assert to_lanes(x).shape == (-(-batch // 8), 2, 3, 4, 8)
     assert torch.equal(from_lanes(to_lanes(x), batch), x)
+
+
+def test_matrices_of_the_kernel_filter_in_both_directions():
+    """Four sums of five taps and eight pixels, and the gradients at taps and at pixels."""
+    from models.kernels import cpu
+
+    rng = np.random.default_rng(0)
+    taps, pixels, slopes = (rng.standard_normal(count) for count in (5, 8, 4))
+    at_points = cpu.OF_TAPS @ taps, cpu.OF_PIXELS @ pixels, cpu.OF_SUMS @ slopes
+    sums = cpu.OF_SUMS.T @ (at_points[0] * at_points[1])
+    np.testing.assert_allclose(sums, np.correlate(pixels, taps), rtol=1e-5)
+    of_taps = cpu.OF_TAPS.T @ (at_points[1] * at_points[2])
+    np.testing.assert_allclose(of_taps, np.correlate(pixels, slopes), rtol=1e-5)
+    of_pixels = cpu.OF_PIXELS.T @ (at_points[0] * at_points[2])
+    np.testing.assert_allclose(of_pixels, np.convolve(taps, slopes), rtol=1e-5)
 
 
 def test_tanh_of_the_kernel_is_within_2e_7_everywhere():

@@ -262,8 +262,8 @@ def convolve(typing: Any, tile: Any, x: Any, i: Any, taps: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         tile, x, i, taps = args
         sums, taps = (cgutils.unpack_tuple(builder, values) for values in (tile, taps))
-        # Every pixel is loaded once for all the sums that it belongs to; in an order in which the
-        # same sum comes again after all the others.
+        # Every pixel is loaded once for all the sums that it belongs to, in an order in which a sum
+        # comes again only after all the others.
         for place in sorted(range(TILE + K - 1), key=lambda place: place % K):
             pixel = _load(context, builder, signature.args[1], x, i, place * LANES)
             for tap in range(max(0, place - TILE + 1), min(K, place + 1)):
@@ -313,7 +313,7 @@ convolve_back_before_zeros = _convolution_back(before_zeros=True)
 
 @intrinsic
 def correlate(typing: Any, tile: Any, x: Any, i: Any, d: Any, j: Any) -> Any:
-    """Adds the products of d[j], d[j + 8] with five vectors of x each: taps, at two columns."""
+    """Adds the products of d[j], d[j + 8] with five vectors of x each: taps, at two rows."""
     _require_contiguous(x)
     _require_contiguous(d)
 
@@ -322,11 +322,11 @@ def correlate(typing: Any, tile: Any, x: Any, i: Any, d: Any, j: Any) -> Any:
         tile, x, i, d, j = args
         sums = cgutils.unpack_tuple(builder, tile)
         pixels = [_load(context, builder, x_type, x, i, n * LANES) for n in range(K + 1)]
-        for column in range(2):
-            slope = _load(context, builder, d_type, d, j, column * LANES)
+        for row in range(2):
+            slope = _load(context, builder, d_type, d, j, row * LANES)
             for tap in range(K):
-                n = column * K + tap
-                sums[n] = _llvm(builder, "fmuladd", slope, pixels[column + tap], sums[n])
+                n = row * K + tap
+                sums[n] = _llvm(builder, "fmuladd", slope, pixels[row + tap], sums[n])
         return context.make_tuple(builder, signature.return_type, sums)
 
     return tile(tile, x, types.intp, d, types.intp), generate
@@ -386,7 +386,7 @@ ONE_AS_BITS = 0x3F800000
 
 @intrinsic
 def tanh(typing: Any, x: Any) -> Any:
-    """The hyperbolic tangent, at most 1e-7 off anywhere, and 3e-7 of its value.
+    """The hyperbolic tangent, at most 1.5e-7 off anywhere, and 3e-7 of its value.
 
     It is e / (e + 2) with e = exp(2x) - 1, which keeps its digits near 0.
     """
@@ -621,6 +621,8 @@ class Table(NamedTuple):
 @lru_cache(maxsize=64)
 def _shape(maps: int, height: int, width: int, padding: int, outputs: int) -> Shape:
     pooled_rows, pooled = ((size + 2 * padding - K + 1) // 2 for size in (height, width))
+    if min(pooled_rows, pooled) < 1:
+        raise RuntimeError(f"{height} x {width} pixels, padding {padding}: too small to pool")
     strips = -(-2 * pooled // STRIP)
     rows, columns = height + 2 * padding, max(width + 2 * padding, strips * STRIP + K - 1)
     return Shape(
@@ -633,7 +635,7 @@ def _shape(maps: int, height: int, width: int, padding: int, outputs: int) -> Sh
         pooled=pooled,
         strips=strips,
         # A few, so that the sums over them stay in registers; not more, for the cache.
-        at_once=min(strips, max(1, 3 * TILE // (2 * pooled_rows))) if pooled_rows else 1,
+        at_once=min(strips, max(1, 3 * TILE // (2 * pooled_rows))),
         rows=rows,
         columns=columns,
         line=-(-2 * pooled_rows // TILE) * TILE + K - 1,
