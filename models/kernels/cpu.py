@@ -735,11 +735,10 @@ class Scratch(NamedTuple):
 
 
 @njit(**OPTIONS)
-def _scratches(shape, threads):
+def _scratches(shape, threads, backward):
     """One for each thread: every array with one more dimension in front."""
-    columns = POINTS_COUNT * LANES
-    d_columns = columns * shape.at_once * shape.outputs
-    columns *= shape.strips * shape.maps
+    columns = POINTS_COUNT * shape.strips * shape.maps * LANES
+    d_columns = POINTS_COUNT * shape.at_once * shape.outputs * LANES if backward else 0
     # Zeros: what lies outside of the image, or fills up a line, is never written.
     return Scratch(
         np.zeros((threads, shape.framed), np.float32),
@@ -747,7 +746,7 @@ def _scratches(shape, threads):
         np.empty((threads, POINTS_COUNT * shape.line * LANES), np.float32),
         np.empty((threads, 2 * shape.pooled_rows * STRIP * LANES), np.float32),
         np.zeros((threads, d_columns * shape.gradient_line), np.float32),
-        np.empty((threads, columns * shape.gradient_line), np.float32),
+        np.empty((threads, columns * shape.gradient_line if backward else 0), np.float32),
     )
 
 
@@ -1014,7 +1013,7 @@ def _forward(x, groups, shape, table, weight, bias, threads, slope, y):
     spread = _spread_taps(weight)
     for t in prange(threads):
         layer = Layer(shape, table, spread)
-        scratch = _scratch_of(_scratches(shape, 1), 0)
+        scratch = _scratch_of(_scratches(shape, 1, False), 0)
         for g in range(t * groups // threads, (t + 1) * groups // threads):
             _frame_lanes(_part(x, g, groups), shape, scratch.framed)
             _spread_input(scratch.framed, shape, scratch.pixels)
@@ -1034,7 +1033,7 @@ def _backward(grad, x, groups, shape, table, weight, slope, threads, want_input,
     biases = np.zeros((threads, len(db) * LANES), np.float32)
     for t in prange(threads):
         layer = Layer(shape, table, spread)
-        scratch = _scratch_of(_scratches(shape, 1), 0)
+        scratch = _scratch_of(_scratches(shape, 1, True), 0)
         framed = np.zeros(shape.framed, np.float32)
         for g in range(t * groups // threads, (t + 1) * groups // threads):
             _frame_lanes(_part(x, g, groups), shape, scratch.framed)
@@ -1106,21 +1105,26 @@ def _backward_both(grad, first, second, scratch, scratch2, state, taps, db, taps
 
 @njit(parallel=True, **OPTIONS)
 def _forward_two(
-    x, batch, shape, table, weight, bias, shape2, table2, weight2, bias2, threads, state, y
+    x, batch, shape, table, weight, bias, shape2, table2, weight2, bias2, threads, keep, state, y
 ):
-    """Images x (B, C, H, W) -> y (B, M2, R2, S2), and the state (G, ...) of each group."""
+    """Images x (B, C, H, W) -> y (B, M2, R2, S2), and each group's state (G, ...), if it is kept.
+
+    Else state is (T, ...).
+    """
     groups = -(-batch // LANES)
     features = shape2.slopes // 4 // LANES
+    floats = _kept(shape, shape2)
     spread, spread2 = _spread_taps(weight), _spread_taps(weight2)
     for t in prange(threads):
         first, second = Layer(shape, table, spread), Layer(shape2, table2, spread2)
-        scratch = _scratch_of(_scratches(shape, 1), 0)
-        scratch2 = _scratch_of(_scratches(shape2, 1), 0)
+        scratch = _scratch_of(_scratches(shape, 1, False), 0)
+        scratch2 = _scratch_of(_scratches(shape2, 1, False), 0)
         out = np.empty(features * LANES, np.float32)
         for g in range(t * groups // threads, (t + 1) * groups // threads):
             image = g * LANES
             _frame_images(x, image, batch, shape, scratch.framed)
-            part = _part(state, g, groups)
+            place = (g if keep else t) * floats
+            part = state[place : place + floats]
             _forward_both(first, bias, second, bias2, scratch, scratch2, part, out)
             _out_of_lanes(out, batch - image, features, y, image * features, features)
 
@@ -1153,8 +1157,8 @@ def _backward_two(
     biases2 = np.zeros((threads, len(db2) * LANES), np.float32)
     for t in prange(threads):
         first, second = Layer(shape, table, spread), Layer(shape2, table2, spread2)
-        scratch = _scratch_of(_scratches(shape, 1), 0)
-        scratch2 = _scratch_of(_scratches(shape2, 1), 0)
+        scratch = _scratch_of(_scratches(shape, 1, True), 0)
+        scratch2 = _scratch_of(_scratches(shape2, 1, True), 0)
         out = np.zeros(features * LANES, np.float32)
         # Backwards: the last groups of the forward pass are still in the cache.
         for g in range((t + 1) * groups // threads - 1, t * groups // threads - 1, -1):
@@ -1561,22 +1565,24 @@ def _two(x: Tensor, first: Block, second: Block) -> tuple[Shape, Table, Shape, T
     )
 
 
-def forward_two(x: Tensor, first: Block, second: Block) -> tuple[Tensor, Tensor]:
+def forward_two(x: Tensor, first: Block, second: Block, keep: bool = True) -> tuple[Tensor, Tensor]:
     """Runs two blocks in a row: one start of the threads, and a group's maps stay in the cache.
 
     Args:
         x: (B, C, H, W) float32.
         first: the block that reads x.
         second: the block that reads the first one's maps.
+        keep: whether `backward_two` will be called.
 
     Returns:
         y (B, M, R, S) of the second, and what `backward_two` needs.
     """
     shape, table, shape2, table2 = _two(x, first, second)
     groups = -(-len(x) // LANES)
+    threads = use_threads(groups)
     y = x.new_empty(len(x), shape2.outputs, shape2.pooled_rows, shape2.pooled)
     # One piece: so malloc keeps the memory, and the next iteration finds its pages mapped.
-    state = x.new_empty(groups * (shape.slopes + shape2.framed + shape2.slopes))
+    state = x.new_empty((groups if keep else threads) * _kept(shape, shape2))
     _forward_two(
         _flat(x),
         len(x),
@@ -1588,7 +1594,8 @@ def forward_two(x: Tensor, first: Block, second: Block) -> tuple[Tensor, Tensor]
         table2,
         _flat(second.weight),
         _flat(second.bias),
-        use_threads(groups),
+        threads,
+        keep,
         _flat(state),
         _flat(y),
     )
@@ -1654,7 +1661,11 @@ class LeNet5Gradient:
         threads = use_threads(-(-images // LANES))
         if self._memory is None or self._memory[0] != threads:
             shape, _, shape2, _ = self._tables
-            self._memory = threads, _scratches(shape, threads), _scratches(shape2, threads)
+            self._memory = (
+                threads,
+                _scratches(shape, threads, True),
+                _scratches(shape2, threads, True),
+            )
         return self._memory
 
     def __call__(self, x: Tensor, labels: Tensor, share: float) -> Tensor:

@@ -162,5 +162,10 @@ def fused_two(x: Tensor, first: tuple[Any, ...], second: tuple[Any, ...]) -> Ten
         return fused(fused(x, *first), *second)
     if x.requires_grad or type(x) is not Tensor or torch.compiler.is_compiling():
         return from_lanes(fused(fused(to_lanes(x), *first), *second), len(x))
-    y: Tensor = _EagerTwo.apply(x, *first, *second)
+    y: Tensor
+    if torch.is_grad_enabled() and any(part.requires_grad for part in first[:2] + second[:2]):
+        y = _EagerTwo.apply(x, *first, *second)
+    else:
+        kernels = _kernels(x)
+        y, _ = kernels.forward_two(x, kernels.Block(*first), kernels.Block(*second), keep=False)
     return y
