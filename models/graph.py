@@ -2,8 +2,10 @@
 
 LeNet-5 computes for microseconds on a GPU; launched operator by operator from Python, an iteration
 takes as long as Python does. It is recorded once and replayed for every mini-batch of the size that
-it was recorded for; those of other sizes run the same operators one by one. Under autocast both do
-so, if it does not keep its casts of the weights: a recording would go on reading the first ones.
+it was recorded for; those of other sizes run the same operators one by one.
+
+Autocast must not keep its casts of the weights (Lightning's does not): a recording would go on
+reading the first ones.
 
 Not yet run on a GPU: without one, the tests see the operators, not the recording.
 """

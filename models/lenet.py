@@ -6,6 +6,7 @@ import sys
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor
 
@@ -83,12 +84,15 @@ class LeNet5(Classifier):
                 print(f"Without a CUDA graph, which is slower: {error}", file=sys.stderr)
 
     def _can_be_recorded(self) -> bool:
+        """Whether an iteration is what torch does alone: no hooks, ranks, or scaled gradients."""
+        plugin = self.trainer.precision_plugin
         return (
             self._is_plain_descent()
             and not self._is_hooked()
             and by_hand.is_unobserved(self.net)
             and type(self.trainer.strategy) is SingleDeviceStrategy
-            and self.trainer.precision in ("32-true", "bf16-mixed")
+            and type(plugin) in (Precision, MixedPrecision)
+            and plugin.precision in ("32-true", "bf16-mixed")
         )
 
     def _one_step(self) -> graph.Iteration:

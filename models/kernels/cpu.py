@@ -25,11 +25,11 @@ from numba.extending import intrinsic, models, register_model
 from torch import Tensor
 
 from models.kernels.lanes import LANES
+from models.kernels.sizes import K, pooled_size
 from models.kernels.threads import use_threads
 
-K = 5  # height and width of a kernel
 OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
-# For what runs once a row of pixels: handing over the arguments takes 0.1 us.
+# For what runs once a strip of a map: handing over the arguments takes 0.1 us.
 INLINED = OPTIONS | {"forceinline": True}
 
 # --- eight floats as one value ------------------------------------------------------------------
@@ -58,6 +58,11 @@ class VectorModel(models.PrimitiveModel):
 def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
     data = context.make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), FLOATS.as_pointer())
+
+
+def _ahead(builder: Any, index: Any, step: Any, count: int) -> Any:
+    """Index + count * step."""
+    return builder.add(index, builder.mul(step, ir.Constant(step.type, count)))
 
 
 def _constant(value: float) -> Any:
@@ -172,8 +177,7 @@ def transpose(typing: Any, x: Any, i: Any, x_step: Any, out: Any, j: Any, out_st
 
         def addresses(array_type: Any, array: Any, start: Any, step: Any) -> Any:
             for n in range(LANES):
-                index = builder.add(start, builder.mul(step, ir.Constant(step.type, n)))
-                yield _address(context, builder, array_type, array, index)
+                yield _address(context, builder, array_type, array, _ahead(builder, start, step, n))
 
         rows = [builder.load(place, align=4) for place in addresses(x_type, x, i, x_step)]
         half = LANES // 2
@@ -266,9 +270,8 @@ def convolve(typing: Any, tile: Any, x: Any, i: Any, taps: Any) -> Any:
         # comes again only after all the others.
         for place in sorted(range(TILE + K - 1), key=lambda place: place % K):
             pixel = _load(context, builder, signature.args[1], x, i, place * LANES)
-            for tap in range(max(0, place - TILE + 1), min(K, place + 1)):
-                n = place - tap
-                sums[n] = _llvm(builder, "fmuladd", taps[tap], pixel, sums[n])
+            for n in range(max(0, place - K + 1), min(TILE, place + 1)):
+                sums[n] = _llvm(builder, "fmuladd", taps[place - n], pixel, sums[n])
         return context.make_tuple(builder, signature.return_type, sums)
 
     return tile(tile, x, types.intp, taps), generate
@@ -362,7 +365,7 @@ def add_outer(typing: Any, tile: Any, x: Any, i: Any, factors: Any, j: Any, step
         vector = _load(context, builder, x_type, x, i, 0)
         data = context.make_array(factors_type)(context, builder, factors).data
         for n in range(TILE):
-            index = builder.add(j, builder.mul(step, ir.Constant(step.type, n)))
+            index = _ahead(builder, j, step, n)
             factor = _splat(builder, builder.load(builder.gep(data, [index])))
             sums[n] = _llvm(builder, "fmuladd", factor, vector, sums[n])
         return context.make_tuple(builder, signature.return_type, sums)
@@ -423,14 +426,15 @@ def tanh(typing: Any, x: Any) -> Any:
 
 # --- Winograd's minimal filtering ---------------------------------------------------------------
 
-# F(4, 5): four neighbouring sums of a filter with five taps take eight products, not twenty: those
-# of two polynomials, which eight values determine (Winograd, Arithmetic Complexity of Computations,
-# 1980; Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016, section 4). Here
-# along the rows; from row to row the filter stays as it is.
+# F(4, 5): four neighbouring sums of a filter with five taps take eight products, not twenty
+# (Winograd, Arithmetic Complexity of Computations, 1980; Lavin and Gray, Fast Algorithms for
+# Convolutional Neural Networks, 2016, section 4). A product of two polynomials, of degree 7,
+# follows from its values at eight points, which are products of the factors' values; filtering is
+# the transposed map. Here along the rows; from row to row the filter stays as it is.
 STRIP = 4  # columns of sums
 POINTS = (0, 1, -1, 2, -2, 1 / 2, -1 / 2, np.inf)  # where the polynomials are evaluated
+COUNT = len(POINTS)
 PAIRS = (1, 3, 5)  # of points p and -p
-POINTS_COUNT = len(POINTS)
 ONE = POINTS.index(1)
 
 
@@ -439,16 +443,20 @@ def _powers(count: int) -> np.ndarray[Any, Any]:
     return np.vstack([np.vander(POINTS[:-1], count, increasing=True), np.eye(count)[-1]])
 
 
-def _others(i: int) -> np.ndarray[Any, Any]:
-    """The coefficients of the polynomial that is 0 at all finite points but point i."""
-    coefficients = np.poly(np.delete(POINTS[:-1], i) if i < len(POINTS) - 1 else POINTS[:-1])
-    return np.pad(coefficients[::-1], (0, len(POINTS) - len(coefficients)))
+def _lagrange(i: int) -> np.ndarray[Any, Any]:
+    """The coefficients of Lagrange's polynomial for point i, which is 0 at all other finite points.
+
+    Without its denominator, so that they are exact in binary.
+    """
+    coefficients = np.poly(np.delete(POINTS[:-1], i) if i < COUNT - 1 else POINTS[:-1])
+    return np.pad(coefficients[::-1], (0, COUNT - len(coefficients)))
 
 
-# In Lavin and Gray's letters B^T (8, 8), A (8, 4) and G (8, 5).
-OF_PIXELS = np.array([_others(i) for i in range(len(POINTS))])
+# To the points, from pixels, from gradients at the sums, and from taps: in Lavin and Gray's letters
+# B^T (8, 8), A (8, 4) and G (8, 5). G has the denominators; it alone is rounded.
+OF_PIXELS = np.array([_lagrange(i) for i in range(COUNT)])
 OF_SUMS = _powers(STRIP)
-OF_TAPS = (_powers(K) / (_powers(len(POINTS)) * OF_PIXELS).sum(1, keepdims=True)).astype(np.float32)
+OF_TAPS = (_powers(K) / (_powers(COUNT) * OF_PIXELS).sum(1, keepdims=True)).astype(np.float32)
 
 
 def _sum(builder: Any, factors: Any, values: Any) -> Any:
@@ -471,16 +479,16 @@ def _sum(builder: Any, factors: Any, values: Any) -> Any:
 
 def _evaluate(builder: Any, matrix: Any, values: Any) -> list[Any]:
     """Matrix (8, N) @ values; at -p, odd coefficients count with the other sign than at p."""
-    out = [_sum(builder, row, values) for row in matrix]
+    out = [_sum(builder, matrix[0], values)]
     for i in PAIRS:
         even, odd = (_sum(builder, matrix[i][n::2], values[n::2]) for n in (0, 1))
-        out[i : i + 2] = builder.fadd(even, odd), builder.fsub(even, odd)
-    return out
+        out += builder.fadd(even, odd), builder.fsub(even, odd)
+    return [*out, _sum(builder, matrix[-1], values)]
 
 
 def _evaluate_transposed(builder: Any, matrix: Any, values: Any) -> list[Any]:
     """The transposed matrix (N, 8) @ values."""
-    kept = [0, *PAIRS, len(POINTS) - 1]
+    kept = [0, *PAIRS, COUNT - 1]
     both = [[*values], [*values]]
     for i in PAIRS:
         both[0][i] = builder.fadd(values[i], values[i + 1])
@@ -499,10 +507,9 @@ def spread_pixels(typing: Any, x: Any, i: Any, out: Any, j: Any, step: Any) -> A
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         x_type, _, out_type, _, _ = signature.args
         x, i, out, j, step = args
-        pixels = [_load(context, builder, x_type, x, i, n * LANES) for n in range(len(POINTS))]
+        pixels = [_load(context, builder, x_type, x, i, n * LANES) for n in range(COUNT)]
         for n, value in enumerate(_evaluate(builder, OF_PIXELS, pixels)):
-            place = builder.add(j, builder.mul(step, ir.Constant(step.type, n)))
-            _store(context, builder, out_type, out, place, 0, value)
+            _store(context, builder, out_type, out, _ahead(builder, j, step, n), 0, value)
         return context.get_dummy_value()
 
     return types.void(x, types.intp, out, types.intp, types.intp), generate
@@ -516,7 +523,7 @@ def spread_sums(typing: Any, a: Any, b: Any, c: Any, d: Any, out: Any, j: Any, s
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         *sums, out, j, step = args
         for n, value in enumerate(_evaluate(builder, OF_SUMS, sums)):
-            place = builder.add(j, builder.mul(step, ir.Constant(step.type, n)))
+            place = _ahead(builder, j, step, n)
             _store(context, builder, signature.args[4], out, place, 0, value)
         return context.get_dummy_value()
 
@@ -524,9 +531,7 @@ def spread_sums(typing: Any, a: Any, b: Any, c: Any, d: Any, out: Any, j: Any, s
 
 
 def _load_points(context: Any, builder: Any, x_type: Any, x: Any, i: Any, step: Any) -> list[Any]:
-    places = [
-        builder.add(i, builder.mul(step, ir.Constant(step.type, n))) for n in range(len(POINTS))
-    ]
+    places = [_ahead(builder, i, step, n) for n in range(COUNT)]
     return [_load(context, builder, x_type, x, place, 0) for place in places]
 
 
@@ -605,6 +610,8 @@ class Shape(NamedTuple):
     """Floats of one group's slope."""
     framed: int
     """Floats of one group's framed input."""
+    features: int
+    """Pooled pixels of all output maps."""
 
 
 class Table(NamedTuple):
@@ -620,9 +627,7 @@ class Table(NamedTuple):
 
 @lru_cache(maxsize=64)
 def _shape(maps: int, height: int, width: int, padding: int, outputs: int) -> Shape:
-    pooled_rows, pooled = ((size + 2 * padding - K + 1) // 2 for size in (height, width))
-    if min(pooled_rows, pooled) < 1:
-        raise RuntimeError(f"{height} x {width} pixels, padding {padding}: too small to pool")
+    pooled_rows, pooled = pooled_size(height, width, padding)
     strips = -(-2 * pooled // STRIP)
     rows, columns = height + 2 * padding, max(width + 2 * padding, strips * STRIP + K - 1)
     return Shape(
@@ -634,7 +639,8 @@ def _shape(maps: int, height: int, width: int, padding: int, outputs: int) -> Sh
         pooled_rows=pooled_rows,
         pooled=pooled,
         strips=strips,
-        # A few, so that the sums over them stay in registers; not more, for the cache.
+        # About thirty rows, so that it pays to keep the sums over them in registers; not more, so
+        # that the gradients stay in the cache.
         at_once=min(strips, max(1, 3 * TILE // (2 * pooled_rows))),
         rows=rows,
         columns=columns,
@@ -642,6 +648,7 @@ def _shape(maps: int, height: int, width: int, padding: int, outputs: int) -> Sh
         gradient_line=-(-(2 * pooled_rows + K - 1) // K) * K,
         slopes=outputs * 4 * pooled_rows * pooled * LANES,
         framed=maps * rows * columns * LANES,
+        features=outputs * pooled_rows * pooled,
     )
 
 
@@ -721,7 +728,8 @@ class Scratch(NamedTuple):
     """A thread's memory for one block and one group."""
 
     framed: np.ndarray[Any, Any]
-    """(C, rows, columns, 8) the input in its frame of zeros"""
+    """(C, rows, columns, 8) the input in its frame of zeros; of the second of two blocks, the
+    gradient there"""
     pixels: np.ndarray[Any, Any]
     """(8, Q, C, line, 8) the input at the points"""
     products: np.ndarray[Any, Any]
@@ -737,13 +745,13 @@ class Scratch(NamedTuple):
 @njit(**OPTIONS)
 def _scratches(shape, threads, backward):
     """One for each thread: every array with one more dimension in front."""
-    columns = POINTS_COUNT * shape.strips * shape.maps * LANES
-    d_columns = POINTS_COUNT * shape.at_once * shape.outputs * LANES if backward else 0
+    columns = COUNT * shape.strips * shape.maps * LANES
+    d_columns = COUNT * shape.at_once * shape.outputs * LANES if backward else 0
     # Zeros: what lies outside of the image, or fills up a line, is never written.
     return Scratch(
         np.zeros((threads, shape.framed), np.float32),
         np.zeros((threads, columns * shape.line), np.float32),
-        np.empty((threads, POINTS_COUNT * shape.line * LANES), np.float32),
+        np.empty((threads, COUNT * shape.line * LANES), np.float32),
         np.empty((threads, 2 * shape.pooled_rows * STRIP * LANES), np.float32),
         np.zeros((threads, d_columns * shape.gradient_line), np.float32),
         np.empty((threads, columns * shape.gradient_line if backward else 0), np.float32),
@@ -774,11 +782,11 @@ def _part(parts, n, count):
 def _spread_taps(weight):
     """Kernels (P, 5, 5) -> their rows at the points (8, P, 5)."""
     rows = len(weight) // K
-    out = np.zeros(POINTS_COUNT * rows, np.float32)
+    out = np.zeros(COUNT * rows, np.float32)
     for kx in range(K):
         column = weight[kx::K].copy()
-        for point in range(POINTS_COUNT):
-            factor, values = OF_TAPS[point, kx], _part(out, point, POINTS_COUNT)
+        for point in range(COUNT):
+            factor, values = OF_TAPS[point, kx], _part(out, point, COUNT)
             for row in range(rows):
                 values[row] += factor * column[row]
     return out
@@ -791,7 +799,7 @@ def _gather_taps(spread, weight):
     for row in range(rows):
         for kx in range(K):
             total = np.float32(0)
-            for point in range(POINTS_COUNT):
+            for point in range(COUNT):
                 total += OF_TAPS[point, kx] * spread[point * rows + row]
             weight[row * K + kx] = total
 
@@ -799,7 +807,7 @@ def _gather_taps(spread, weight):
 @njit(**OPTIONS)
 def _spread_input(framed, shape, pixels):
     """One group's framed input -> (8, Q, C, line, 8)."""
-    step = len(pixels) // POINTS_COUNT
+    step = len(pixels) // COUNT
     for c in range(shape.maps):
         for r in range(2 * shape.pooled_rows + K - 1):
             i = (c * shape.rows + r) * shape.columns * LANES
@@ -809,20 +817,25 @@ def _spread_input(framed, shape, pixels):
 
 
 @njit(**INLINED)
+def _line(point, q, m, strips, maps, length):
+    """Where a line of (8, strips, maps, length, 8) begins."""
+    return ((point * strips + q) * maps + m) * length * LANES
+
+
+@njit(**INLINED)
 def _convolve_strip(layer, bias, scratch, q, m):
-    """One strip of output map m, at the points: out (8, line, 8)."""
+    """One strip of output map m, at the points: scratch.products."""
     shape, table = layer.shape, layer.table
     height = 2 * shape.pooled_rows
-    for point in range(POINTS_COUNT):
-        column = (point * shape.strips + q) * shape.maps
+    for point in range(COUNT):
         # What is added at the point 1 is added to all the sums.
         start = bias if point == ONE else np.float32(0)
         for r in range(0, height, TILE):
             tile = filled(start)
             for p in range(table.starts[m], table.starts[m + 1]):
                 taps = load_taps(layer.taps, (point * len(table.sources) + p) * K)
-                i = ((column + table.sources[p]) * shape.line + r) * LANES
-                tile = convolve(tile, scratch.pixels, i, taps)
+                i = _line(point, q, table.sources[p], shape.strips, shape.maps, shape.line)
+                tile = convolve(tile, scratch.pixels, i + r * LANES, taps)
             store_tile(tile, scratch.products, (point * shape.line + r) * LANES)
 
 
@@ -904,7 +917,7 @@ def _spread_gradient(grad, grad_rows, grad_columns, shape, slope, strip, strips,
                     g = load(grad, i + LANES)
                     d2, d3 = mul(g, load(slope, j + 2 * LANES)), mul(g, load(slope, j + 3 * LANES))
                 place = ((q * shape.outputs + m) * shape.gradient_line + r) * LANES
-                spread_sums(d0, d1, d2, d3, d, place, len(d) // POINTS_COUNT)
+                spread_sums(d0, d1, d2, d3, d, place, len(d) // COUNT)
                 total = add(total, add(add(d0, d1), add(d2, d3)))
         store(db, m * LANES, total)
 
@@ -917,10 +930,9 @@ def _weight_gradient(layer, scratch, point, strip, strips, taps):
     for p in range(connections):
         tile = filled(np.float32(0))
         for q in range(strips):
-            column = (point * shape.strips + strip + q) * shape.maps + table.sources[p]
-            d_column = (point * shape.at_once + q) * shape.outputs + table.outputs[p]
-            i = column * shape.line * LANES
-            j = d_column * shape.gradient_line * LANES
+            c, m = table.sources[p], table.outputs[p]
+            i = _line(point, strip + q, c, shape.strips, shape.maps, shape.line)
+            j = _line(point, q, m, shape.at_once, shape.outputs, shape.gradient_line)
             for r in range(0, 2 * shape.pooled_rows * LANES, 2 * LANES):
                 tile = correlate(tile, scratch.pixels, i + r, scratch.d, j + r)
         add_taps(tile, taps, (point * connections + p) * K * LANES)
@@ -936,10 +948,9 @@ def _input_gradient(layer, scratch, point, strip, strips):
     for p in range(connections):
         taps = load_taps(layer.taps, (point * connections + p) * K)
         for q in range(strips):
-            column = (point * shape.strips + strip + q) * shape.maps + table.sources[p]
-            d_column = (point * shape.at_once + q) * shape.outputs + table.outputs[p]
-            i = column * shape.gradient_line * LANES
-            j = d_column * shape.gradient_line * LANES
+            c, m = table.sources[p], table.outputs[p]
+            i = _line(point, strip + q, c, shape.strips, shape.maps, shape.gradient_line)
+            j = _line(point, q, m, shape.at_once, shape.outputs, shape.gradient_line)
             for r in range(0, height + (K - 1) * LANES, K * LANES):
                 if r == 0:
                     convolve_back_after_zeros(scratch.d, j, taps, out, i)
@@ -952,7 +963,7 @@ def _input_gradient(layer, scratch, point, strip, strips):
 @njit(**OPTIONS)
 def _gather_input_gradient(pixel_gradients, shape, dx):
     """At the points -> at the framed input, dx (C, rows, columns, 8)."""
-    step = len(pixel_gradients) // POINTS_COUNT
+    step = len(pixel_gradients) // COUNT
     for c in range(shape.maps):
         for r in range(2 * shape.pooled_rows + K - 1):
             j = (c * shape.rows + r) * shape.columns * LANES
@@ -980,7 +991,7 @@ def _backward_group(grad, grad_rows, grad_columns, layer, scratch, slope, want_i
     for strip in range(0, shape.strips, shape.at_once):
         strips = min(shape.at_once, shape.strips - strip)
         _spread_gradient(grad, grad_rows, grad_columns, shape, slope, strip, strips, scratch.d, db)
-        for point in range(POINTS_COUNT):
+        for point in range(COUNT):
             _weight_gradient(layer, scratch, point, strip, strips, taps)
             if want_input:
                 _input_gradient(layer, scratch, point, strip, strips)
@@ -1034,7 +1045,7 @@ def _backward(grad, x, groups, shape, table, weight, slope, threads, want_input,
     for t in prange(threads):
         layer = Layer(shape, table, spread)
         scratch = _scratch_of(_scratches(shape, 1, True), 0)
-        framed = np.zeros(shape.framed, np.float32)
+        framed = np.zeros(shape.framed if want_input else 0, np.float32)
         for g in range(t * groups // threads, (t + 1) * groups // threads):
             _frame_lanes(_part(x, g, groups), shape, scratch.framed)
             _spread_input(scratch.framed, shape, scratch.pixels)
@@ -1112,7 +1123,7 @@ def _forward_two(
     Else state is (T, ...).
     """
     groups = -(-batch // LANES)
-    features = shape2.slopes // 4 // LANES
+    features = shape2.features
     floats = _kept(shape, shape2)
     spread, spread2 = _spread_taps(weight), _spread_taps(weight2)
     for t in prange(threads):
@@ -1149,7 +1160,7 @@ def _backward_two(
 ):
     """Gradients at the parameters of both blocks: (P, 25), (M,), (P2, 25) and (M2,)."""
     groups = -(-batch // LANES)
-    features = shape2.slopes // 4 // LANES
+    features = shape2.features
     spread, spread2 = _spread_taps(weight), _spread_taps(weight2)
     taps = np.zeros((threads, len(spread) * LANES), np.float32)
     taps2 = np.zeros((threads, len(spread2) * LANES), np.float32)
@@ -1334,7 +1345,7 @@ def _lenet5_gradient(
     batch = len(index)
     groups = -(-batch // LANES)
     pixels = shape.maps * shape.height * shape.width
-    maps = shape2.slopes // 4 // LANES
+    maps = shape2.features
     units, units2, classes = len(net.c5_bias), len(net.f6_bias), len(net.output_bias)
     # For the gradients at the dense weights: each layer's input, image by image ...
     rows = np.empty(batch * maps, np.float32)
@@ -1657,7 +1668,7 @@ class LeNet5Gradient:
         self._memory: tuple[int, Scratch, Scratch] | None = None
 
     def _threads(self, images: int) -> tuple[int, Scratch, Scratch]:
-        """How many compute for that many images, and their memory, which is used again."""
+        """How many compute for that many images, and their memory, which later calls use again."""
         threads = use_threads(-(-images // LANES))
         if self._memory is None or self._memory[0] != threads:
             shape, _, shape2, _ = self._tables

@@ -15,6 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from models.kernels.sizes import pooled_size
+
 BLOCK = 128  # pixels of one program
 TAPS = 32  # 25 weights and a bias, filled up to a power of two
 CHUNKS = 64  # parts of the batch that the weight gradient is summed over apart
@@ -226,7 +228,7 @@ def forward(
     """
     batch, maps, height, width = x.shape
     outputs = len(bias)
-    rows, columns = ((size + 2 * padding - 4) // 2 for size in (height, width))
+    rows, columns = pooled_size(height, width, padding)
     y = x.new_empty(batch, outputs, rows, columns)
     slope = x.new_empty(batch, outputs, 2 * rows, 2 * columns)
     starts, sources, *_ = _tables(connections, outputs, maps)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from models.kernels import composite, reference
-from models.kernels.operator import K, fused, fused_two
+from models.kernels.operator import fused, fused_two
+from models.kernels.sizes import K
 
 Backend = Literal["auto", "composite", "reference", "cpu", "cuda"]
 Version = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]

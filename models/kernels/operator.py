@@ -13,12 +13,7 @@ import torch
 from torch import Tensor
 
 from models.kernels.lanes import from_lanes, to_lanes
-
-K = 5
-
-
-def _pooled(size: int, padding: int) -> int:
-    return (size + 2 * padding - K + 1) // 2
+from models.kernels.sizes import pooled_size
 
 
 def _kernels(x: Tensor) -> Any:
@@ -43,7 +38,7 @@ def _(
     x: Tensor, weight: Tensor, bias: Tensor, connections: Tensor, padding: int
 ) -> tuple[Tensor, Tensor]:
     batch, _, height, width, *lanes = x.shape
-    rows, columns = _pooled(height, padding), _pooled(width, padding)
+    rows, columns = pooled_size(height, width, padding)
     y = x.new_empty(batch, len(bias), rows, columns, *lanes)
     return y, x.new_empty(batch, len(bias), 2 * rows, 2 * columns, *lanes)
 

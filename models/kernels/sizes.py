@@ -1,0 +1,18 @@
+"""Sizes of a fused block, the same on every device."""
+
+from __future__ import annotations
+
+K = 5
+"""Height and width of a kernel."""
+
+
+def pooled_size(height: int, width: int, padding: int) -> tuple[int, int]:
+    """Rows and columns of pixels behind the convolution and the pooling.
+
+    Raises:
+        RuntimeError: there are none; torch's pooling raises the same.
+    """
+    rows, columns = ((size + 2 * padding - K + 1) // 2 for size in (height, width))
+    if min(rows, columns) < 1:
+        raise RuntimeError(f"{height} x {width} pixels, padding {padding}: too small to pool")
+    return rows, columns
