@@ -16,6 +16,9 @@ from models.kernels.sizes import K
 Backend = Literal["auto", "composite", "reference", "cpu", "cuda"]
 Version = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
 
+# Looked for once: torch.compile of torch 2.11 does not trace through find_spec.
+MISSING = {name for name in ("numba", "triton") if find_spec(name) is None}
+
 # All take (x, weight, bias, connections, padding), as `reference.conv_pool` documents them.
 CONV_POOL: dict[str, Version] = {
     "reference": reference.conv_pool,
@@ -40,11 +43,11 @@ def check(backend: str) -> str:
 
 
 def _obstacle(backend: str) -> str | None:
-    if backend == "cpu" and find_spec("numba") is None:
+    if backend == "cpu" and "numba" in MISSING:
         return "numba is not installed; pip install numba"
     if backend == "cuda" and not torch.cuda.is_available():
         return "torch sees no CUDA device"
-    if backend == "cuda" and find_spec("triton") is None:
+    if backend == "cuda" and "triton" in MISSING:
         return "triton is not installed"
     return None
 
