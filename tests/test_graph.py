@@ -101,14 +101,14 @@ def test_recording_takes_the_same_steps(backend, mixed):
         models.append(LeNet5(backend=backend).cuda())
     x, labels = torch.rand(100, 1, 28, 28).cuda(), torch.randint(10, (100,)).cuda()
     autocast = torch.autocast("cuda", torch.bfloat16, enabled=mixed, cache_enabled=False)
-    tolerance = 3e-2 if mixed else 1e-3
+    tolerance, of_losses = (3e-2, 3e-2) if mixed else (1e-3, 1e-4)
     with autocast:
         replay = graph.Replay(models[0]._one_step(), x, labels)
         alone = models[1]._one_step()
         share, rate = torch.tensor(0.01).cuda(), torch.tensor(0.1).cuda()
         for _ in range(20):
             batch = (torch.rand_like(x), labels, share, rate)
-            torch.testing.assert_close(replay(*batch), alone(*batch), rtol=tolerance, atol=0)
+            torch.testing.assert_close(replay(*batch), alone(*batch), rtol=of_losses, atol=0)
     for ours, other in zip(*(model.parameters() for model in models), strict=True):
         torch.testing.assert_close(ours, other, rtol=tolerance, atol=1e-6)
         torch.testing.assert_close(ours.grad, other.grad, rtol=tolerance, atol=1e-6)

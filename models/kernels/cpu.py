@@ -804,6 +804,12 @@ def _gather_taps(spread, weight):
             weight[row * K + kx] = total
 
 
+@njit(**INLINED)
+def _line(point, q, m, strips, maps, length):
+    """Where a line of (8, strips, maps, length, 8) begins."""
+    return ((point * strips + q) * maps + m) * length * LANES
+
+
 @njit(**OPTIONS)
 def _spread_input(framed, shape, pixels):
     """One group's framed input -> (8, Q, C, line, 8)."""
@@ -812,14 +818,8 @@ def _spread_input(framed, shape, pixels):
         for r in range(2 * shape.pooled_rows + K - 1):
             i = (c * shape.rows + r) * shape.columns * LANES
             for q in range(shape.strips):
-                j = ((q * shape.maps + c) * shape.line + r) * LANES
+                j = _line(0, q, c, shape.strips, shape.maps, shape.line) + r * LANES
                 spread_pixels(framed, i + q * STRIP * LANES, pixels, j, step)
-
-
-@njit(**INLINED)
-def _line(point, q, m, strips, maps, length):
-    """Where a line of (8, strips, maps, length, 8) begins."""
-    return ((point * strips + q) * maps + m) * length * LANES
 
 
 @njit(**INLINED)
@@ -916,8 +916,8 @@ def _spread_gradient(grad, grad_rows, grad_columns, shape, slope, strip, strips,
                 if column + 1 < shape.pooled:
                     g = load(grad, i + LANES)
                     d2, d3 = mul(g, load(slope, j + 2 * LANES)), mul(g, load(slope, j + 3 * LANES))
-                place = ((q * shape.outputs + m) * shape.gradient_line + r) * LANES
-                spread_sums(d0, d1, d2, d3, d, place, len(d) // COUNT)
+                place = _line(0, q, m, shape.at_once, shape.outputs, shape.gradient_line)
+                spread_sums(d0, d1, d2, d3, d, place + r * LANES, len(d) // COUNT)
                 total = add(total, add(add(d0, d1), add(d2, d3)))
         store(db, m * LANES, total)
 
@@ -969,7 +969,7 @@ def _gather_input_gradient(pixel_gradients, shape, dx):
             j = (c * shape.rows + r) * shape.columns * LANES
             shared = no_pixels()
             for q in range(shape.strips):
-                i = ((q * shape.maps + c) * shape.gradient_line + r) * LANES
+                i = _line(0, q, c, shape.strips, shape.maps, shape.gradient_line) + r * LANES
                 shared = gather_pixels(shared, pixel_gradients, i, step, dx, j)
                 j += STRIP * LANES
             store(dx, j, shared[0])
@@ -1124,7 +1124,6 @@ def _forward_two(
     """
     groups = -(-batch // LANES)
     features = shape2.features
-    floats = _kept(shape, shape2)
     spread, spread2 = _spread_taps(weight), _spread_taps(weight2)
     for t in prange(threads):
         first, second = Layer(shape, table, spread), Layer(shape2, table2, spread2)
@@ -1134,8 +1133,7 @@ def _forward_two(
         for g in range(t * groups // threads, (t + 1) * groups // threads):
             image = g * LANES
             _frame_images(x, image, batch, shape, scratch.framed)
-            place = (g if keep else t) * floats
-            part = state[place : place + floats]
+            part = _part(state, g, groups) if keep else _part(state, t, threads)
             _forward_both(first, bias, second, bias2, scratch, scratch2, part, out)
             _out_of_lanes(out, batch - image, features, y, image * features, features)
 
