@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 import subprocess
 from pathlib import Path
@@ -13,6 +11,7 @@ import lightning
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from callbacks.files import write_json
 from callbacks.run_folder import run_folder
 from callbacks.timing import Timing
 
@@ -93,16 +92,3 @@ def git_revision() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Writes a record as a file that is either complete or not there."""
-    write_text(path, json.dumps(record, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file that is either complete or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

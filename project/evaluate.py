@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from callbacks.results import write_json
+from callbacks.files import write_json
 from project.cli import ExperimentCLI
 from project.errors import fail, user_errors
 from project.table import print_classes, print_results

@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor
 
-from callbacks.results import write_text
+from callbacks.files import write_text
 from data import images
 from data.blocks import BlockLoader, InOrder
 from data.images import Digit

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from callbacks.files import write_json
 from data import source
 from project.bench import drawing, fit, iteration, kernel, scaling
 from project.bench.measure import machine
@@ -60,7 +60,7 @@ def main(args: list[str] | None = None) -> None:
         rows = QUESTIONS[options.question](options)
         if options.json:
             record = {"machine": machine(), "rows": rows}
-            options.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            write_json(options.json, record)
         if options.png:
             drawing.save(rows, options.png)
     print(*(f"{key}: {value}" for key, value in machine().items()), sep=", ")

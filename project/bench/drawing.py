@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from callbacks.files import written_whole
 from project.bench.fit import OURS
 from project.bench.measure import Timing
 
@@ -38,4 +39,5 @@ def save(rows: list[dict[str, Any]], path: Path) -> None:
         fontsize="small",
     )
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, format="png", dpi=150)
+    with written_whole(path) as file:
+        figure.savefig(file, format="png", dpi=150)

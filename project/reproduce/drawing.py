@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from project.reproduce import record, store
+from callbacks.files import written_whole
+from project.reproduce import record
 
 RED, BLUE, GREY = "#b5401f", "#2050d0", "#8a8a8a"
 DPI = 110
@@ -18,9 +18,8 @@ DPI = 110
 
 def save(figure: Figure, path: Path, caption: str) -> record.Figure:
     """Writes the figure as PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=DPI, bbox_inches="tight")
-    store.write(path, buffer.getvalue())
+    with written_whole(path) as file:
+        figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight")
     return record.Figure(path.name, caption)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from project.reproduce import store
+from callbacks.files import write_text, written_whole
 from project.reproduce.page import to_html
 from project.reproduce.record import Row
 from project.reproduce.sections import LEAD, TITLE, Section, machines, overview, sections
@@ -14,18 +14,19 @@ from project.reproduce.sections import LEAD, TITLE, Section, machines, overview,
 def write(folder: Path) -> None:
     """Writes report.md and report.html from the finished parts of the folder."""
     found = sections(folder)
-    store.write(folder / "report.md", to_markdown(found, ""))
-    store.write(folder / "report.html", to_html(found, folder))
+    write_text(folder / "report.md", to_markdown(found, ""))
+    write_text(folder / "report.html", to_html(found, folder))
 
 
 def publish(folder: Path, target: Path) -> None:
     """Writes the report into documentation: results.md, with its pictures in results/."""
     found = sections(folder)
-    store.write(target / "results.md", to_markdown(found, "results/"))
+    write_text(target / "results.md", to_markdown(found, "results/"))
     for section in found:
         for figure in section.finished.outcome.figures:
             picture = (folder / figure.file).read_bytes()
-            store.write(target / "results" / figure.file, picture)
+            with written_whole(target / "results" / figure.file) as file:
+                file.write(picture)
 
 
 def to_markdown(found: Sequence[Section], pictures: str) -> str:

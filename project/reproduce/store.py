@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from callbacks.files import write_json
 from project.reproduce.record import Figure, Outcome, Row, Verdict
 
 
@@ -39,15 +39,7 @@ def load(folder: Path, name: str) -> Finished | None:
 
 def save(folder: Path, name: str, finished: Finished) -> None:
     """Writes the part, whole or not at all."""
-    write(_file(folder, name), json.dumps(asdict(finished), indent=2) + "\n")
-
-
-def write(path: Path, content: str | bytes) -> None:
-    """Writes a file that is either complete or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(temporary, path)
+    write_json(_file(folder, name), asdict(finished))
 
 
 def _file(folder: Path, name: str) -> Path:

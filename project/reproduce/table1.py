@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure as Drawing
 
+from callbacks.files import write_text
 from project.bench.measure import interleaved
-from project.reproduce import drawing, store
+from project.reproduce import drawing
 from project.reproduce.descents import Descent, Experiment, run_shared
 from project.reproduce.record import Outcome, Row, Task, Verdict
 
@@ -72,8 +73,8 @@ def _progress(task: Task, done: int, fraction: float) -> None:
 def run(task: Task) -> Outcome:
     """Tells what the runs of `share` came to."""
     found = share(task)
-    store.write(task.folder / "table1.csv", _csv(found))
-    store.write(task.folder / "table1.md", _markdown(found))
+    write_text(task.folder / "table1.csv", _csv(found))
+    write_text(task.folder / "table1.md", _markdown(found))
     return Outcome(
         Verdict.NOT_REPRODUCIBLE,
         _text(found),
