@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,16 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
+
+from callbacks.files import written_whole
+from callbacks.finite import NonFiniteLossError
+from callbacks.interrupt import Interrupted
+
+KEPT = 2  # one is whole, should the machine die while the other is written
+SAVED_AT = "saved_at"
+"""Key of a checkpoint: when it was saved, in seconds since 1970."""
+UNFINISHED = re.compile(r"\.epoch=\d+-step=\d+(-v\d+)?\.ckpt\.[0-9a-f]{8}\.tmp")
 
 
 class SyncedCheckpointIO(TorchCheckpointIO):
@@ -24,90 +35,97 @@ class SyncedCheckpointIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
         """Writes a temporary file beside the path, waits for the disk, and renames it."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
         content = io.BytesIO()  # torch.save into a file of a full disk hides what the system says
         torch.save(checkpoint, content)
         try:
-            with temporary.open("wb") as file:
+            with written_whole(Path(path)) as file:
                 file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
         except OSError as error:
             reason = f"{error.strerror}; the checkpoints before this one are whole"
             raise OSError(error.errno, reason, str(path)) from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
-class BlockCheckpoint(ModelCheckpoint):
-    """Saves after the last block of an epoch, and after the block where `max_steps` ends the run.
+class BlockCheckpoint(Checkpoint):
+    """Saves the end of every epoch, and the last weights of a run however it ends.
 
-    Keeps the last two: one is whole, should the machine die while the other is written.
+    Between two of these it saves every so many iterations or minutes, at the end of a block. The
+    last two that it wrote are kept; files of others stay, whatever their names.
 
-    Lightning's own saves at the epoch's end. It then counts an epoch that `max_steps` cut as over,
-    a cut block as complete, and, where the continued run has `max_steps`, the epoch twice.
-
-    Needs from the training loader a `state_dict` with "images_done" in this epoch (0 at its end)
-    and the whole "blocks_done".
+    Validation of an epoch comes before its checkpoint, and so does that of a block: Lightning
+    leaves out what was due where a run goes on. Not saved is a training whose loss became NaN.
 
     Args:
-        every: iterations between two checkpoints, at the end of a block; None saves every epoch.
+        every: iterations between two checkpoints; None saves every epoch.
         minutes: between two checkpoints, likewise.
+
+    Attributes:
+        dirpath: folder of the checkpoints; by default `checkpoints` in the run's folder.
+        last_path: the newest checkpoint; empty before the first.
     """
 
     def __init__(self, every: int | None = None, minutes: float | None = None) -> None:
-        super().__init__(filename="{epoch}-{step}", monitor="step", mode="max", save_top_k=2)
         self.every = every
         self.minutes = minutes
-        self._saved_at = 0
+        self.dirpath: str | os.PathLike[str] | None = None
+        self.last_path = ""
+        self._written: list[str] = []  # names in `dirpath`, the oldest first
+        self._saved_step: int | None = None  # None before the training
         self._saved_time = 0.0
+        self._saved_at = 0.0
 
     @property
-    def last_path(self) -> str:
-        """The newest checkpoint; empty before the first."""
-        return self.best_model_path  # the one with the most steps
+    def best_model_path(self) -> str:
+        """The newest checkpoint, where Lightning looks for the one to test."""
+        return self.last_path
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Settles the folder, which Lightning tells all ranks."""
+        if self.dirpath is None:
+            self.dirpath = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Counts from where the run begins."""
-        super().on_train_start(trainer, pl_module)
-        self._saved_at = trainer.global_step
+        self.last_path = str(trainer.ckpt_path or "")
+        self._saved_step = trainer.global_step
         self._saved_time = time.monotonic()
-        if trainer.is_global_zero:
-            self._clear_up()
-
-    def _clear_up(self) -> None:
-        """Removes what a process left that was killed while it saved."""
-        folder = Path(str(self.dirpath))
-        for left in folder.glob("*.tmp"):
-            left.unlink()
-        kept = [path for path in map(Path, self.best_k_models) if path.exists()]
-        if kept:  # the run goes on from one of them
-            oldest = min(path.stat().st_mtime_ns for path in kept)
-            for path in folder.glob("epoch=*-step=*.ckpt"):
-                if path.stat().st_mtime_ns < oldest:
+        folder = self._folder
+        self._written = [name for name in self._written if (folder / name).is_file()]
+        if trainer.is_global_zero and folder.is_dir():
+            for path in folder.iterdir():
+                if UNFINISHED.fullmatch(path.name):  # of a process that was killed while it saved
                     path.unlink()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    @property
+    def _folder(self) -> Path:
+        assert self.dirpath is not None, "set by setup"
+        return Path(self.dirpath)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Saves, if this block is one to save after."""
-        step = trainer.global_step
-        if (
-            self._is_due(trainer)
-            or step == trainer.max_steps
-            or not _position(trainer).get("images_done")
-        ):
-            candidates = self._monitor_candidates(trainer)
-            # Lightning would take the step that was logged last.
-            self._save_topk_checkpoint(trainer, candidates | {"step": torch.tensor(step)})
-            self._saved_at = step
-            self._saved_time = time.monotonic()
+        """Saves what the blocks before this one came to, if that is due."""
+        if self._is_due(trainer):
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves the epoch, whole or cut."""
+        self._save(trainer)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Saves what was learnt before; where that cannot be, says so beside the exception."""
+        if trainer.state.fn != "fit" or isinstance(exception, NonFiniteLossError):
+            return
+        try:
+            # A signal stops all ranks together. Of others, some may never come to a barrier.
+            self._save(trainer, together=isinstance(exception, Interrupted))
+        except OSError as error:
+            print(f"The last iterations are not saved: {error}", file=sys.stderr)
 
     def _is_due(self, trainer: Trainer) -> bool:
-        if self.every is not None and trainer.global_step - self._saved_at >= self.every:
+        assert self._saved_step is not None
+        if self.every is not None and trainer.global_step - self._saved_step >= self.every:
             return True
         if self.minutes is None:
             return False
@@ -115,21 +133,52 @@ class BlockCheckpoint(ModelCheckpoint):
         late = time.monotonic() - self._saved_time >= 60 * self.minutes
         return bool(trainer.strategy.broadcast(late))
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """All is saved."""
+    def _save(self, trainer: Trainer, *, together: bool = True) -> None:
+        step = trainer.global_step
+        if self._saved_step in (None, step) or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self._saved_step, self._saved_time = step, time.monotonic()
+        path = self._free_path(f"epoch={trainer.current_epoch}-step={step}")
+        if together:
+            path = trainer.strategy.broadcast(path)
+        # Before the new one is written: what it says of the folder is then true.
+        if trainer.is_global_zero:
+            for name in self._written[: 1 - KEPT]:
+                (self._folder / name).unlink(missing_ok=True)
+        self._written = [*self._written[1 - KEPT :], path.name]
+        if together:
+            trainer.save_checkpoint(path, weights_only=False)
+        else:
+            checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+            trainer.strategy.save_checkpoint(checkpoint, path)
+        self.last_path = str(path)
+
+    def _free_path(self, stem: str) -> Path:
+        """A name that nothing has, whoever wrote it: for a step that was reached before."""
+        path, version = self._folder / f"{stem}.ckpt", 0
+        while path.exists():
+            version += 1
+            path = self._folder / f"{stem}-v{version}.ckpt"
+        return path
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Lets Lightning's count of blocks agree with the loader's."""
-        position = _position(trainer)
-        if position.get("images_done"):
-            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
-            surplus = progress["ready"] - position["blocks_done"]
-            for count in ("ready", "started", "processed", "completed"):
-                progress[count] -= surplus
+        """Dates every checkpoint of the run; a clock that was set back does not count."""
+        self._saved_at = max(time.time(), self._saved_at + 1e-3)
+        checkpoint[SAVED_AT] = self._saved_at
 
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Dates what follows later than what it follows."""
+        self._saved_at = checkpoint.get(SAVED_AT, 0.0)
 
-def _position(trainer: Trainer) -> dict[str, int]:
-    position: dict[str, int] = getattr(trainer.train_dataloader, "state_dict", dict)()
-    return position
+    def state_dict(self) -> dict[str, Any]:
+        """What this program wrote, and where."""
+        return {"folder": str(self._folder.resolve()), "written": self._written}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on with the same files, in the same folder."""
+        if self.dirpath is not None and state_dict.get("folder") == str(self._folder.resolve()):
+            self._written = state_dict["written"]

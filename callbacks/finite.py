@@ -38,9 +38,9 @@ class FiniteLoss(Callback):
         start = int(batch.sizes[:position].sum())
         images = batch.order[start : start + int(batch.sizes[position])].tolist()
         more = ", ..." if len(images) > SHOWN else ""
-        path = getattr(trainer.checkpoint_callback, "last_path", None)
+        saved = (getattr(callback, "last_path", "") for callback in trainer.checkpoint_callbacks)
         raise NonFiniteLossError(
             f"the loss is {losses[position]} at iteration {iteration} (training images "
             f"{', '.join(map(str, images[:SHOWN]))}{more}); lower --model.lr. "
-            f"Last good checkpoint: {path or 'none yet'}."
+            f"Last good checkpoint: {next(filter(None, saved), 'none yet')}."
         )

@@ -2,46 +2,59 @@
 
 from __future__ import annotations
 
-import os
+import sys
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.lib import format as npy
 
+from callbacks.files import written_whole
 from callbacks.run_folder import run_folder
 from callbacks.tensorboard import TensorBoard
 
 Losses = np.ndarray[Any, np.dtype[np.float32]]
+NAME = "losses.npy"
 
 
 class LossLog(Callback):
     """Writes each iteration's loss to the loggers (train/loss) and to losses.npy in the run folder.
 
-    Needs from `training_step` a dict with "losses" (K,): fetched from the device once a block.
+    Needs from `training_step` a dict with "losses" (K,), fetched from the device once a block, and
+    from the model `losses_taken`, a list of the losses () of a block that broke off.
     losses.npy is a whole file after every block, entry i the loss of iteration i; a continued run
     carries on where its checkpoint stood, in a folder of its own with the losses of the folder that
-    the checkpoint comes from, or NaN where there are none.
+    the checkpoint comes from. What is not known any more is NaN.
     """
 
     def __init__(self) -> None:
         self._file: LossFile | None = None
+        self._step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens the file, cut to the iterations that the checkpoint knows."""
+        self._step = trainer.global_step
         folder = run_folder(trainer)
-        if trainer.is_global_zero and folder is not None:
-            self._file = LossFile(folder / "losses.npy", _earlier(trainer, folder))
+        if not trainer.is_global_zero or folder is None:
+            return
+        self._file = LossFile(folder / NAME, _earlier(trainer, folder))
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoard) and self._step:
+                logger.forget_after(self._step)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Writes the losses of one block."""
         losses = outputs["losses"].float().cpu().numpy()
-        if not trainer.is_global_zero:
-            return
-        first = trainer.global_step - len(losses) + 1
+        if trainer.is_global_zero:
+            self._write(trainer, losses)
+
+    def _write(self, trainer: Trainer, losses: Losses) -> None:
+        first, self._step = self._step + 1, self._step + len(losses)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard):
                 logger.log_series("train/loss", first, losses)
@@ -59,7 +72,13 @@ class LossLog(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Closes the file of a run that ends early."""
+        """Writes the losses of the iterations that a broken block came to, and closes the file."""
+        taken: Any = pl_module.losses_taken
+        missing = trainer.global_step - self._step
+        # Of several ranks, each knows its own part of a loss.
+        if self._file is not None and trainer.world_size == 1 and missing == len(taken) > 0:
+            with suppress(OSError, RuntimeError):  # of a full disk, a lost device: that is told
+                self._write(trainer, np.array([float(loss) for loss in taken], np.float32))
         self._close()
 
     def _close(self) -> None:
@@ -71,13 +90,33 @@ class LossLog(Callback):
 def _earlier(trainer: Trainer, folder: Path) -> Losses:
     """The losses of the iterations that the checkpoint knows."""
     losses = np.full(trainer.global_step, np.nan, np.float32)
-    own = [folder] if trainer.ckpt_path is None else [folder, Path(trainer.ckpt_path).parents[1]]
-    for path in (place / "losses.npy" for place in own):
+    places = [folder]
+    if trainer.ckpt_path is not None:
+        # A checkpoint may lie anywhere; in a run it lies in a folder of checkpoints.
+        checkpoints = Path(trainer.ckpt_path).resolve().parent
+        places += [checkpoints.parent] if checkpoints.name == "checkpoints" else []
+    for path in (place / NAME for place in places):
         if len(losses) and path.exists():
-            found = np.load(path)[: len(losses)]
+            found = _read(path)[: len(losses)]
             losses[: len(found)] = found
             break
     return losses
+
+
+def _read(path: Path) -> Losses:
+    """The losses of a file; of one that is damaged none, and the file is set aside."""
+    try:
+        with path.open("rb") as file:
+            losses: Losses = npy.read_array(file, allow_pickle=False)
+        if losses.dtype == np.float32 and losses.ndim == 1:
+            return losses
+    except (ValueError, EOFError, OSError):
+        pass  # cut off, or something else altogether
+    names = (path.with_name(f"losses-damaged-{number}.npy") for number in count())
+    aside = next(name for name in names if not name.exists())
+    path.rename(aside)
+    print(f"{path} is damaged: set aside as {aside.name}; earlier losses are NaN.", file=sys.stderr)
+    return np.empty(0, np.float32)
 
 
 class LossFile:
@@ -91,13 +130,11 @@ class LossFile:
     """
 
     def __init__(self, path: Path, losses: Losses) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        self._file = temporary.open("wb")
-        self._length = 0
-        self._write_header()
-        self.append(losses)
-        os.replace(temporary, path)  # the file stays open under its new name
+        with written_whole(path) as file:
+            _write_header(file, len(losses))
+            file.write(losses.tobytes())
+        self._file = path.open("r+b")
+        self._length = len(losses)
 
     def append(self, losses: Losses) -> None:
         """Adds (K,) float32 entries: first the data, then the length, so it is whole throughout."""
@@ -105,14 +142,15 @@ class LossFile:
         self._file.write(losses.tobytes())
         self._file.flush()
         self._length += len(losses)
-        self._write_header()
-
-    def _write_header(self) -> None:
         self._file.seek(0)
-        header = {"descr": "<f4", "fortran_order": False, "shape": (self._length,)}
-        npy.write_array_header_1_0(self._file, header)
+        _write_header(self._file, self._length)
         self._file.flush()
 
     def close(self) -> None:
         """No entry follows."""
         self._file.close()
+
+
+def _write_header(file: BinaryIO, length: int) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": (length,)}
+    npy.write_array_header_1_0(file, header)

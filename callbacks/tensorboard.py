@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch.utils.tensorboard import SummaryWriter
 
 from callbacks.event_file import EventFile, Floats
+from callbacks.run_folder import claim_version
 
 
 class TensorBoard(TensorBoardLogger):
-    """Lightning's logger, with a fast way to log one scalar of many iterations."""
+    """Lightning's logger, in a folder of its own, fast for a scalar of many iterations."""
+
+    @property
+    def version(self) -> int | str:
+        """The one that was given; else a new one, whose folder is made when it is asked for."""
+        if self._version is None:
+            # Other ranks are told the folder, and write nothing.
+            first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+            self._version = claim_version(Path(self.root_dir)) if first else 0
+        return self._version
 
     @property
     @rank_zero_experiment
@@ -25,9 +38,18 @@ class TensorBoard(TensorBoardLogger):
             files.event_writer = EventFile(Path(files.event_writer._file_name))
         return writer
 
+    def forget_after(self, step: int) -> None:
+        """Lets TensorBoard drop what an earlier process logged of later steps."""
+        start = SessionLog(status=SessionLog.START)
+        self._events().add_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
+
     def log_series(self, tag: str, first_step: int, values: Floats) -> None:
         """Logs scalars (K,) of consecutive iterations; TensorBoard can see them at once."""
+        events = self._events()
+        events.add_series(tag, first_step, values)
+        events.flush()
+
+    def _events(self) -> EventFile:
         self.experiment._get_file_writer()  # opens a new file where the last one was closed
-        files = self.experiment.file_writer
-        files.event_writer.add_series(tag, first_step, values)
-        files.flush()
+        events: EventFile = self.experiment.file_writer.event_writer
+        return events

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.source import DatasetError
+
 # NumPy's, since Lightning walks through lists entry by entry and moves tensors to the device.
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -80,7 +82,8 @@ class BlockLoader:
 
     The global mini-batches do not depend on the number of ranks: each rank takes its part of every
     one of them, uneven where the size does not divide. The position inside an epoch is part of a
-    checkpoint, so that a run continues where it stopped.
+    checkpoint, so that a run continues where it stopped: at the same image, whatever the block size
+    or the batch size is then.
 
     Args:
         images: (N, H, W) uint8.
@@ -90,7 +93,9 @@ class BlockLoader:
         block_size: mini-batches in one block.
         rank: of this process.
         world_size: number of processes.
-        iterations_left: how many mini-batches may still be learnt from; it cuts a block short.
+        iterations_left: how many mini-batches may still be learnt from, one less after each. It
+            cuts a block short, and tells how much of a block has been learnt. Without it, blocks
+            count as learnt when they are handed out.
     """
 
     # Lightning asks every loader with a sampler for this one too.
@@ -116,7 +121,10 @@ class BlockLoader:
         self.rank = rank
         self.world_size = world_size
         self.iterations_left = iterations_left
-        self._images_done = 0
+        # What is learnt of the epoch at hand: all before the last block, and some of that.
+        self._images_before = 0
+        self._images_in_block = 0
+        self._left_before = 0
         self._resume_at = 0
 
     def __len__(self) -> int:
@@ -127,18 +135,37 @@ class BlockLoader:
         """Mini-batches in an epoch."""
         return -(-len(self.sampler) // self.batch_size)
 
+    @property
+    def images_done(self) -> int:
+        """Images of the epoch at hand that have been learnt from, up to all of them."""
+        learnt = self._images_in_block
+        if self.iterations_left is not None:
+            iterations = self._left_before - self.iterations_left()
+            learnt = min(learnt, iterations * self.batch_size)
+        return self._images_before + learnt
+
+    @property
+    def blocks_done(self) -> int:
+        """Whole blocks before the next image, counted from the front of the epoch."""
+        return self.images_done // (self.batch_size * self.block_size)
+
     def __iter__(self) -> Iterator[Block]:
         order = self.sampler.indices()
-        self._images_done, self._resume_at = self._resume_at, 0
-        while self._images_done < len(order) and (batches := self._batches()):
-            chunk = order[self._images_done :][: batches * self.batch_size]
-            # Counted before the block is handed out: a checkpoint is written once it is learnt.
-            self._images_done += len(chunk)
+        start, self._resume_at = self._resume_at, 0
+        while start < len(order) and (batches := self._batches(start)):
+            chunk = order[start:][: batches * self.batch_size]
+            self._hand_out(start, len(chunk))
             yield self._block(chunk)
+            start += len(chunk)
 
-    def _batches(self) -> int:
+    def _hand_out(self, start: int, images: int) -> None:
+        self._images_before, self._images_in_block = start, images
+        if self.iterations_left is not None:
+            self._left_before = self.iterations_left()
+
+    def _batches(self, start: int) -> int:
         """Mini-batches in the next block: up to where a block ends, wherever this one begins."""
-        batches = self.block_size - self._images_done // self.batch_size % self.block_size
+        batches = self.block_size - start // self.batch_size % self.block_size
         return min(batches, self.iterations_left()) if self.iterations_left else batches
 
     def _block(self, chunk: Tensor) -> Block:
@@ -153,12 +180,23 @@ class BlockLoader:
         return Block(self.images, self.labels, chunk, sizes, totals)
 
     def state_dict(self) -> dict[str, int]:
-        """Where in the epoch the next block begins, and how many whole ones lie before it."""
-        # An epoch whose last block is out is over: the next one begins at the front.
-        images_done = self._images_done % len(self.sampler)
-        blocks_done = images_done // (self.batch_size * self.block_size)
-        return {"images_done": images_done, "blocks_done": blocks_done}
+        """How many of the epoch's images have been learnt from, and how many there are."""
+        return {"images_done": self.images_done, "images": len(self.sampler)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continues at the position that `state_dict` returned."""
-        self._resume_at = state["images_done"]
+        """Continues at the position that `state_dict` returned.
+
+        Raises:
+            DatasetError: inside an epoch of another length, which has no such position.
+        """
+        done, images = state["images_done"], len(self.sampler)
+        if done == state.get("images"):
+            done = 0  # after the last image comes the next epoch
+        if done and state.get("images", images) != images:
+            raise DatasetError(
+                f"the checkpoint was written {done:,} images into an epoch of {state['images']:,}, "
+                f"and an epoch now has {images:,}; continue with the data options of that run, or "
+                "from a checkpoint of the end of an epoch"
+            )
+        self._resume_at = done
+        self._hand_out(done, 0)

@@ -138,9 +138,10 @@ class MNISTDataModule(LightningDataModule):
         return images.to(device), labels.to(device)
 
     def _iterations_left(self) -> int:
-        if self.trainer is None or self.trainer.max_steps == -1:
+        if self.trainer is None:
             return sys.maxsize
-        return self.trainer.max_steps - self.trainer.global_step
+        limit = sys.maxsize if self.trainer.max_steps == -1 else self.trainer.max_steps
+        return limit - self.trainer.global_step
 
     def _rank(self) -> tuple[int, int]:
         if self.trainer is None:

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
+from models import progress
+
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 Differentiator = Callable[[Tensor, Tensor, float], Tensor]
 
@@ -35,13 +37,6 @@ class Block(Protocol):
     """(K,) of all ranks' images"""
 
 
-class Loader(Protocol):
-    """What is known of the training data."""
-
-    iterations: int
-    """Mini-batches in an epoch."""
-
-
 class Classifier(LightningModule):
     """Trains a network on blocks of mini-batches, by gradient descent.
 
@@ -58,6 +53,10 @@ class Classifier(LightningModule):
     """(classes, classes) counts of the last evaluation, true classes in rows, predicted ones in
     columns."""
 
+    losses_taken: list[Tensor]
+    """The loss () of each iteration of the block at hand, which an exception may break off; empty
+    where a block is taken whole or not at all."""
+
     def __init__(self, net: nn.Module, classes: int, lr: float) -> None:
         super().__init__()
         if not lr > 0:
@@ -66,6 +65,7 @@ class Classifier(LightningModule):
         self.automatic_optimization = False
         self.net = net
         self.lr = lr
+        self.losses_taken = []
         metrics = MetricCollection(
             {
                 "accuracy": MulticlassAccuracy(classes, average="micro"),
@@ -104,6 +104,7 @@ class Classifier(LightningModule):
             "losses": (K,) the mean loss per image of each iteration, over all ranks.
             "images": how many images all ranks saw.
         """
+        self.losses_taken = []
         losses = self.trainer.strategy.reduce(self.learn(block), reduce_op="mean")
         return {"losses": losses, "images": int(block.totals.sum())}
 
@@ -118,17 +119,18 @@ class Classifier(LightningModule):
         rates = self.learning_rates(len(batches)).tolist()
         # Ranks may hold unequal shares; DDP's mean over ranks of these is the global mean.
         shares = (self.trainer.world_size / block.totals).tolist()
-        losses = []
+        losses = self.losses_taken
         for index, share, rate in zip(batches, shares, rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate
                 for parameter in group["params"]:
                     parameter.grad = None
             each = differentiate(*self._batch(block, index), share)
+            loss = each.sum() * share
             step()
-            losses.append(each.sum() * share)
-        if not watched:
-            self.count_iterations(len(batches))
+            losses.append(loss)
+            if not watched:
+                progress.count_iterations(self.trainer, 1)
         return torch.stack(losses)
 
     def differentiator(self, *, watched: bool) -> Differentiator:
@@ -174,13 +176,6 @@ class Classifier(LightningModule):
             for listener, base in listeners
         )
 
-    def count_iterations(self, count: int) -> None:
-        """Makes `global_step` count optimizer steps that Lightning has not seen."""
-        loop = self.trainer.fit_loop.epoch_loop.manual_optimization
-        for steps in (loop.optim_step_progress.total, loop.optim_step_progress.current):
-            steps.ready += count
-            steps.completed += count
-
     def learning_rates(self, count: int) -> Tensor:
         """Learning rates of the next iterations, (count,) float64 on the CPU.
 
@@ -190,8 +185,27 @@ class Classifier(LightningModule):
 
     def iterations_per_epoch(self) -> int:
         """Mini-batches in one pass through the training set; known while training."""
-        loader: Loader = self.trainer.train_dataloader  # type: ignore[assignment]
-        return loader.iterations
+        return self._loader.iterations
+
+    @property
+    def _loader(self) -> progress.Loader:
+        loader: progress.Loader = self.trainer.train_dataloader  # type: ignore[assignment]
+        return loader
+
+    def on_train_start(self) -> None:
+        """Goes on inside an epoch where the loader does."""
+        progress.count_blocks(self.trainer, self._loader)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Lets a checkpoint say where the training stands, whoever saves it and when."""
+        if self.trainer.train_dataloader is not None:
+            position = progress.current_position(self.trainer, self._loader)
+            progress.settle(checkpoint["loops"], position)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Understands checkpoints of older versions."""
+        if "loops" in checkpoint:
+            progress.settle_older(checkpoint["loops"])
 
     def _batch(self, block: Block, index: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and labels of the images of `index` (B,)."""

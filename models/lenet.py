@@ -10,7 +10,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor
 
-from models import by_hand, graph, nets
+from models import by_hand, graph, nets, progress
 from models.classifier import Block, Classifier, Differentiator
 from models.kernels import dispatch
 from models.kernels.dispatch import Backend
@@ -113,7 +113,7 @@ class LeNet5(Classifier):
             )
         else:
             return super().learn(block)
-        self.count_iterations(len(losses))
+        progress.count_iterations(self.trainer, len(losses))
         return losses
 
     def _replayed(self, block: Block, shares: Tensor, replay: graph.Replay) -> Tensor:

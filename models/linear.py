@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from models import nets
+from models import nets, progress
 from models.classifier import Block, Classifier
 from models.kernels import sgd
 from models.losses import LOSSES
@@ -98,7 +98,7 @@ class Linear(Classifier):
             scale=self.net.scale,
             backend=self.hparams["backend"],
         )
-        self.count_iterations(len(losses))
+        progress.count_iterations(self.trainer, len(losses))
         return losses
 
     def learning_rates(self, count: int) -> Tensor:

@@ -69,6 +69,7 @@ class TunedLeNet5(LeNet5):
 
     def on_train_start(self) -> None:
         """Looks up how long the schedule is."""
+        super().on_train_start()
         if self.trainer.max_epochs in (None, -1):
             raise MisconfigurationException(
                 "the schedule needs a last epoch: set --trainer.max_epochs"

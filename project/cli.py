@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch.distributed as dist
 from jsonargparse.typing import PositiveFloat, PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint as SavesCheckpoints
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from callbacks import (
@@ -99,7 +100,8 @@ class Request(NamedTuple):
 def read_request(args: list[str]) -> Request:
     """Takes the options that decide about all others from a command line.
 
-    A checkpoint brings the configuration of its run. Beside "last", --config only says whose.
+    A checkpoint brings the configuration of its run. Beside "last", --config only says whose; with
+    neither that nor --name it is the last run of any name.
 
     Raises:
         UserError: a configuration or checkpoint that is not there or cannot be used.
@@ -110,21 +112,26 @@ def read_request(args: list[str]) -> Request:
     parser.add_argument("--ckpt_path")
     chosen, options = parser.parse_known_args(args)
     configs = [find_config(name) for name in chosen.config]
-    checkpoint = None
-    if chosen.ckpt_path in (None, "last"):
+    if chosen.ckpt_path is None:
         configs = configs or [find_config(DEFAULT_CONFIG)]
-    if chosen.ckpt_path == "last":
-        checkpoint = last_checkpoint(check_name(chosen.name or configs[-1].name))
-        configs = [checkpoint.config] if checkpoint.config else configs
-    elif chosen.ckpt_path is None and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
-        # torchrun starts a job again that lost a rank.
-        checkpoint = unfinished_checkpoint(check_name(chosen.name or configs[-1].name))
-    elif chosen.ckpt_path is not None:
-        checkpoint = read_checkpoint(Path(chosen.ckpt_path))
-        configs = [checkpoint.config, *configs] if checkpoint.config else configs
+    name = chosen.name or (configs[-1].name if configs else None)
+    checkpoint = _starting_point(chosen.ckpt_path, None if name is None else check_name(name))
+    if chosen.ckpt_path and checkpoint and checkpoint.config:
+        # What "last" found was chosen by --config; a path was not.
+        configs = [checkpoint.config, *(configs if chosen.ckpt_path != "last" else ())]
     if not configs:
         raise UserError(f"{chosen.ckpt_path} holds no configuration; say which with --config.")
     return Request(configs, check_name(chosen.name or configs[-1].name), checkpoint, options)
+
+
+def _starting_point(path: str | None, name: str | None) -> Checkpoint | None:
+    if path == "last":
+        return last_checkpoint(name)
+    if path is not None:
+        return read_checkpoint(Path(path))
+    # torchrun starts a job again that lost a rank.
+    is_restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    return unfinished_checkpoint(str(name)) if is_restart else None
 
 
 class ExperimentCLI(LightningCLI):
@@ -177,7 +184,9 @@ class ExperimentCLI(LightningCLI):
         known = ", ".join(EXPERIMENTS)
         parser.add_argument("--experiment", help=f"Family of model and data: {known}.")
         parser.add_argument("--name", help="Names the folder of the run: runs/NAME/version_N.")
-        parser.add_argument("--ckpt_path", help='Checkpoint; "last" is the newest of that NAME.')
+        parser.add_argument(
+            "--ckpt_path", help='Checkpoint; "last" is the newest, with --name of that.'
+        )
         parser.add_argument(
             "--checkpoint_every",
             type=PositiveInt | None,
@@ -221,6 +230,7 @@ class ExperimentCLI(LightningCLI):
         config = self.config.trainer
         timing = Timing()
         self.results = Results(self.request.name, self.config.seed_everything, timing)
+        self.checkpoints: BlockCheckpoint | None = None
         # Each is called after those before it: timing counts the loss log, the results read timing.
         callbacks: list[Callback] = [LossLog(), FiniteLoss(), timing, self.results]
         if self.records:
@@ -236,17 +246,28 @@ class ExperimentCLI(LightningCLI):
             kwargs["logger"] = self._logger()
         if self.records and config.enable_checkpointing is not False:
             every, minutes = self.config.checkpoint_every, self.config.checkpoint_minutes
-            callbacks.append(BlockCheckpoint(every, minutes))
+            self.checkpoints = BlockCheckpoint(every, minutes)
+            callbacks.append(self.checkpoints)
             if config.plugins is None:
                 kwargs["plugins"] = SyncedCheckpointIO()
         self.trainer_defaults["callbacks"] = callbacks
-        return super().instantiate_trainer(enable_model_summary=False, **kwargs)
+        trainer = super().instantiate_trainer(enable_model_summary=False, **kwargs)
 
-    def announce(self) -> None:
-        """Says what is about to run and where it will be found."""
+        def place(callback: Callback) -> int:
+            # Records of a block come before what a user's callback may raise; what ends a training
+            # comes behind them all, and checkpoints behind that.
+            if isinstance(callback, Interrupt | SavesCheckpoints):
+                return 2 + isinstance(callback, SavesCheckpoints)
+            return 0 if callback in callbacks else 1
+
+        trainer.callbacks.sort(key=place)  # type: ignore[attr-defined]
+        return trainer
+
+    def announce(self) -> Path | None:
+        """Claims the run's folder, and says what is about to run and where it will be found."""
         folder = run_folder(self.trainer)
         if not self.trainer.is_global_zero:
-            return
+            return None
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
         device = describe_device(self.trainer.strategy.root_device)
         start = f", from {self.ckpt_path}" if self.ckpt_path else ""
@@ -255,6 +276,12 @@ class ExperimentCLI(LightningCLI):
             f"{f'into {folder}' if folder else 'nothing is written'}{start}",
             flush=True,
         )
+        return folder
+
+    def announce_checkpoint(self) -> None:
+        """Says which checkpoint is used, where the answers do not go."""
+        if self.trainer.is_global_zero:
+            print(f"Checkpoint: {self.ckpt_path}", file=sys.stderr)
 
     @property
     def ckpt_path(self) -> Path | None:

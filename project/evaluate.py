@@ -34,6 +34,7 @@ def main(args: list[str] | None = None) -> None:
     cli = EvaluateCLI("evaluate", args, DESCRIPTION, records=False)
     if cli.ckpt_path is None:
         fail("say which checkpoint to test: --ckpt_path runs/NAME/version_N/checkpoints/FILE.ckpt")
+    cli.announce_checkpoint()
     with user_errors():
         cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
         record = cli.results.record

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
@@ -12,6 +13,8 @@ import torch
 import yaml
 from lightning.pytorch import LightningDataModule, LightningModule
 
+from callbacks.checkpoint import SAVED_AT
+from callbacks.run_folder import last_version, version_number
 from data import FourNineDataModule, MNISTDataModule
 from models.lenet import LeNet5
 from models.lenet1998 import LeNet1998
@@ -56,6 +59,10 @@ class Checkpoint(NamedTuple):
     """Whether a training can go on from it: else it holds weights only."""
     config: Config | None
     """Of the run that wrote it, overrides included; None for a checkpoint from elsewhere."""
+    saved_at: float
+    """Seconds since 1970, as the file says; 0 where an older version wrote it."""
+    iterations: int
+    """Optimizer steps behind it."""
 
 
 def find_config(name: str) -> Config:
@@ -92,33 +99,47 @@ def check_name(name: object) -> str:
     return name
 
 
-def last_checkpoint(name: str) -> Checkpoint:
-    """The newest whole checkpoint of any run of that name; says which ones it leaves out."""
-    if checkpoint := _newest(RUNS / name, "version_*/checkpoints/*.ckpt"):
+def last_checkpoint(name: str | None) -> Checkpoint:
+    """The newest whole checkpoint of any run of that name, or of any run; tells what it leaves out.
+
+    Raises:
+        UserError: there is none.
+    """
+    folder = RUNS if name is None else RUNS / name
+    pattern = "version_*/checkpoints/*.ckpt"
+    if checkpoint := _newest(folder.glob(pattern if name else f"*/{pattern}")):
         return checkpoint
     raise UserError(
-        f"there is no checkpoint to continue below {RUNS / name}; "
+        f"there is no checkpoint to continue below {folder}; "
         "leave out --ckpt_path to start a new run."
     )
 
 
 def unfinished_checkpoint(name: str) -> Checkpoint | None:
     """The newest whole checkpoint of the last run of that name, if that was broken off."""
-    versions = [path for path in (RUNS / name).glob("version_*") if path.name[8:].isdecimal()]
-    last = max(versions, key=lambda path: int(path.name[8:]), default=None)
+    last = last_version(RUNS / name)
     if last is None or (last / "results.json").exists():
         return None
-    return _newest(last, "checkpoints/*.ckpt")
+    return _newest(last.glob("checkpoints/*.ckpt"))
 
 
-def _newest(folder: Path, pattern: str) -> Checkpoint | None:
-    found = folder.glob(pattern)
-    for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+def _newest(paths: Iterable[Path]) -> Checkpoint | None:
+    """The last one that was saved: by what the files say, since copying sets their times anew."""
+    newest = None
+    for path in sorted(paths):
         try:
-            return read_checkpoint(path)
+            checkpoint = read_checkpoint(path)
         except UserError as error:
             print(f"Left out: {error}", file=sys.stderr)
-    return None
+            continue
+        if newest is None or _order(checkpoint) > _order(newest):
+            newest = checkpoint
+    return newest
+
+
+def _order(checkpoint: Checkpoint) -> tuple[float, int, int]:
+    version = version_number(checkpoint.path.parent.parent)
+    return checkpoint.saved_at, version, checkpoint.iterations
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -136,7 +157,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise UserError(f"{path} is not a checkpoint of a LightningModule.")
     text = content.get("config")
     config = None if text is None else _read_config(text, text, path)
-    return Checkpoint(path, dict(weights), content.keys() >= STATE, config)
+    saved_at, iterations = (_number(content.get(key)) for key in (SAVED_AT, "global_step"))
+    continues = content.keys() >= STATE
+    return Checkpoint(path, dict(weights), continues, config, saved_at, int(iterations))
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _is_weights(weights: object) -> TypeGuard[dict[str, Any]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import sys
 
 from callbacks import Interrupted, NonFiniteLossError
+from callbacks.run_folder import removed_if_empty
 from project.cli import ExperimentCLI
 from project.errors import UserError, fail, user_errors
 from project.table import print_results
@@ -24,8 +25,7 @@ def main(args: list[str] | None = None) -> None:
     trainer = cli.trainer
     with user_errors():
         check(cli)
-    cli.announce()
-    with user_errors():
+    with user_errors(), removed_if_empty(cli.announce()):
         try:
             trainer.fit(
                 cli.model,
@@ -36,9 +36,9 @@ def main(args: list[str] | None = None) -> None:
         except Interrupted as interrupted:
             if trainer.is_global_zero:
                 print(f"Stopped after iteration {interrupted.iteration}.", file=sys.stderr)
-            if trainer.is_global_zero and interrupted.checkpoint:
+            if trainer.is_global_zero and cli.checkpoints and cli.checkpoints.last_path:
                 print(
-                    f"Continue with: python -m project.fit --ckpt_path {interrupted.checkpoint}",
+                    f"Continue with: python -m project.fit --ckpt_path {cli.checkpoints.last_path}",
                     file=sys.stderr,
                 )
             raise

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data import DatasetError
 from data.blocks import BlockLoader, EpochOrder, InOrder
 
 
@@ -99,16 +100,66 @@ def test_continues_where_the_checkpoint_stood(done):
 @pytest.mark.parametrize("limit", range(1, 7))
 def test_iterations_left_cut_a_block_and_the_rest_of_it_comes_next(limit):
     whole = list(loader(block_size=4))
-    left = [limit, 0]
-    first = loader(block_size=4, iterations_left=lambda: left.pop(0))
-    short = [first_block] = list(first)
-    assert drawn(short) == drawn(whole)[: min(limit, 4) * 4]
-    assert len(first_block.sizes) == min(limit, 4)
+    left = limit
+    first = loader(block_size=4, iterations_left=lambda: left)
+    short = []
+    for block in first:
+        short.append(block)
+        left -= len(block.sizes)
+    assert drawn(short) == drawn(whole)[: limit * 4]
+    assert len(short[0].sizes) == min(limit, 4)
     second = loader(block_size=4)
     second.load_state_dict(first.state_dict())
     rest = list(second)
-    assert drawn(short) + drawn(rest) == drawn(whole)
-    assert len(rest[0].sizes) == (4 - limit if limit < 4 else 2), "blocks end where they did"
+    if limit < 6:
+        assert drawn(short) + drawn(rest) == drawn(whole)
+        assert len(rest[0].sizes) == (4 - limit if limit < 4 else 6 - limit), "blocks end as before"
+    else:
+        assert drawn(rest) == drawn(whole), "the next epoch"
+
+
+@given(
+    st.integers(1, 40), st.integers(1, 5), st.lists(st.integers(1, 5), min_size=1), st.integers(1)
+)
+def test_position_is_that_of_the_last_iteration_whatever_the_blocks(count, batch, sizes, seed):
+    """Continued at every iteration, each time with another block size."""
+    whole = [
+        images for block in loader(count, batch_size=batch, seed=seed) for images in batches(block)
+    ]
+    seen, state, left = [], None, [1000]
+    while len(seen) < len(whole):
+        part = loader(
+            count,
+            batch_size=batch,
+            block_size=sizes[len(seen) % len(sizes)],
+            seed=seed,
+            iterations_left=lambda: left[0],
+        )
+        if state is not None:
+            part.load_state_dict(state)
+        seen.append(batches(next(iter(part)))[0])
+        left[0] -= 1
+        state = part.state_dict()
+        assert state["images_done"] == sum(map(len, seen))
+    assert seen == whole
+
+
+def test_position_counts_images_where_the_batch_size_is_another():
+    first = loader(block_size=2, batch_size=4)
+    next(iter(first))
+    second = loader(block_size=3, batch_size=5)
+    second.load_state_dict(first.state_dict())
+    assert drawn(second) == drawn(loader())[8:]
+
+
+def test_position_inside_an_epoch_of_another_length_is_refused():
+    first = loader(23)
+    next(iter(first))
+    second = loader(22)
+    with pytest.raises(DatasetError, match="4 images into an epoch of 23, and an epoch now has 22"):
+        second.load_state_dict(first.state_dict())
+    assert len(drawn(first)) == 23
+    second.load_state_dict(first.state_dict())  # of its end there is nothing to refuse
 
 
 def test_evaluation_order_is_that_of_the_file():
