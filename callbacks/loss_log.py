@@ -42,7 +42,7 @@ class LossLog(Callback):
             return
         self._file = LossFile(folder / NAME, _earlier(trainer, folder))
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoard) and self._step:
+            if isinstance(logger, TensorBoard):
                 logger.forget_after(self._step)
 
     def on_train_batch_end(

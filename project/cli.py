@@ -280,8 +280,7 @@ class ExperimentCLI(LightningCLI):
 
     def announce_checkpoint(self) -> None:
         """Says which checkpoint is used, where the answers do not go."""
-        if self.trainer.is_global_zero:
-            print(f"Checkpoint: {self.ckpt_path}", file=sys.stderr)
+        print(f"Checkpoint: {self.ckpt_path}", file=sys.stderr)
 
     @property
     def ckpt_path(self) -> Path | None:

@@ -34,12 +34,12 @@ def main(args: list[str] | None = None) -> None:
     cli = EvaluateCLI("evaluate", args, DESCRIPTION, records=False)
     if cli.ckpt_path is None:
         fail("say which checkpoint to test: --ckpt_path runs/NAME/version_N/checkpoints/FILE.ckpt")
-    cli.announce_checkpoint()
     with user_errors():
         cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
         record = cli.results.record
         if not cli.trainer.is_global_zero or record is None:
             return
+        cli.announce_checkpoint()
         print_results(record, folder=None)
         print_classes(record["test"]["confusion"], cli.datamodule.digits)
         if cli.config.json:

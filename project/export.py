@@ -77,7 +77,6 @@ def main(args: list[str] | None = None) -> None:
     cli = ExportCLI("export", args, DESCRIPTION, records=False)
     if cli.ckpt_path is None:
         fail("say which model to export: --ckpt_path runs/NAME/version_N/checkpoints/FILE.ckpt")
-    cli.announce_checkpoint()
     with user_errors():
         kind = cli.config.format
         path = Path(cli.config.output or f"{cli.request.name}.{kind}")
@@ -85,6 +84,7 @@ def main(args: list[str] | None = None) -> None:
         cli.datamodule.setup("test")
         inputs = cli.model.inputs(cli.datamodule.test_images[:CHECKED])
         outputs, probabilities = export(cli.model, inputs, kind, path)
+        cli.announce_checkpoint()
         shape = ", ".join(str(size) for size in inputs.shape[1:])
         print(
             f"{path}: images (B, {shape}) from {inputs.min():g} to {inputs.max():g} -> outputs, "

@@ -73,11 +73,11 @@ def main(args: list[str] | None = None) -> None:
     cli = PredictCLI("predict", args, DESCRIPTION, records=False)
     if cli.ckpt_path is None:
         fail("say which model to use: --ckpt_path runs/NAME/version_N/checkpoints/FILE.ckpt")
-    cli.announce_checkpoint()
     with user_errors():
         digits = images.read(Path(path) for path in cli.config.images)
         probabilities = predict(cli, digits)
         if cli.trainer.is_global_zero:
+            cli.announce_checkpoint()
             classes = cli.datamodule.digits
             text = FORMATS[cli.config.format](answers(digits, probabilities, classes))
             if cli.config.output:
