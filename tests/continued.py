@@ -170,6 +170,7 @@ class Ranks:
 
 def run(piece: Piece, experiment: str, root: Path, name: str, ranks: Ranks | None = None) -> None:
     """Goes on in runs/NAME/version_0, until the piece or the training ends."""
+    torch.set_num_threads(1)  # images are few
     lightning.seed_everything(0, verbose=False)
     model, data = EXPERIMENTS[experiment](str(root), piece)
     if piece.end == "exception in a block":
@@ -272,6 +273,10 @@ def difference(experiment: str, pieces: list[Piece], root: Path, ranks: Ranks | 
 
 def events(folder: Path) -> list[Any]:
     """What TensorBoard shows of the training loss."""
+    # Their names have the second, and pieces here take less.
+    written = sorted(folder.glob("events*"), key=lambda path: int(path.suffix[1:]))
+    for number, path in enumerate(written):
+        path.rename(folder / f"events.out.tfevents.{number:010d}")
     accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     accumulator.Reload()
     found: list[Any] = accumulator.Scalars("train/loss")

@@ -172,23 +172,6 @@ def test_continuing_under_another_name_takes_the_losses_along(tiny):
     assert 0 < len(losses[2]) < len(losses[1])
 
 
-def test_checkpoints_that_a_killed_process_left_over_go(tiny):
-    fit.main([*SMALL, "--trainer.max_epochs=3"])
-    folder = Path("runs/lenet5-original/version_0/checkpoints")
-    newest = max(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
-    # Killed between the renaming of the third and the removal of the first.
-    left, own = folder / "epoch=0-step=1.ckpt", folder / "mine.ckpt"
-    for path in (left, own):
-        path.write_bytes(newest.read_bytes())
-        os.utime(path, (0, 0))
-    (folder / "epoch=3-step=4.tmp").touch()
-    fit.main(["--ckpt_path=last", "--trainer.max_epochs=4"])
-    names = [path.name for path in folder.iterdir()]
-    assert own.name in names, "it is the user's"
-    assert left.name not in names
-    assert len(names) == 3
-
-
 def test_restart_looks_at_numbered_folders_only(tiny, monkeypatch):
     fit.main([*SMALL, "--trainer.max_epochs=1"])
     folder = Path("runs/lenet5-original")
