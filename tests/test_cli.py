@@ -20,9 +20,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from data import source
 from models.lenet import LeNet5
 from models.linear import Linear
-from project import evaluate, fit
+from project import evaluate, export, fit
+from project.bench import __main__ as bench
 from project.cli import read_request
 from project.experiments import CONFIGS
+from project.reproduce import __main__ as reproduce
 
 PARAMETERS = {
     "lenet5-1998": 60_000,
@@ -189,7 +191,7 @@ def test_evaluate_asks_for_a_checkpoint(tiny, capsys):
     assert "--ckpt_path" in capsys.readouterr().err
 
 
-def test_truncated_data_without_network(mnist_root, tmp_path):
+def test_truncated_data_is_refused_and_left_alone(mnist_root, tmp_path):
     folder = source.raw_folder(tmp_path)
     folder.mkdir(parents=True)
     for name in source.CHECKSUMS:
@@ -197,12 +199,11 @@ def test_truncated_data_without_network(mnist_root, tmp_path):
     damaged = folder / "train-images-idx3-ubyte"
     damaged.unlink()
     damaged.write_bytes(b"\0" * 1000)
-    offline = {"PATH": "", "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
-    done = run("fit", "--data.root", str(tmp_path), cwd=tmp_path, env=offline)
+    done = run("fit", "--data.root", str(tmp_path), cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
-    assert "train-images-idx3-ubyte is truncated or corrupted" in done.stderr
+    assert "train-images-idx3-ubyte is no IDX file of 3 dimensions" in done.stderr
     assert damaged.read_bytes() == b"\0" * 1000
 
 
@@ -354,3 +355,48 @@ def test_stopping_by_max_steps_and_going_on_changes_nothing(config, first, tiny)
         assert torch.equal(weight, parts["state_dict"][name]), name
     losses = [np.load(f"runs/{name}/version_0/losses.npy") for name in ("whole", "parts")]
     np.testing.assert_array_equal(*losses)
+
+
+def test_files_of_another_set_are_refused_by_every_program(
+    foreign_root, workplace, monkeypatch, capsys
+):
+    raw = source.raw_folder(foreign_root)
+    for path in list(raw.glob("t10k-*")):  # links stay links
+        path.symlink_to(path.rename(foreign_root / path.name))
+    before = {path: (path.is_symlink(), path.read_bytes()) for path in foreign_root.rglob("*-*")}
+    monkeypatch.setenv("MNIST_ROOT", str(foreign_root))
+    torch.save({"state_dict": LeNet5().state_dict(), "config": "experiment: lenet5\n"}, "a.ckpt")
+    for program, *options in (
+        (fit,),
+        (fit, "--config=logistic"),
+        (evaluate, "--ckpt_path=a.ckpt"),
+        (export, "--ckpt_path=a.ckpt"),
+        (bench,),
+        (reproduce, "mean"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            program.main(options)
+        assert stop.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: {raw} holds files that are not MNIST's: train-images-idx3")
+        assert "--data.verify false" in line
+    after = {path: (path.is_symlink(), path.read_bytes()) for path in foreign_root.rglob("*-*")}
+    assert after == before
+    assert [path.name for path in workplace.rglob("*") if path.is_file()] == ["a.ckpt"]
+
+
+def test_another_set_is_learnt_from_tested_and_exported(
+    foreign_root, workplace, monkeypatch, capsys
+):
+    monkeypatch.setenv("MNIST_ROOT", str(foreign_root))
+    fit.main(["--data.verify=false", "--data.batch_size=20", "--trainer.max_epochs=1"])
+    folder = workplace / "runs/lenet5-original/version_0"
+    assert results(folder)["test"]["total"] == 20
+    assert len(np.load(folder / "losses.npy")) == 3
+    assert capsys.readouterr().out.count("is taken as it is") == 1
+    fit.main(["--ckpt_path=last", "--trainer.max_epochs=2"])
+    assert len(np.load(folder / "losses.npy")) == 6
+    evaluate.main(["--ckpt_path=last", "--json=test.json"])
+    assert json.loads(Path("test.json").read_text())["test"]["total"] == 20
+    export.main(["--ckpt_path=last", "--format=pt2"])
+    assert "On 20 test digits" in capsys.readouterr().out

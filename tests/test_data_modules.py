@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import idx
 
-from data import DatasetError, FourNineDataModule, MNISTDataModule
+from data import DatasetError, FourNineDataModule, MNISTDataModule, source
 
 
 def set_up(module, *stages):
@@ -100,3 +101,48 @@ def test_root_is_the_option_then_the_variable_then_the_default(monkeypatch):
     monkeypatch.setenv("MNIST_ROOT", "elsewhere")
     assert str(MNISTDataModule().root) == "elsewhere"
     assert str(MNISTDataModule("given").root) == "given"
+
+
+def test_variable_and_option_know_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert MNISTDataModule("~/digits").root == tmp_path / "digits"
+    monkeypatch.setenv("MNIST_ROOT", "~/digits")
+    assert MNISTDataModule().root == tmp_path / "digits"
+    assert str(MNISTDataModule("~nobody-of-that-name/digits").root) == "~nobody-of-that-name/digits"
+
+
+def test_another_set_is_taken_as_it_is_and_said_once(foreign_root, capsys):
+    module = set_up(MNISTDataModule(str(foreign_root), verify=False))
+    module.prepare_data()
+    assert len(module.train_images) == 60
+    assert len(module.test_images) == 20
+    (line,) = capsys.readouterr().out.splitlines()
+    assert f"{source.raw_folder(foreign_root)} is taken as it is" in line
+
+
+def test_another_set_is_looked_through_before_anything_trains(foreign_root):
+    labels = source.raw_folder(foreign_root) / "t10k-labels-idx1-ubyte"
+    labels.write_bytes(idx(torch.full((20,), 26, dtype=torch.uint8)))
+    with pytest.raises(DatasetError, match="label 0 of t10k-labels-idx1-ubyte is 26"):
+        MNISTDataModule(str(foreign_root), verify=False).prepare_data()
+
+
+@pytest.mark.parametrize(
+    ("half", "labels", "words"),
+    [
+        ("train", [4] * 60, "none of the 60 training images in .* shows a 9$"),
+        ("train", [5] * 60, "shows a 4 or a 9"),
+        ("t10k", [5] * 20, "none of the 20 test images in .* shows a 4 or a 9"),
+        ("t10k", [4] * 20, None),
+    ],
+)
+def test_two_digits_must_occur(foreign_root, half, labels, words):
+    for name, values in (("train", [4, 9] * 30), ("t10k", [4, 9] * 10), (half, labels)):
+        path = source.raw_folder(foreign_root) / f"{name}-labels-idx1-ubyte"
+        path.write_bytes(idx(torch.tensor(values, dtype=torch.uint8)))
+    module = FourNineDataModule(root=str(foreign_root), verify=False)
+    if words is None:
+        module.prepare_data()
+        return
+    with pytest.raises(DatasetError, match=words):
+        module.prepare_data()

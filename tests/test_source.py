@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import http.client
+import os
+import resource
 import tarfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -73,25 +78,152 @@ def test_gzipped_files_are_read_and_nothing_is_written(tiny_root, no_network):
     assert sorted(folder.iterdir()) == before
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped bit", "bad gzip", "empty"])
-def test_damaged_file_is_named_and_replaced(tiny_root, whole, damage, monkeypatch, capsys):
+def test_names_with_a_dot_and_nearer_folders_are_found(tiny_root, no_network):
+    expected, _ = source.load(tiny_root, train=True)
+    raw = source.raw_folder(tiny_root)
+    for folder in (tiny_root / "MNIST", tiny_root):
+        for path in list(raw.iterdir()):
+            path.rename(folder / path.name.replace("-idx", ".idx"))
+        source.ensure(tiny_root)
+        assert torch.equal(source.load(tiny_root, train=True)[0], expected)
+        for path in folder.glob("*ubyte"):
+            path.rename(raw / path.name.replace(".idx", "-idx"))
+
+
+def everything(folder: Path) -> dict[str, str | bytes]:
+    """What lies below a folder: links by where they lead, files by their content."""
+    return {
+        str(path.relative_to(folder)): str(path.readlink())
+        if path.is_symlink()
+        else path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_symlink() or path.is_file()
+    }
+
+
+def refusal(root: Path, **options: bool) -> str:
+    """The one line with which a folder is refused, in which nothing changes."""
+    before = everything(root)
+    with pytest.raises(DatasetError) as caught:
+        source.ensure(root, **options)
+    assert everything(root) == before
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_files_of_another_set_are_named_and_left_alone(foreign_root):
+    message = refusal(foreign_root)
+    assert f"{source.raw_folder(foreign_root)} holds files that are not MNIST's" in message
+    assert f"{TRAIN_IMAGES} holds 60 images of 28x28" in message
+    assert "t10k-labels-idx1-ubyte holds 20 labels" in message
+    for way in ("--data.verify false", "MNIST_ROOT", "--data.root", "move them away"):
+        assert way in message
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_nothing_is_fetched_beside_files_of_another_set(foreign_root, verify):
+    (source.raw_folder(foreign_root) / TRAIN_IMAGES).unlink()
+    message = refusal(foreign_root, verify=verify)
+    assert f"{TRAIN_IMAGES} is missing" in message
+    assert "Nothing is fetched" in message
+    assert "--data.verify" not in message, "it would not help"
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_what_is_missing_of_mnist_is_fetched(tiny_root, whole, verify, monkeypatch):
     asked = serve(monkeypatch, whole)
     path = source.raw_folder(tiny_root) / TRAIN_IMAGES
-    content = bytearray(path.read_bytes())
-    if damage == "truncated":
-        path.write_bytes(content[: len(content) // 2])
-    elif damage == "flipped bit":
-        content[-1] ^= 1
-        path.write_bytes(content)
-    elif damage == "bad gzip":
-        path.rename(path.with_name(f"{path.name}.gz"))
-    else:
-        path.write_bytes(b"")
-    source.ensure(tiny_root)
+    path.unlink()
+    source.ensure(tiny_root, verify=verify)
     assert asked == [[TRAIN_IMAGES]]
-    assert f"{TRAIN_IMAGES} is truncated or corrupted" in capsys.readouterr().out
-    assert path.read_bytes() == whole[TRAIN_IMAGES]
-    assert sorted(p.name for p in path.parent.iterdir()) == sorted(source.CHECKSUMS)
+    assert everything(path.parent) == whole
+
+
+BROKEN = {
+    "truncated": ("", lambda content: content[:1000], "an IDX file, cut off: 1,000 bytes"),
+    "too long": ("", lambda content: content + b"0", "an IDX file, too long"),
+    "flipped bit": ("", lambda content: content[:-1] + bytes([content[-1] ^ 1]), "130 images of"),
+    "empty": ("", lambda content: b"", "no IDX file of 3 dimensions"),
+    "bad gzip": (".gz", lambda content: content, "no whole gzip file"),
+    "cut gzip": (".gz", lambda content: gzip.compress(content)[:-9], "no whole gzip file"),
+}
+
+
+@pytest.fixture(params=BROKEN)
+def broken(request, tiny_root, whole):
+    """A file that is not whole, and what is said of it."""
+    end, damage, words = BROKEN[request.param]
+    path = source.raw_folder(tiny_root) / TRAIN_IMAGES
+    path.unlink()
+    path = path.with_name(f"{TRAIN_IMAGES}{end}")
+    path.write_bytes(damage(whole[TRAIN_IMAGES]))
+    return path, words
+
+
+def test_broken_file_is_named_and_left_alone(tiny_root, whole, broken, monkeypatch):
+    asked = serve(monkeypatch, whole)
+    path, words = broken
+    message = refusal(tiny_root)
+    assert words in message.split(path.name)[1]
+    assert "move them away" in message
+    assert not asked
+
+
+def test_broken_file_does_no_harm_beside_its_whole_twin(tiny_root, whole, broken, no_network):
+    path, _ = broken
+    twin = path.parent / (TRAIN_IMAGES if path.suffix == ".gz" else f"{TRAIN_IMAGES}.gz")
+    twin.write_bytes(gzip.compress(whole[TRAIN_IMAGES]) if twin.suffix else whole[TRAIN_IMAGES])
+    before = everything(tiny_root)
+    source.ensure(tiny_root)
+    assert len(source.load(tiny_root, train=True)[0]) == 130
+    assert everything(tiny_root) == before
+
+
+@pytest.mark.parametrize("target", ["nothing", "other"])
+def test_link_is_never_replaced(tiny_root, whole, target, monkeypatch):
+    asked = serve(monkeypatch, whole)
+    path = source.raw_folder(tiny_root) / TRAIN_IMAGES
+    path.unlink()
+    (tiny_root / "other").write_bytes(b"precious")
+    path.symlink_to(tiny_root / target)
+    message = refusal(tiny_root)
+    assert f"{TRAIN_IMAGES} is no " in message
+    assert not asked
+
+
+def test_folder_in_place_of_a_file_is_named(tiny_root, no_network):
+    path = source.raw_folder(tiny_root) / TRAIN_IMAGES
+    path.unlink()
+    path.mkdir()
+    assert f"{TRAIN_IMAGES} is no file to read (Is a directory)" in refusal(tiny_root)
+
+
+def labels_of(*values: int) -> bytes:
+    return idx(torch.tensor(values, dtype=torch.uint8))
+
+
+def images_of(*shape: int) -> bytes:
+    return idx(torch.zeros(shape, dtype=torch.uint8))
+
+
+OTHER_SHAPES = {
+    "size": (images_of(60, 32, 28), None, "holds 60 images of 32x28, expected 28x28"),
+    "none": (images_of(0, 28, 28), None, "holds no images"),
+    "fewer": (images_of(59, 28, 28), None, "holds 60 labels for 59 images"),
+    "letters": (images_of(2, 28, 28), labels_of(9, 26), "label 1 of .* is 26, expected 0 to 9"),
+    "dimensions": (images_of(60, 784), None, "no IDX file of 3 dimensions"),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_SHAPES)
+def test_unverified_files_must_still_hold_digits(foreign_root, case):
+    images, labels, words = OTHER_SHAPES[case]
+    folder = source.raw_folder(foreign_root)
+    (folder / TRAIN_IMAGES).write_bytes(images)
+    if labels:
+        (folder / "train-labels-idx1-ubyte").write_bytes(labels)
+    with pytest.raises(DatasetError, match=words):
+        source.load(foreign_root, train=True, verify=False)
 
 
 def test_second_source_delivers_what_the_first_does_not(tmp_path, whole, monkeypatch):
@@ -129,17 +261,78 @@ def test_damaged_delivery_is_refused(tmp_path, whole, monkeypatch):
     assert not (tmp_path / "new").exists()
 
 
-def test_unreachable_sources_leave_the_damaged_file_and_say_what_to_do(tiny_root, no_network):
+def test_unreachable_sources_are_named_and_what_to_do(tiny_root, no_network):
     path = source.raw_folder(tiny_root) / TRAIN_IMAGES
-    path.write_bytes(b"half")
-    with pytest.raises(DatasetError) as caught:
-        source.ensure(tiny_root)
-    message = str(caught.value)
-    assert f"{TRAIN_IMAGES} is truncated or corrupted in {path.parent}" in message
-    assert f"Put {TRAIN_IMAGES} (or .gz) into {path.parent}" in message
+    path.unlink()
+    message = refusal(tiny_root)
+    assert f"{TRAIN_IMAGES} missing in {path.parent}" in message
+    assert "mirror: Network is unreachable; npm: Network is unreachable" in message
+    assert f"Put {TRAIN_IMAGES} (or .gz) there" in message
     assert "MNIST_ROOT" in message
-    assert "\n" not in message
-    assert path.read_bytes() == b"half"
+
+
+def test_file_that_appears_meanwhile_is_not_replaced(tmp_path, whole, monkeypatch):
+    folder = source.raw_folder(tmp_path)
+
+    def slow(names):
+        folder.mkdir(parents=True)
+        (folder / TRAIN_IMAGES).write_bytes(b"the user's")
+        yield from ((name, whole[name]) for name in names)
+
+    monkeypatch.setattr(source, "_sources", lambda: [("slow", slow)])
+    with pytest.raises(DatasetError, match=f"{TRAIN_IMAGES} cannot be written .*: File exists"):
+        source.ensure(tmp_path)
+    assert everything(folder) == {TRAIN_IMAGES: b"the user's"}
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_two_processes_may_fetch_at_once(tmp_path, whole, links, monkeypatch):
+    def fetch(names):
+        for name in names:
+            monkeypatch.setattr(source, "_sources", lambda: [("other", deliver)])
+            if name == TRAIN_IMAGES:
+                source.ensure(tmp_path)  # the other process is faster
+            yield name, whole[name]
+
+    def deliver(names):
+        yield from ((name, whole[name]) for name in names)
+
+    def link(old, new):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(source, "_sources", lambda: [("slow", fetch)])
+    if not links:
+        monkeypatch.setattr(os, "link", link)
+    source.ensure(tmp_path)
+    assert everything(source.raw_folder(tmp_path)) == whole
+
+
+def test_many_that_fetch_at_once_agree(tmp_path, whole, monkeypatch):
+    ready = threading.Barrier(8)
+
+    def deliver(names):
+        for name in names:
+            ready.wait()
+            yield name, whole[name]
+
+    monkeypatch.setattr(source, "_sources", lambda: [("mirror", deliver)])
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(source.ensure, [tmp_path] * 8))
+    assert everything(source.raw_folder(tmp_path)) == whole
+
+
+def test_full_disk_is_one_line_and_leaves_nothing(tmp_path, whole, monkeypatch):
+    """A limit on the size of a file meets it as a full disk does."""
+    asked = serve(monkeypatch, whole, whole)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(DatasetError, match=f"{TRAIN_IMAGES} cannot be written .* too large"):
+            source.ensure(tmp_path / "new")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(asked) == 1, "another source would not help"
+    assert not [path for path in (tmp_path / "new").rglob("*") if path.is_file()]
 
 
 def test_no_host_of_a_registry_is_named():
