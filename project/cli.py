@@ -17,19 +17,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint as SavesCheckpoints
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from callbacks import (
-    BlockCheckpoint,
-    FiniteLoss,
-    Interrupt,
-    LossLog,
-    ProgressBar,
-    Results,
-    SyncedCheckpointIO,
-    TensorBoard,
-    Timing,
-    describe_device,
-    run_folder,
-)
+from callbacks.checkpoint import BlockCheckpoint, SyncedCheckpointIO
+from callbacks.finite import FiniteLoss
+from callbacks.interrupt import Interrupt
+from callbacks.loss_log import LossLog
+from callbacks.progress import ProgressBar
+from callbacks.results import Results, describe_device
+from callbacks.run_folder import run_folder
+from callbacks.tensorboard import TensorBoard
+from callbacks.timing import Timing
 from project.dashboard import Amount, Dashboard
 from project.errors import OneLineParser, UserError, fail, user_errors
 from project.experiments import (

@@ -13,7 +13,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from callbacks import Results, TensorBoard
+from callbacks.results import Results
+from callbacks.tensorboard import TensorBoard
 from models import nets
 from project.experiments import EXPERIMENTS
 

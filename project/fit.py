@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import sys
 
-from callbacks import Interrupted, NonFiniteLossError
+from callbacks.finite import NonFiniteLossError
+from callbacks.interrupt import Interrupted
 from callbacks.run_folder import removed_if_empty
 from project.cli import ExperimentCLI
 from project.errors import UserError, fail, user_errors

@@ -50,6 +50,11 @@ def test_nets_and_kernels_load_no_lightning():
     assert not {"lightning", "torchmetrics", "torchvision"} & modules
 
 
+def test_files_are_written_without_torch():
+    modules = loaded_by("import callbacks.files")
+    assert not {"lightning", "torch"} & modules
+
+
 def test_data_loads_no_model():
     modules = loaded_by("from data import MNISTDataModule")
     assert "lightning" in modules, "or this test could not fail"

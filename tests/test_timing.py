@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from callbacks import Timing
+from callbacks.timing import Timing
 
 
 class Clock:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks import Interrupted
+from callbacks.interrupt import Interrupted
 from project.cli import ExperimentCLI
 from project.reproduce.record import Task
 
