@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from callbacks.results import Results
 from callbacks.tensorboard import TensorBoard
 from models import nets
+from project import drawing
 from project.experiments import EXPERIMENTS
 
 if TYPE_CHECKING:
@@ -77,8 +79,10 @@ class Dashboard(Callback):
         """Draws the gradients of the last iteration."""
         if logger := _logger(trainer):
             for name, gradient in self._gradients.items():
-                tag = f"gradients/{name}"
-                logger.experiment.add_histogram(tag, gradient, trainer.global_step)
+                with drawing.optional(f"the histogram gradients/{name}"):
+                    logger.experiment.add_histogram(
+                        f"gradients/{name}", gradient, trainer.global_step
+                    )
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any
@@ -99,30 +103,33 @@ class Dashboard(Callback):
             return
         step, writer = trainer.global_step, logger.experiment
         probabilities = torch.cat(self._probabilities)
-        for tag, figure in self._figures(pl_module, data, probabilities):
-            writer.add_figure(tag, figure, step, close=False)
+        with drawing.optional("the figures"), drawing.default_style():
+            for tag, draw in self._figures(pl_module, data, probabilities):
+                with drawing.optional(f"the figure {tag}"):
+                    writer.add_figure(tag, draw(), step, close=False)
         if self.amount == "full":
-            write_more(writer, pl_module, data, probabilities, step)
+            with drawing.optional("what --figures full adds"):
+                write_more(writer, pl_module, data, probabilities, step)
         writer.flush()
 
     def _figures(
         self, module: LightningModule, data: Any, probabilities: Tensor
-    ) -> Iterator[tuple[str, Figure]]:
+    ) -> Iterator[tuple[str, Callable[[], Figure]]]:
         # Matplotlib takes half a second to import, and a run that draws nothing can do without.
         from project import figures
 
         counts: Any = module.confusion
-        yield "test/confusion", figures.confusion_matrix(counts.cpu(), data.digits)
+        yield "test/confusion", partial(figures.confusion_matrix, counts.cpu(), data.digits)
         mistakes = list(_mistakes(data, probabilities))
-        yield "test/mistakes", figures.gallery(mistakes, len(probabilities))
+        yield "test/mistakes", partial(figures.gallery, mistakes, len(probabilities))
         net = module.net
         if isinstance(net, nets.LeNet5):
-            yield "model/C1", figures.first_kernels(net)
-            yield "model/C3", figures.table_kernels(net)
+            yield "model/C1", partial(figures.first_kernels, net)
+            yield "model/C3", partial(figures.table_kernels, net)
             image = data.test_images[0].unsqueeze(0).to(net.c1.weight) / 255
-            yield "model/feature_maps", figures.feature_maps(net, image)
+            yield "model/feature_maps", partial(figures.feature_maps, net, image)
         if isinstance(net, nets.LinearClassifier):
-            yield "model/weights", figures.weight_picture(net, data.digits)
+            yield "model/weights", partial(figures.weight_picture, net, data.digits)
 
 
 def _logger(trainer: Trainer) -> TensorBoard | None:

@@ -18,8 +18,17 @@ class UserError(Exception):
 
 def fail(message: object) -> NoReturn:
     """Prints one line on standard error and exits with code 2."""
-    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    _say("error:", message)
     raise SystemExit(2)
+
+
+def warn(message: object) -> None:
+    """Prints one line on standard error, of what the program does without."""
+    _say("warning:", message)
+
+
+def _say(kind: str, message: object) -> None:
+    print(kind, *str(message).split(), file=sys.stderr)
 
 
 class OneLineParser(argparse.ArgumentParser):

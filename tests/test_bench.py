@@ -32,6 +32,19 @@ def test_figure_is_a_png_with_a_bar_for_each_row(workplace):
         assert picture.width > 800
 
 
+def test_figure_that_cannot_be_drawn_comes_after_the_values(workplace, monkeypatch, capsys):
+    def broken(*args):
+        raise RuntimeError("no room")
+
+    monkeypatch.setitem(bench.QUESTIONS, "fit", lambda options: [])
+    monkeypatch.setattr(drawing, "save", broken)
+    with pytest.raises(SystemExit) as stop:
+        bench.main(["--json=bench.json", "--png=bench.png"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: no room\n"
+    assert [path.name for path in workplace.iterdir()] == ["bench.json"]
+
+
 def test_pieces_and_remainders_add_up_to_the_iteration(mnist_root):
     rows = iteration.run("modern", mnist_root, [10], 1, lambda text: None)
     seconds = {row["piece"]: row["seconds"] for row in rows}

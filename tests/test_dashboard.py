@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import matplotlib
 import pytest
 import torch
+from conftest import REPOSITORY
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
@@ -112,3 +118,42 @@ def test_c3_has_a_picture_for_each_connection_of_its_table():
     (axes,) = figures.table_kernels(nets.LeNet5("original")).axes
     expected = [f"{source} to {output}" for output, row in enumerate(C3_TABLE) for source in row]
     assert [text.get_text() for text in axes.texts] == expected
+
+
+def test_figures_are_drawn_whatever_style_a_user_has_set(tiny, monkeypatch, capsys):
+    monkeypatch.setitem(matplotlib.rcParams, "text.usetex", True)
+    monkeypatch.setenv("PATH", "")  # without LaTeX
+    fit.main(LINEAR)
+    assert set(events("logistic").Tags()["images"]) >= {"test/confusion", "test/mistakes"}
+    assert not capsys.readouterr().err
+    assert matplotlib.rcParams["text.usetex"], "it is the user's"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_figure_that_cannot_be_drawn_is_one_line(tiny, monkeypatch, capsys):
+    def broken(*_):
+        raise RuntimeError("no\nroom")
+
+    monkeypatch.setattr(figures, "gallery", broken)
+    monkeypatch.setattr("project.dashboard.write_more", broken)
+    fit.main([*LINEAR, "--figures=full"])
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [
+        "warning: the figure test/mistakes could not be drawn (RuntimeError: no room)",
+        "warning: what --figures full adds could not be drawn (RuntimeError: no room)",
+    ]
+    assert "test accuracy" in said.out
+    assert set(events("logistic").Tags()["images"]) == {"test/confusion", "model/weights"}
+    assert json.loads(Path("runs/logistic/version_0/results.json").read_text())["test"]
+
+
+def test_programs_take_no_backend_from_a_notebook(tmp_path):
+    environment = {"PYTHONPATH": str(REPOSITORY), "MPLBACKEND": "not-installed"}
+    done = subprocess.run(
+        [sys.executable, "-m", "project.evaluate"],
+        cwd=tmp_path,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr.startswith("error: say which checkpoint to test")

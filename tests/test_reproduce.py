@@ -8,6 +8,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import matplotlib.figure
 import numpy as np
 import pytest
 import torch
@@ -187,6 +188,27 @@ def test_published_report_carries_its_pictures(tiny):
     pictures = re.findall(r"\]\((.+\.png)\)", markdown)
     assert pictures == ["results/differences.png", "results/activation.png"]
     assert all((Path("docs") / name).is_file() for name in pictures)
+
+
+def test_report_does_without_a_figure_that_cannot_be_drawn(tiny, runs, monkeypatch, capsys):
+    def broken(*args, **options):
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", broken)
+    reproduce("mean")
+    reproduce("mean")
+    assert runs == ["mean"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "warning: the figure mean.png could not be drawn (RuntimeError: no room)"
+    assert not list(OUT.glob("*.png"))
+    assert ".png" not in (OUT / "report.md").read_text()
+
+
+def test_figures_are_drawn_in_matplotlibs_own_style(tiny, monkeypatch):
+    monkeypatch.setitem(matplotlib.rcParams, "text.usetex", True)
+    monkeypatch.setenv("PATH", "")  # without LaTeX
+    reproduce("mean")
+    assert (OUT / "mean.png").is_file()
 
 
 BAD_INPUT = {

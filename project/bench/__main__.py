@@ -17,6 +17,7 @@ from callbacks.files import write_json
 from data import source
 from project.bench import drawing, fit, iteration, kernel, scaling
 from project.bench.measure import machine
+from project.drawing import default_style
 from project.errors import OneLineParser, user_errors
 
 DESCRIPTION = """fit (the default) times project.fit against the published loops and what else one
@@ -62,7 +63,8 @@ def main(args: list[str] | None = None) -> None:
             record = {"machine": machine(), "rows": rows}
             write_json(options.json, record)
         if options.png:
-            drawing.save(rows, options.png)
+            with user_errors(Exception), default_style():
+                drawing.save(rows, options.png)
     print(*(f"{key}: {value}" for key, value in machine().items()), sep=", ")
 
 

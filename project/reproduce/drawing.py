@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from callbacks.files import written_whole
+from project.drawing import optional
 from project.reproduce import record
 
 RED, BLUE, GREY = "#b5401f", "#2050d0", "#8a8a8a"
@@ -17,10 +18,13 @@ DPI = 110
 
 
 def save(figure: Figure, path: Path, caption: str) -> record.Figure:
-    """Writes the figure as PNG."""
-    with written_whole(path) as file:
-        figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight")
-    return record.Figure(path.name, caption)
+    """Writes the figure as PNG; of one that cannot be drawn, the record names no file."""
+    name = ""
+    with optional(f"the figure {path.name}"):
+        with written_whole(path) as file:
+            figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight")
+        name = path.name
+    return record.Figure(name, caption)
 
 
 def plain_axes(axes: Any) -> None:

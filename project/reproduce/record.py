@@ -30,7 +30,7 @@ class Figure(NamedTuple):
     """One picture."""
 
     file: str
-    """Name of a PNG in `Task.folder`."""
+    """Name of a PNG in `Task.folder`; empty for one that could not be drawn."""
     caption: str
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from project.drawing import default_style
 from project.reproduce import store
 from project.reproduce.parts import Part
 from project.reproduce.record import Outcome, Task
@@ -109,6 +111,9 @@ def _finish(part: Part, task: Task, wanted: dict[str, Any]) -> store.Finished:
     from project.bench.measure import machine
 
     start = time.perf_counter()
-    outcome: Outcome = _module(part).run(task)
+    with default_style():
+        outcome: Outcome = _module(part).run(task)
     seconds = time.perf_counter() - start
+    drawn = tuple(figure for figure in outcome.figures if figure.file)
+    outcome = dataclasses.replace(outcome, figures=drawn)
     return store.Finished(outcome, wanted, seconds, {**machine(), "commit": git_revision()})
