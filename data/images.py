@@ -109,8 +109,8 @@ def _read_picture(path: Path, content: bytes) -> Grey:
     """The grey values (H, W), 0 to 255; what is transparent counts as background."""
     try:
         with warnings.catch_warnings():
-            # Pillow warns of images that it takes for bombs; the size is looked at here.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns of what it reads all the same, and of size, which is looked at here.
+            warnings.simplefilter("ignore")
             picture: Image.Image = Image.open(io.BytesIO(content))
             if picture.width * picture.height > MOST_PIXELS:
                 raise DatasetError(
@@ -128,10 +128,8 @@ def _read_picture(path: Path, content: bytes) -> Grey:
 
 
 def _grey(picture: Image.Image) -> Grey:
-    if picture.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
-        return np.asarray(picture, np.float32) / np.float32(257)
-    if picture.mode == "F":
-        return np.asarray(picture, np.float32)
+    if picture.mode.startswith(("I", "F")):  # which Pillow would cut off at 255
+        return _to_bytes_range(np.asarray(picture, np.float64))
     if not picture.has_transparency_data:
         return np.asarray(picture.convert("L"), np.float32)
     grey, alpha = (np.asarray(channel, np.float32) for channel in picture.convert("LA").split())
@@ -140,6 +138,15 @@ def _grey(picture: Image.Image) -> Grey:
     dark = (grey * alpha).sum() < 127.5 * alpha.sum()
     background = 255.0 if dark else 0.0
     return (alpha * grey + (1 - alpha) * background).astype(np.float32)
+
+
+def _to_bytes_range(values: NDArray[np.float64]) -> Grey:
+    """Any range as 0 to 255, of which single precision cannot tell all numbers apart."""
+    if not np.isfinite(values).all():
+        raise ValueError("it has pixels that are infinite or no numbers")
+    low, high = values.min(), values.max()
+    factor = 255 / (high - low) if high > low else 0.0
+    return np.asarray((values - low) * factor, np.float32)
 
 
 def _digit(name: str, grey: Grey) -> Digit:

@@ -12,10 +12,12 @@ import tracemalloc
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from data import DatasetError, images, source
 from models.lenet import LeNet5
@@ -310,6 +312,23 @@ def test_any_bytes_are_a_picture_or_refused(content, start, tmp_path_factory):
     for whole in (start + content, gzip.compress(start + content)):
         path.write_bytes(whole)
         with pytest.raises(DatasetError):
+            images.read([path])
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    values=st.lists(
+        st.floats(width=32) | st.sampled_from([0.0, 1.0, 255.0]), min_size=25, max_size=25
+    )
+)
+def test_any_numbers_are_a_picture_of_a_digit_or_refused(values, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "any.tif"
+    Image.fromarray(np.float32(values).reshape(5, 5)).save(path)
+    if np.isfinite(values).all() and len(set(values)) > 1:
+        (digit,) = images.read([path])
+        assert digit.pixels.max() == 255
+    else:
+        with pytest.raises(DatasetError, match="infinite or no numbers|shows nothing"):
             images.read([path])
 
 

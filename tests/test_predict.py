@@ -109,6 +109,15 @@ def test_alpha_16_bits_palette_and_colour(tmp_path):
         assert digit.ink == ("dark" if name == "ink-on-nothing" else "light")
 
 
+@pytest.mark.parametrize(("scale", "offset"), [(1e36, 0), (1e-40, 0), (-1, 0), (1 / 255, -0.5)])
+def test_floating_point_pixels_may_have_any_range(scale, offset, tmp_path):
+    pixels = ring()
+    reference = read(save(tmp_path / "grey.png", pixels))[0].pixels.float()
+    Image.fromarray(np.float32(scale * pixels.astype(float) + offset)).save(tmp_path / "float.tif")
+    (digit,) = read(tmp_path / "float.tif")
+    torch.testing.assert_close(digit.pixels.float(), reference, atol=2, rtol=0)
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_idx_files_are_taken_as_they_are(packed, tmp_path):
     pixels = torch.randint(0, 256, (3, 28, 28), dtype=torch.uint8)
@@ -133,6 +142,8 @@ BAD = {
     "cut.png": (None, "is a damaged image"),
     "huge.png": (None, "more than 64,000,000; make it smaller"),
     "blank.png": (None, "shows nothing"),
+    "inf.tif": (None, "infinite or no numbers"),
+    "nan.tif": (None, "infinite or no numbers"),
     "packed.gz": (b"\x1f\x8b\x08 and so on", "damaged gzip"),
     "magic-idx3-ubyte": (bytes([0, 0, 8, 1, 0, 0, 0, 0]), "magic number"),
     "count-idx3-ubyte": (bytes([0, 0, 8, 3]) + bytes([127] * 12), "its header says"),
@@ -154,6 +165,10 @@ def make_bad(name, folder):
         Image.new("1", (9000, 9000)).save(path)
     elif name == "blank.png":
         save(path, np.full((30, 30), 255, np.uint8))
+    elif name in ("inf.tif", "nan.tif"):
+        pixels = ring().astype(np.float32)
+        pixels[10, 10] = float(path.stem)
+        Image.fromarray(pixels).save(path)
     elif name == "folder":
         path.mkdir()
     return path
