@@ -8,7 +8,6 @@ import contextlib
 import copy
 import importlib.util
 import io
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,14 +17,15 @@ import torch
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor, nn
 
+from callbacks.files import written_whole
 from models.classifier import Classifier
 from models.layers.conv_pool import ConvPool
 from project.cli import ExperimentCLI
 from project.errors import UserError, fail, user_errors
 
 DESCRIPTION = """Writes a trained model as one file that runs without this project: ONNX for any
-runtime, or pt2 for torch.export.load. The file is run on test digits and compared with the model
-before it gets its name."""
+runtime, or pt2 for torch.export.load. What goes into the file is run on test digits and compared
+with the model before it is written."""
 
 CHECKED = 1000  # test digits
 # How far the file may be from the model: this, or what rounding costs the model itself.
@@ -80,6 +80,9 @@ def main(args: list[str] | None = None) -> None:
     with user_errors():
         kind = cli.config.format
         path = Path(cli.config.output or f"{cli.request.name}.{kind}")
+        replaced = " (replaced)" if path.is_file() else ""
+        if path.exists() and not cli.config.output:
+            raise UserError(f"{path} is there already; name the file to write with --output.")
         cli.datamodule.prepare_data()
         cli.datamodule.setup("test")
         inputs = cli.model.inputs(cli.datamodule.test_images[:CHECKED])
@@ -87,22 +90,22 @@ def main(args: list[str] | None = None) -> None:
         cli.announce_checkpoint()
         shape = ", ".join(str(size) for size in inputs.shape[1:])
         print(
-            f"{path}: images (B, {shape}) from {inputs.min():g} to {inputs.max():g} -> outputs, "
-            f"probabilities of {', '.join(map(str, cli.datamodule.digits))}\n"
+            f"{path}{replaced}: images (B, {shape}) from {inputs.min():g} to {inputs.max():g} -> "
+            f"outputs, probabilities of {', '.join(map(str, cli.datamodule.digits))}\n"
             f"On {len(inputs):,} test digits it differs from the model by at most "
             f"{outputs:.1e} in outputs, {probabilities:.1e} in probabilities."
         )
 
 
 def export(model: Classifier, inputs: Tensor, kind: str, path: Path) -> tuple[float, float]:
-    """Writes a model, reads it back and runs it.
+    """Turns a model into a file, runs that, and writes it if it says the same as the model.
 
     Args:
         model: trained.
         inputs: (B, 1, H, W), to compare on; the file takes any B. Two of them go into it, as an
             example.
         kind: a key of `FORMATS`.
-        path: of the file, which is whole and checked or not there.
+        path: of the file; what was there stays unless the new one is whole and checked.
 
     Returns:
         The largest differences from the model, in outputs and in probabilities.
@@ -113,17 +116,13 @@ def export(model: Classifier, inputs: Tensor, kind: str, path: Path) -> tuple[fl
     with torch.no_grad():
         right = Portable(model)(inputs)
         exact = Portable(model).double()(inputs.double())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.tmp")
-        try:
-            got = FORMATS[kind](Portable(model), inputs[:2].clone(), temporary)(inputs)
-            gaps = _gaps(right, got)
-            for gap, rounding in zip(gaps, _gaps(right, exact), strict=True):
-                if not gap <= max(MOST, ROUNDING * rounding):
-                    raise UserError(f"the {kind} file differs from the model by {gap:.1e}")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        content, run = FORMATS[kind](Portable(model), inputs[:2].clone())
+        gaps = _gaps(right, run(inputs))
+    for gap, rounding in zip(gaps, _gaps(right, exact), strict=True):
+        if not gap <= max(MOST, ROUNDING * rounding):
+            raise UserError(f"the {kind} file differs from the model by {gap:.1e}")
+    with written_whole(path) as file:
+        file.write(content)
     return gaps
 
 
@@ -132,19 +131,18 @@ def _gaps(one: Sequence[Tensor], other: Sequence[Tensor]) -> tuple[float, float]
     return outputs, probabilities
 
 
-def _write_pt2(portable: Portable, inputs: Tensor, path: Path) -> Run:
+def _to_pt2(portable: Portable, inputs: Tensor) -> tuple[bytes, Run]:
     batch = torch.export.Dim("batch")
     program = torch.export.export(portable, (inputs,), dynamic_shapes={"images": {0: batch}})
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine
-    # By way of memory, since torch insists on the name's ending.
-    content = io.BytesIO()
-    torch.export.save(program, content)
-    path.write_bytes(content.getvalue())
-    return torch.export.load(io.BytesIO(path.read_bytes())).module()
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    content = file.getvalue()
+    return content, torch.export.load(io.BytesIO(content)).module()
 
 
-def _write_onnx(portable: Portable, inputs: Tensor, path: Path) -> Run:
+def _to_onnx(portable: Portable, inputs: Tensor) -> tuple[bytes, Run]:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
@@ -166,14 +164,18 @@ def _write_onnx(portable: Portable, inputs: Tensor, path: Path) -> Run:
         )
     for node in program.model.graph:
         node.metadata_props.clear()  # paths of this machine, too
-    program.save(path)
-    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-    return lambda x: [torch.from_numpy(y) for y in session.run(None, {"images": x.numpy()})]
+    content: bytes = program.model_proto.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+    def run(images: Tensor) -> list[Tensor]:
+        return [torch.from_numpy(y) for y in session.run(None, {"images": images.numpy()})]
+
+    return content, run
 
 
-FORMATS: dict[str, Callable[[Portable, Tensor, Path], Run]] = {
-    "onnx": _write_onnx,
-    "pt2": _write_pt2,
+FORMATS: dict[str, Callable[[Portable, Tensor], tuple[bytes, Run]]] = {
+    "onnx": _to_onnx,
+    "pt2": _to_pt2,
 }
 
 if __name__ == "__main__":

@@ -328,7 +328,7 @@ def test_any_numbers_are_a_picture_of_a_digit_or_refused(values, tmp_path_factor
         (digit,) = images.read([path])
         assert digit.pixels.max() == 255
     else:
-        with pytest.raises(DatasetError, match="infinite or no numbers|shows nothing"):
+        with pytest.raises(DatasetError, match=r"infinite or no numbers|shows nothing"):
             images.read([path])
 
 

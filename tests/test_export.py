@@ -135,9 +135,8 @@ def refused(capsys, *args):
 
 
 def test_file_that_says_something_else_gets_no_name(checkpoint, capsys, monkeypatch):
-    def wrong(portable, x, path):
-        path.write_text("half a file")
-        return lambda x: [y + 1e-3 for y in portable(x)]
+    def wrong(portable, x):
+        return b"another model", lambda x: [y + 1e-3 for y in portable(x)]
 
     monkeypatch.setitem(export.FORMATS, "onnx", wrong)
     Path("o.onnx").write_text("an older one")
@@ -145,6 +144,28 @@ def test_file_that_says_something_else_gets_no_name(checkpoint, capsys, monkeypa
     assert "differs from the model" in line
     assert Path("o.onnx").read_text() == "an older one"
     assert not list(Path().glob("*.tmp"))
+
+
+def test_file_under_the_default_name_is_not_replaced(checkpoint, capsys, monkeypatch):
+    monkeypatch.setattr(export, "export", lambda *args: pytest.fail("it exports"))
+    Path("lenet5-original.onnx").write_text("the user's")
+    line = refused(capsys, f"--ckpt_path={checkpoint}")
+    assert line.startswith("error: lenet5-original.onnx is there already")
+    assert "--output" in line
+    assert Path("lenet5-original.onnx").read_text() == "the user's"
+
+
+def test_named_file_is_replaced_and_that_is_said(checkpoint, capsys):
+    Path("o.pt2").write_text("an older one")
+    Path("o.pt2.tmp").write_text("the user's")
+    options = [f"--ckpt_path={checkpoint}", "--format=pt2", "--output=o.pt2"]
+    export.main(options)
+    assert "o.pt2 (replaced): images" in capsys.readouterr().out
+    torch.export.load("o.pt2")
+    Path("o.pt2").unlink()
+    export.main(options)
+    assert "o.pt2: images" in capsys.readouterr().out
+    assert Path("o.pt2.tmp").read_text() == "the user's"
 
 
 def test_missing_package_is_named(checkpoint, capsys, monkeypatch):
