@@ -28,7 +28,12 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer import call
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from callbacks import BlockCheckpoint, FiniteLoss, Interrupt, LossLog, TensorBoard, Timing
+from callbacks.checkpoint import BlockCheckpoint
+from callbacks.finite import FiniteLoss
+from callbacks.interrupt import Interrupt
+from callbacks.loss_log import LossLog
+from callbacks.tensorboard import TensorBoard
+from callbacks.timing import Timing
 from data import FourNineDataModule, MNISTDataModule
 from models.lenet import LeNet5
 from models.linear import Linear
@@ -97,22 +102,23 @@ for _hook in HOOKS:
     setattr(Ends, _hook, lambda self, *_, _hook=_hook: self.reach(_hook))
 
 
-def lenet(root: str, piece: Piece) -> tuple[Any, Any]:
-    return LeNet5(), MNISTDataModule(root, batch_size=9, block_size=piece.block_size)
+def lenet(**data: Any) -> tuple[Any, Any]:
+    return LeNet5(), MNISTDataModule(batch_size=9, **data)
 
 
-def validated(root: str, piece: Piece) -> tuple[Any, Any]:
+def validated(**data: Any) -> tuple[Any, Any]:
     """By autograd, and with validation."""
-    data = MNISTDataModule(root, batch_size=11, block_size=piece.block_size, val_size=40)
-    return LeNet5("modern", backend="composite"), data
+    return LeNet5("modern", backend="composite"), MNISTDataModule(
+        batch_size=11, val_size=40, **data
+    )
 
 
-def tuned(root: str, piece: Piece) -> tuple[Any, Any]:
-    return TunedLeNet5(), MNISTDataModule(root, batch_size=13, block_size=piece.block_size)
+def tuned(**data: Any) -> tuple[Any, Any]:
+    return TunedLeNet5(), MNISTDataModule(batch_size=13, **data)
 
 
-def logistic(root: str, piece: Piece) -> tuple[Any, Any]:
-    return Linear(), FourNineDataModule(root=root, iterations=17, block_size=piece.block_size)
+def logistic(**data: Any) -> tuple[Any, Any]:
+    return Linear(), FourNineDataModule(iterations=17, **data)
 
 
 EXPERIMENTS = {"lenet": lenet, "validated": validated, "tuned": tuned, "logistic": logistic}
@@ -167,12 +173,20 @@ class Ranks:
             time.sleep(0.005)
         os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(self.port)}
 
+    def part(self) -> None:
+        """Ends the process that holds the store after the other one."""
+        if self.rank:
+            self.store.set("end", "1")
+        else:
+            self.store.wait(["end"])
+
 
 def run(piece: Piece, experiment: str, root: Path, name: str, ranks: Ranks | None = None) -> None:
     """Goes on in runs/NAME/version_0, until the piece or the training ends."""
     torch.set_num_threads(1)  # images are few
     lightning.seed_everything(0, verbose=False)
-    model, data = EXPERIMENTS[experiment](str(root), piece)
+    options = {"root": str(root), "verify": False, "block_size": piece.block_size}
+    model, data = EXPERIMENTS[experiment](**options)
     if piece.end == "exception in a block":
         break_in(model, piece.count)
     if ranks:
@@ -258,6 +272,8 @@ def difference(experiment: str, pieces: list[Piece], root: Path, ranks: Ranks | 
         shutil.rmtree(RUNS / name, ignore_errors=True)
         for piece in (*parts, WHOLE):
             run(piece, experiment, root, name, ranks)
+    if ranks and ranks.rank:
+        return ""
     whole, parted = (RUNS / name / "version_0" for name in ("whole", "pieces"))
     one, other = (np.load(folder / "losses.npy") for folder in (whole, parted))
     if len(one) != len(other):
@@ -292,8 +308,8 @@ def main(root: str, rank: str, port: str, sequences: str) -> None:
     for experiment, pieces in json.loads(sequences):
         found = difference(experiment, [Piece(*piece) for piece in pieces], Path(root), ranks)
         if found and not ranks.rank:
-            print(experiment, pieces, found)
-        ranks.meet()
+            print("DIFFERENCE:", experiment, pieces, found)
+    ranks.part()
 
 
 if __name__ == "__main__":
