@@ -13,14 +13,30 @@ import torch
 from torch import Tensor, nn
 
 from models import nets
+from models.kernels.doors import PARAMETERS
+from models.kernels.sizes import TILE
+from models.layers.conv_pool import ConvPool
 
 
 def applies(net: nn.Module) -> bool:
     """Whether `Gradient` can take the place of autograd: in the fused CPU version, unobserved."""
     return (
         is_unobserved(net)
+        and _is_lenet5(net)
         and {layer.version(layer.weight) for layer in (net.c1, net.c3)} == {"cpu"}
         and all(parameter.is_contiguous() for parameter in net.parameters())
+    )
+
+
+def _is_lenet5(net: nets.LeNet5) -> bool:
+    """Whether its layers and parameters still are those that `Gradient` computes with."""
+    return (
+        [name for name, _ in net.named_parameters()] == [*PARAMETERS]
+        and all(type(layer) is ConvPool for layer in (net.c1, net.c3))
+        and all(
+            type(layer) is nn.Linear and min(layer.weight.shape) >= TILE
+            for layer in (net.c5, net.f6, net.output)
+        )
     )
 
 

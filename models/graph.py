@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from models.by_hand import hand_over
+from models.kernels import doors
 
+INPUTS = ("x", "labels", "share", "rate")
 Losses = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -92,8 +94,15 @@ class Replay:
             raise RuntimeError("the recorded iteration does not give the loss of the other one")
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """As the iteration; the loss () is overwritten by the next call."""
-        for held, given in zip(self._inputs, inputs, strict=True):
+        """As the iteration; the loss () is overwritten by the next call.
+
+        Raises:
+            TypeError: an input of another type than the recorded one.
+            ValueError: one of another shape or device.
+        """
+        for name, held, given in zip(INPUTS, self._inputs, inputs, strict=True):
+            # copy_ would repeat one image for all.
+            doors.check_tensor(name, given, held.dtype, held.shape, held.device)
             held.copy_(given)
         self._graph.replay()
         hand_over(self._gradients, self._parameters)

@@ -134,11 +134,11 @@ def test_strided_arguments_are_changed_in_place():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"order": torch.tensor([60])}, "images that do not exist: there are 60"),
-        ({"order": torch.tensor([-1])}, "images that do not exist"),
-        ({"weight": torch.zeros(783)}, "expected 784 weights and a bias for each of 1 runs"),
-        ({"bias": torch.zeros(2)}, "expected 784 weights and a bias"),
-        ({"labels": torch.ones(59)}, "expected 60 labels"),
+        ({"order": torch.tensor([60])}, "expected order from 0 to 59, got 60"),
+        ({"order": torch.tensor([-1])}, "expected order from 0 to 59, got -1"),
+        ({"weight": torch.zeros(783).double()}, r"expected weight of shape \(1, 784\), got"),
+        ({"bias": torch.zeros(2).double()}, r"expected bias of shape \(1\), got \(2\)"),
+        ({"labels": torch.ones(59).long()}, r"expected labels of shape \(60\), got \(59\)"),
         ({"backend": "cuda"}, "backend cuda cannot run: the model is on cpu"),
         ({"backend": "fast"}, "must be auto, reference, cpu or cuda, got 'fast'"),
     ],

@@ -24,9 +24,12 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic, models, register_model
 from torch import Tensor
 
+from models.kernels import doors
 from models.kernels.lanes import LANES
-from models.kernels.sizes import K, pooled_size
+from models.kernels.sizes import TILE, K, pooled_size
 from models.kernels.threads import use_threads
+
+CPU = torch.device("cpu")
 
 OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 # For what runs once a strip of a map: handing over the arguments takes 0.1 us.
@@ -201,9 +204,6 @@ def _interleaved(start: int) -> Iterator[int]:
     """Half of one vector's lanes and half of another's, by turns."""
     for lane in range(start, start + LANES // 2):
         yield from (lane, lane + LANES)
-
-
-TILE = 10  # sums that stay in registers, enough to keep the multipliers busy
 
 
 def _load(context: Any, builder: Any, array_type: Any, array: Any, index: Any, step: int) -> Any:
@@ -652,10 +652,17 @@ def _shape(maps: int, height: int, width: int, padding: int, outputs: int) -> Sh
     )
 
 
+def _table(connections: Tensor, outputs: int, inputs: int) -> Table:
+    # By its numbers: they may be others than those of the last call.
+    return _table_of(connections.numpy().tobytes(), outputs, inputs)
+
+
 @lru_cache(maxsize=64)
-def _table(pairs: bytes, maps: int) -> Table:
-    outputs, sources = np.frombuffer(pairs, np.int64).reshape(-1, 2).T.copy()
-    return Table(np.searchsorted(outputs, np.arange(maps + 1)), sources, outputs)
+def _table_of(pairs: bytes, outputs: int, inputs: int) -> Table:
+    connections = np.frombuffer(pairs, np.int64).reshape(-1, 2).copy()
+    doors.check_connections(torch.from_numpy(connections), outputs, inputs)
+    to, sources = connections.T.copy()
+    return Table(np.searchsorted(to, np.arange(outputs + 1)), sources, to)
 
 
 # --- forward, one group -------------------------------------------------------------------------
@@ -1507,10 +1514,15 @@ def forward(
 
     Returns:
         y (G, M, R, S, 8), and its derivative by the sums before the tanh (G, M, 2R, 2S, 8).
+
+    Raises:
+        TypeError: an argument of another type.
+        ValueError: shapes that do not fit, connections of maps that do not exist.
     """
+    doors.check_conv_pool(x, weight, bias, connections, padding, doors.GROUPS)
     groups, maps, height, width, _ = x.shape
     shape = _shape(maps, height, width, padding, len(bias))
-    table = _table(connections.numpy().tobytes(), len(bias))
+    table = _table(connections, len(bias), maps)
     y = x.new_empty(groups, len(bias), shape.pooled_rows, shape.pooled, LANES)
     slope = x.new_empty(groups, len(bias), 2 * shape.pooled_rows, 2 * shape.pooled, LANES)
     arrays = (_flat(weight), _flat(bias))
@@ -1527,11 +1539,12 @@ def backward(
     slope: Tensor,
     want_input: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `forward`'s first result; arguments as there.
+    """Gradients of `forward`'s first result; arguments and errors as there.
 
     Returns:
         At x (empty unless `want_input`), weight and bias.
     """
+    doors.check_conv_pool_gradient(grad, x, weight, connections, padding, slope, doors.GROUPS)
     groups, maps, height, width, _ = x.shape
     outputs = slope.shape[1]
     dx = x.new_empty(x.shape if want_input else 0)
@@ -1542,7 +1555,7 @@ def backward(
         _flat(x),
         groups,
         _shape(maps, height, width, padding, outputs),
-        _table(connections.numpy().tobytes(), outputs),
+        _table(connections, outputs, maps),
         _flat(weight),
         _flat(slope),
         use_threads(groups),
@@ -1564,13 +1577,15 @@ class Block(NamedTuple):
 
 
 def _two(x: Tensor, first: Block, second: Block) -> tuple[Shape, Table, Shape, Table]:
+    doors.check_conv_pool(x, *first)
     shape = _shape(*x.shape[1:], first.padding, len(first.bias))
-    middle = (len(first.bias), shape.pooled_rows, shape.pooled)
+    between = x.new_empty(0, shape.outputs, shape.pooled_rows, shape.pooled)
+    doors.check_conv_pool(between, *second)
     return (
         shape,
-        _table(first.connections.numpy().tobytes(), len(first.bias)),
-        _shape(*middle, second.padding, len(second.bias)),
-        _table(second.connections.numpy().tobytes(), len(second.bias)),
+        _table(first.connections, shape.outputs, shape.maps),
+        _shape(*between.shape[1:], second.padding, len(second.bias)),
+        _table(second.connections, len(second.bias), shape.outputs),
     )
 
 
@@ -1585,6 +1600,10 @@ def forward_two(x: Tensor, first: Block, second: Block, keep: bool = True) -> tu
 
     Returns:
         y (B, M, R, S) of the second, and what `backward_two` needs.
+
+    Raises:
+        TypeError: an argument of another type.
+        ValueError: shapes that do not fit, connections of maps that do not exist.
     """
     shape, table, shape2, table2 = _two(x, first, second)
     groups = -(-len(x) // LANES)
@@ -1614,12 +1633,16 @@ def forward_two(x: Tensor, first: Block, second: Block, keep: bool = True) -> tu
 def backward_two(
     grad: Tensor, x: Tensor, first: Block, second: Block, state: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of `forward_two`'s first result; arguments as there.
+    """Gradients of `forward_two`'s first result; arguments and errors as there.
 
     Returns:
         At the weight and the bias of the first, and of the second block.
     """
     shape, table, shape2, table2 = _two(x, first, second)
+    pooled = (len(x), shape2.outputs, shape2.pooled_rows, shape2.pooled)
+    kept = -(-len(x) // LANES) * _kept(shape, shape2)
+    doors.check_tensor("grad", grad, torch.float32, pooled, x.device)
+    doors.check_tensor("state", state, torch.float32, (kept,), x.device)
     gradients = [
         torch.empty_like(parameter, memory_format=torch.contiguous_format)
         for parameter in (first.weight, first.bias, second.weight, second.bias)
@@ -1651,6 +1674,11 @@ class LeNet5Gradient:
         parameters: weights and biases of C1, C3, C5, F6 and the output layer, contiguous; read anew
             by every call.
         gradients: where their gradients go, of the same shapes.
+
+    Raises:
+        TypeError: an argument of another type.
+        ValueError: shapes that do not fit, connections of maps that do not exist, parameters that
+            are not contiguous.
     """
 
     def __init__(
@@ -1661,6 +1689,11 @@ class LeNet5Gradient:
         gradients: Sequence[Tensor],
     ) -> None:
         self._tables = _two(torch.empty(0, 1, 28, 28), first, second)
+        convolutions = (first.weight, first.bias, second.weight, second.bias)
+        features = self._tables[2].features
+        doors.check_parameters(parameters, convolutions, features)
+        doors.check_parameters(gradients, parameters[:4], features)
+        self._classes = range(len(parameters[-1]))
         self._parameters = Parameters(*map(_flat, parameters))
         self._gradients = Parameters(*map(_flat, gradients))
         self._memory: tuple[int, Scratch, Scratch] | None = None
@@ -1687,12 +1720,18 @@ class LeNet5Gradient:
 
         Returns:
             The cross-entropy of each image (B,).
+
+        Raises:
+            TypeError: an argument of another type.
+            ValueError: another shape, or a label that is no class.
         """
+        doors.check_tensor("x", x, torch.float32, ("B", 1, 28, 28), CPU)
+        doors.check_labels(labels, self._classes, x)
         losses = np.empty(len(x), np.float32)
         _lenet5_gradient(
             _flat(x),
             np.float32(1),
-            labels.numpy(),
+            _flat(labels),
             np.arange(len(x)),
             np.float32(share),
             *self._tables,
@@ -1724,16 +1763,24 @@ class LeNet5Gradient:
 
         Returns:
             The loss of each mini-batch (K,).
+
+        Raises:
+            TypeError: an argument of another type.
+            ValueError: another shape, a label that is no class, an image that does not exist, or
+                sizes that do not add up.
         """
+        doors.check_images(images, (28, 28), order, CPU)
+        doors.check_labels(labels, self._classes, images)
+        doors.check_steps(sizes, shares, rates, len(order))
         losses = np.empty(len(sizes), np.float32)
         _lenet5_descent(
             _flat(images),
             np.float32(255),
-            labels.numpy(),
-            order.numpy(),
-            sizes,
-            shares.float().numpy(),
-            rates.float().numpy(),
+            _flat(labels),
+            _flat(order),
+            np.ascontiguousarray(sizes),
+            _flat(shares.float()),
+            _flat(rates.float()),
             *self._tables,
             self._parameters,
             *self._threads(int(sizes.max(initial=0))),

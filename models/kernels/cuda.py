@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from models.kernels import doors
 from models.kernels.sizes import pooled_size
 
 BLOCK = 128  # pixels of one program
@@ -199,9 +200,20 @@ def _add_up(
     tl.store(db_ptr + target + 0 * tap, total, mask=(tap == 25) & (first == p))
 
 
-@lru_cache(maxsize=64)
 def _tables(pairs: Tensor, outputs: int, inputs: int) -> tuple[Tensor, ...]:
-    """The connections as the kernels walk them; kept per tensor, since a look at them waits."""
+    """The connections as the kernels walk them; kept, since a look at them waits."""
+    if pairs.is_inference():  # torch does not count how often it was written to
+        return _new_tables(pairs, outputs, inputs)
+    return _kept_tables(pairs, pairs._version, outputs, inputs)
+
+
+@lru_cache(maxsize=64)
+def _kept_tables(pairs: Tensor, version: int, outputs: int, inputs: int) -> tuple[Tensor, ...]:
+    return _new_tables(pairs, outputs, inputs)
+
+
+def _new_tables(pairs: Tensor, outputs: int, inputs: int) -> tuple[Tensor, ...]:
+    doors.check_connections(pairs, outputs, inputs)
     targets, sources = pairs.to(torch.int32).T.contiguous()
     bounds = torch.arange(outputs + 1, device=pairs.device, dtype=torch.int32)
     starts = torch.searchsorted(targets, bounds, out_int32=True)
@@ -209,6 +221,14 @@ def _tables(pairs: Tensor, outputs: int, inputs: int) -> tuple[Tensor, ...]:
     bounds = torch.arange(inputs + 1, device=pairs.device, dtype=torch.int32)
     source_starts = torch.searchsorted(in_order, bounds, out_int32=True)
     return starts, sources, targets, by_source.to(torch.int32), source_starts
+
+
+def _check_countable(*pixels: int) -> None:
+    # The kernels count pixels in 32 bits, the last of them up to the end of a block.
+    if max(pixels) > 2**31 - BLOCK:
+        raise ValueError(
+            f"expected fewer than {2**31 - BLOCK:,} pixels at once, got {max(pixels):,}"
+        )
 
 
 def forward(
@@ -225,19 +245,26 @@ def forward(
 
     Returns:
         y (B, M, R, S), and its derivative by the sums before the tanh (B, M, 2R, 2S).
+
+    Raises:
+        TypeError: an argument of another type.
+        ValueError: shapes that do not fit, connections of maps that do not exist, more pixels than
+            the kernels can count.
     """
+    doors.check_conv_pool(x, weight, bias, connections, padding)
     batch, maps, height, width = x.shape
     outputs = len(bias)
     rows, columns = pooled_size(height, width, padding)
+    pixels = batch * rows * columns
+    _check_countable(x.numel(), 4 * pixels * outputs)
     y = x.new_empty(batch, outputs, rows, columns)
     slope = x.new_empty(batch, outputs, 2 * rows, 2 * columns)
     starts, sources, *_ = _tables(connections, outputs, maps)
-    pixels = batch * rows * columns
     if pixels:
         _forward[(triton.cdiv(pixels, BLOCK), outputs)](
             x.contiguous(),
             weight.contiguous(),
-            bias,
+            bias.contiguous(),
             starts,
             sources,
             y,
@@ -264,11 +291,13 @@ def backward(
     slope: Tensor,
     want_input: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `forward`'s first result; arguments as there.
+    """Gradients of `forward`'s first result; arguments and errors as there.
 
     Returns:
         At x (empty unless `want_input`), weight and bias.
     """
+    doors.check_conv_pool_gradient(grad, x, weight, connections, padding, slope)
+    _check_countable(x.numel(), slope.numel())
     batch, maps, height, width = x.shape
     _, outputs, rows, columns = grad.shape
     dx = x.new_empty(x.shape if want_input else 0)
@@ -285,7 +314,7 @@ def backward(
     if input_programs + chunks:
         _backward[(input_programs + len(weight) * chunks,)](
             grad.contiguous(),
-            slope,
+            slope.contiguous(),
             x.contiguous(),
             weight.contiguous(),
             sources,

@@ -13,7 +13,13 @@ LANES = 8
 
 
 def to_lanes(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (G, C, H, W, 8), contiguous."""
+    """(B, C, H, W) -> (G, C, H, W, 8), contiguous.
+
+    Raises:
+        ValueError: x has another number of axes.
+    """
+    if x.dim() != 4:
+        raise ValueError(f"expected images of shape (B, C, H, W), got {tuple(x.shape)}")
     missing = -len(x) % LANES
     if missing:
         x = F.pad(x, (0, 0, 0, 0, 0, 0, 0, missing))

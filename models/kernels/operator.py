@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.kernels import doors
 from models.kernels.lanes import from_lanes, to_lanes
 from models.kernels.sizes import pooled_size
 
@@ -22,6 +23,10 @@ def _kernels(x: Tensor) -> Any:
     if x.device.type not in ("cpu", "cuda"):
         raise NotImplementedError(f"no fused kernel for {x.device.type}")
     return importlib.import_module(name)
+
+
+def _layout(x: Tensor) -> doors.Shape:
+    return doors.GROUPS if x.device.type == "cpu" else doors.IMAGES
 
 
 @torch.library.custom_op("lenet5::conv_pool", mutates_args=())
@@ -37,6 +42,7 @@ def conv_pool(
 def _(
     x: Tensor, weight: Tensor, bias: Tensor, connections: Tensor, padding: int
 ) -> tuple[Tensor, Tensor]:
+    doors.check_conv_pool(x, weight, bias, connections, padding, _layout(x))
     batch, _, height, width, *lanes = x.shape
     rows, columns = pooled_size(height, width, padding)
     y = x.new_empty(batch, len(bias), rows, columns, *lanes)
@@ -68,8 +74,10 @@ def _(
     slope: Tensor,
     want_input: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    doors.check_conv_pool_gradient(grad, x, weight, connections, padding, slope, _layout(x))
     dx = x.new_empty(x.shape if want_input else 0)
-    return dx, torch.empty_like(weight), weight.new_empty(slope.shape[1])
+    dw = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    return dx, dw, weight.new_empty(slope.shape[1])
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -1,9 +1,12 @@
-"""Sizes of a fused block, the same on every device."""
+"""Sizes of the compiled code, those of a fused block the same on every device."""
 
 from __future__ import annotations
 
 K = 5
 """Height and width of a kernel."""
+
+TILE = 10
+"""Sums that stay in registers on a CPU, enough to keep the multipliers busy."""
 
 
 def pooled_size(height: int, width: int, padding: int) -> tuple[int, int]:

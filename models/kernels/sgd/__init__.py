@@ -56,28 +56,32 @@ def sequential_sgd(
         The loss of each iteration before its update, (K,) or (S, K).
 
     Raises:
-        ValueError: shapes that do not fit, an image that is not there, a backend that cannot run.
+        TypeError: a tensor of another type.
+        ValueError: shapes or devices that do not fit, an image that is not there, a label other
+            than -1 and +1, a backend that cannot run.
     """
-    runs = order.view(-1, order.shape[-1])
-    pixels = images.flatten(1)
-    _check(pixels, labels, runs, weight, bias)
-    rates, scales = (
-        torch.as_tensor(value, dtype=weight.dtype, device=weight.device).expand(length).contiguous()
-        for value, length in ((lr, runs.shape[1]), (scale, pixels.shape[1]))
-    )
+    runs, weights, pixels = _rows(order), _rows(weight), _rows(images).flatten(1)
+    biases = bias if bias.dim() else bias.reshape(1)
+    rates = _spread("lr", lr, runs.shape[-1], weight)
+    scales = _spread("scale", scale, pixels.shape[-1], weight)
     version = choose(backend, weight.device, weight.dtype)
     module = reference if version == "reference" else _compiled(version)
-    losses: Tensor = module.sequential_sgd(
-        pixels,
-        labels,
-        runs,
-        weight.view(len(runs), -1),
-        bias.view(len(runs)),
-        rates,
-        loss,
-        scales,
-    )
+    state = weights.detach(), biases.detach()
+    losses: Tensor = module.sequential_sgd(pixels, labels, runs, *state, rates, loss, scales)
     return losses.view(order.shape)
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """The same memory with two axes or more."""
+    return tensor if tensor.dim() > 1 else tensor.reshape(1, -1)
+
+
+def _spread(name: str, value: Tensor | float, length: int, like: Tensor) -> Tensor:
+    """One value for all, or one for each, as (length,)."""
+    tensor = torch.as_tensor(value, dtype=like.dtype, device=like.device).detach()
+    if tensor.shape not in ((), (1,), (length,)):
+        raise ValueError(f"expected {name} of shape () or ({length}), got {tuple(tensor.shape)}")
+    return tensor.expand(length).contiguous()
 
 
 def choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
@@ -108,24 +112,10 @@ def warm_up(device: torch.device) -> None:
         pixel = torch.zeros(1, 1, dtype=torch.uint8, device=device)
         zero = torch.zeros(1, dtype=torch.int64, device=device)
         state = torch.zeros(1, device=device), torch.zeros(1, device=device)
-        sequential_sgd(pixel, zero, zero, *state, 0.0, Loss((0, 0, 0), (0, 0, 0)))
+        sequential_sgd(pixel, zero + 1, zero, *state, 0.0, Loss((0, 0, 0), (0, 0, 0)))
 
 
 def _compiled(version: str) -> reference.Module:
     # Numba and Triton take a second to load; only who uses them waits.
     module: reference.Module = importlib.import_module(f"models.kernels.sgd.{version}")
     return module
-
-
-def _check(images: Tensor, labels: Tensor, order: Tensor, weight: Tensor, bias: Tensor) -> None:
-    count, size = images.shape
-    if labels.shape != (count,):
-        raise ValueError(f"expected {count} labels, got {tuple(labels.shape)}")
-    if weight.numel() != len(order) * size or bias.numel() != len(order):
-        raise ValueError(
-            f"expected {size} weights and a bias for each of {len(order)} runs, got "
-            f"{tuple(weight.shape)} and {tuple(bias.shape)}"
-        )
-    # The compiled loops would read other memory.
-    if order.numel() and not 0 <= order.min() <= order.max() < count:
-        raise ValueError(f"the order names images that do not exist: there are {count}")

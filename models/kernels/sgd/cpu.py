@@ -13,6 +13,7 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
+from models.kernels import doors
 from models.kernels.threads import use_threads
 from models.losses import Loss
 
@@ -81,6 +82,7 @@ def sequential_sgd(
     scale: Tensor,
 ) -> Tensor:
     """As `reference.sequential_sgd`; the same bits for any number of threads."""
+    doors.check_descent(images, labels, order, weight, bias, lr, scale)
     losses = torch.empty(order.shape, dtype=weight.dtype)
     if losses.numel():
         use_threads(len(order))

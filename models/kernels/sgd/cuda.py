@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from models.kernels import doors
 from models.losses import Loss
 
 
@@ -76,6 +77,7 @@ def sequential_sgd(
     scale: Tensor,
 ) -> Tensor:
     """As `reference.sequential_sgd`; the same bits whatever else runs."""
+    doors.check_descent(images, labels, order, weight, bias, lr, scale)
     losses = torch.empty(order.shape, dtype=weight.dtype, device=weight.device)
     runs, iterations = order.shape
     if losses.numel():

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from models.kernels import doors
 from models.losses import Loss
 
 
@@ -51,7 +52,13 @@ def sequential_sgd(
 
     Returns:
         Losses (S, K).
+
+    Raises:
+        TypeError: a tensor of another type.
+        ValueError: shapes or devices that do not fit, an image that is not there, a label other
+            than -1 and +1.
     """
+    doors.check_descent(images, labels, order, weight, bias, lr, scale)
     losses = torch.empty(order.shape, dtype=weight.dtype, device=weight.device)
     for run in range(len(order)):
         w = weight[run].clone().requires_grad_()
