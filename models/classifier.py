@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from models import progress
+from models.kernels import doors
 
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 Differentiator = Callable[[Tensor, Tensor, float], Tensor]
@@ -57,6 +58,12 @@ class Classifier(LightningModule):
     """The loss () of each iteration of the block at hand, which an exception may break off; empty
     where a block is taken whole or not at all."""
 
+    pixels = (28, 28)
+    """Height and width of an image."""
+
+    labels: Sequence[int]
+    """Those that there may be, ascending: 0 to classes - 1, where a subclass sets no others."""
+
     def __init__(self, net: nn.Module, classes: int, lr: float) -> None:
         super().__init__()
         if not lr > 0:
@@ -66,6 +73,7 @@ class Classifier(LightningModule):
         self.net = net
         self.lr = lr
         self.losses_taken = []
+        self.labels = range(classes)
         metrics = MetricCollection(
             {
                 "accuracy": MulticlassAccuracy(classes, average="micro"),
@@ -104,6 +112,7 @@ class Classifier(LightningModule):
             "losses": (K,) the mean loss per image of each iteration, over all ranks.
             "images": how many images all ranks saw.
         """
+        self._check(block)
         self.losses_taken = []
         losses = self.trainer.strategy.reduce(self.learn(block), reduce_op="mean")
         return {"losses": losses, "images": int(block.totals.sum())}
@@ -207,6 +216,16 @@ class Classifier(LightningModule):
         if "loops" in checkpoint:
             progress.settle_older(checkpoint["loops"])
 
+    def _check(self, block: Block) -> None:
+        """Refuses what no version may read: other images and labels than the network is for.
+
+        Raises:
+            TypeError: pixels that are no bytes, labels that are not int64.
+            ValueError: images of another size, a label that is no class.
+        """
+        doors.check_images(block.images, self.pixels, block.order)
+        doors.check_labels_once(block.labels, self.labels, block.images)
+
     def _batch(self, block: Block, index: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and labels of the images of `index` (B,)."""
         # index_select, since images[index] takes 20 times as long for bytes.
@@ -223,6 +242,7 @@ class Classifier(LightningModule):
 
     def predict_step(self, block: Block, batch_idx: int) -> Tensor:
         """The probabilities (n, classes) of one block's images."""
+        doors.check_images(block.images, self.pixels, block.order)
         images = block.images.index_select(0, block.order)
         return self.probabilities(self(self.inputs(images)))
 
@@ -235,6 +255,7 @@ class Classifier(LightningModule):
         self._log_metrics("test")
 
     def _evaluate(self, block: Block, stage: str) -> Tensor:
+        self._check(block)
         x, labels = self._batch(block, block.order)
         outputs: Tensor = self(x)
         predicted, true = self.classes(outputs, labels)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models import nets, progress
 from models.classifier import Block, Classifier
-from models.kernels import sgd
+from models.kernels import doors, sgd
 from models.losses import LOSSES
 
 # Added to a pixel's standard deviation, so that pixels that are hardly ever on do not rule.
@@ -51,6 +51,7 @@ class Linear(Classifier):
             raise ValueError(f"decay_iterations must be 1 or more, got {decay_iterations}")
         if scale != "per-pixel" and not scale > 0:
             raise ValueError(f"scale must be above 0, got {scale}")
+        self.labels = (-1, 1)
         self.net: nets.LinearClassifier
         self.loss = LOSSES[loss]
         self.decay_iterations = decay_iterations
@@ -80,7 +81,9 @@ class Linear(Classifier):
     def adapt_scale(self, data: Pixels) -> None:
         """Takes over what `scale` needs of the training images."""
         if self.per_pixel:
-            self.net.scale.copy_(1 / (data.pixel_deviation().flatten() + SMOOTHING))
+            deviation = data.pixel_deviation()
+            doors.check_tensor("pixel deviations", deviation, torch.float32, self.pixels)
+            self.net.scale.copy_(1 / (deviation.flatten() + SMOOTHING))
 
     def learn(self, block: Block) -> Tensor:
         """The K iterations of a block, one after the other; returns their losses (K,)."""

@@ -12,15 +12,20 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_classifier import trainer
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
+from data import FourNineDataModule, MNISTDataModule
 from models import by_hand, graph, nets
 from models.kernels import cpu, doors, operator, reference
 from models.kernels.lanes import LANES, from_lanes, to_lanes
 from models.kernels.sgd import reference as sgd_reference
 from models.kernels.sgd import sequential_sgd
 from models.kernels.table import connections
+from models.lenet import LeNet5
+from models.lenet1998 import LeNet1998
+from models.linear import Linear
 from models.losses import LOSSES
 
 TYPES = (torch.bool, torch.uint8, torch.int32, torch.int64, torch.float16, torch.float64)
@@ -563,3 +568,74 @@ def test_recorded_iteration_takes_what_it_was_recorded_for(number, change, messa
     inputs[number] = change(inputs[number])
     with pytest.raises((TypeError, ValueError), match=message):
         replay(*inputs)
+
+
+WRONG = {
+    "32x32": (
+        lambda images, labels: (F.pad(images, (2, 2, 2, 2)), labels),
+        r"expected (images|pixel deviations) of shape .*, got .*32, 32\)",
+    ),
+    "floating": (
+        lambda images, labels: (images / 255, labels),
+        "expected images of uint8, got float32",
+    ),
+    "labels + 1": (lambda images, labels: (images, labels + 1), "expected labels .*, got (10|2|0)"),
+    "labels - 2": (lambda images, labels: (images, labels - 2), "expected labels .*, got (-2|-3)"),
+    "too few": (lambda images, labels: (images, labels[1:]), "expected labels of shape"),
+    "bytes": (
+        lambda images, labels: (images, labels.byte()),
+        "expected labels of int64, got uint8",
+    ),
+}
+
+
+def wrong_data(base, kind, root, **options):
+    class Own(base):
+        def load(self, *, train):
+            return WRONG[kind][0](*super().load(train=train))
+
+    return Own(root=str(root), **options)
+
+
+MODELS = {
+    "auto": (LeNet5, MNISTDataModule, {}),
+    "composite": (lambda: LeNet5(backend="composite"), MNISTDataModule, {}),
+    "1998": (LeNet1998, MNISTDataModule, {}),
+    "linear": (Linear, FourNineDataModule, {"iterations": 5}),
+    "linear, reference": (
+        lambda: Linear(backend="reference"),
+        FourNineDataModule,
+        {"iterations": 5},
+    ),
+    "linear, batches": (Linear, FourNineDataModule, {"iterations": 5, "batch_size": 4}),
+    "linear, per pixel": (lambda: Linear(scale="per-pixel"), FourNineDataModule, {"iterations": 5}),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("kind", WRONG)
+def test_training_on_other_images_or_labels_is_refused(kind, name, tiny_root, tmp_path):
+    model, base, options = MODELS[name]
+    with pytest.raises((TypeError, ValueError), match=WRONG[kind][1]):
+        trainer(tmp_path).fit(model(), wrong_data(base, kind, tiny_root, **options))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("stage", ["test", "validate", "predict"])
+@pytest.mark.parametrize("kind", ["32x32", "labels + 1"])
+@pytest.mark.parametrize("name", ["auto", "composite", "linear"])
+def test_evaluation_of_other_images_or_labels_is_refused(name, kind, stage, tiny_root, tmp_path):
+    model, base, options = MODELS[name]
+    data = wrong_data(base, kind, tiny_root, val_size=20, **options)
+    run = trainer(tmp_path)
+    if stage == "predict":
+        data.setup("test")
+        if kind == "labels + 1":  # nobody knows those
+            assert run.predict(model(), data.test_dataloader())
+            return
+        target = {"dataloaders": data.test_dataloader()}
+    else:
+        target = {"datamodule": data}
+    with pytest.raises(ValueError, match=WRONG[kind][1]):
+        getattr(run, stage)(model(), **target)
