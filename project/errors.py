@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-# What gloo says where a connection to another rank breaks off.
-LOST = ("Connection closed by peer", "Connection reset by peer")
+# What gloo says where a connection to another rank breaks off, or is never made.
+LOST = ("Connection closed by peer", "Connection reset by peer", "connectFullMesh failed")
 
 
 class UserError(Exception):
@@ -45,10 +46,12 @@ def user_errors(*more: type[Exception]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, (*_mendable(), *more)):
+        if isinstance(error, (*_mendable(), *more)) or _is_refusal(error):
             fail(error)
         if isinstance(error, RuntimeError) and any(text in str(error) for text in LOST):
             fail("another rank has ended; what it printed says why.")
+        if isinstance(error, _unreachable()):
+            fail(f"the ranks cannot reach each other: {str(error).splitlines()[0]}")
         raise
 
 
@@ -59,3 +62,20 @@ def _mendable() -> tuple[type[Exception], ...]:
     from data import DatasetError
 
     return (UserError, DatasetError, MisconfigurationException, OSError)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether Lightning itself says that it cannot do what it was asked for, or lacks a package.
+
+    What torch or a model raises below it is none of the user's doing.
+    """
+    if not isinstance(error, (ValueError, RuntimeError, ImportError)):
+        return False
+    *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
+    return str(innermost.f_globals.get("__name__")).startswith("lightning.")
+
+
+def _unreachable() -> tuple[type[Exception], ...]:
+    import torch.distributed as dist
+
+    return (dist.DistNetworkError, dist.DistStoreError)

@@ -6,12 +6,20 @@ from __future__ import annotations
 
 import sys
 
+from lightning.pytorch import Callback
+
 from callbacks.finite import NonFiniteLossError
 from callbacks.interrupt import Interrupted
 from callbacks.run_folder import removed_if_empty
 from project.cli import ExperimentCLI
 from project.errors import UserError, fail, user_errors
 from project.table import print_results
+
+# What `Classifier` logs of an evaluation, behind the name of its stage.
+METRICS = ("accuracy", "loss", "correct", "total", "predicted_classes")
+
+# The packages whose callbacks log no metric.
+OWN = ("callbacks", "project", "lightning")
 
 DESCRIPTION = "Trains an experiment, tests it and prints the result."
 
@@ -54,7 +62,8 @@ def check(cli: ExperimentCLI) -> None:
     """Refuses what could only fail later, or would not do what it seems to.
 
     Raises:
-        UserError: a checkpoint without the state of a training, or ranks without images.
+        UserError: a checkpoint without the state of a training, ranks without images, or a callback
+            that waits for a metric that will not come.
     """
     checkpoint, ranks = cli.request.checkpoint, cli.trainer.world_size
     if checkpoint and not checkpoint.continues:
@@ -68,6 +77,23 @@ def check(cli: ExperimentCLI) -> None:
             "after the other is sequential. Train on one device, many seeds at once with "
             "python -m project.reproduce table1, or raise --data.batch_size."
         )
+    _check_monitors(cli)
+
+
+def _check_monitors(cli: ExperimentCLI) -> None:
+    validates = cli.datamodule.val_size > 0 and cli.trainer.limit_val_batches > 0
+    known = {"epoch", "step"} | {f"val/{name}" for name in METRICS if validates}
+    callbacks: list[Callback] = cli.trainer.callbacks  # type: ignore[attr-defined]
+    if any(type(callback).__module__.split(".")[0] not in OWN for callback in callbacks):
+        return  # that one may log more
+    for callback in callbacks:
+        monitor = getattr(callback, "monitor", None)
+        if monitor not in {None, *known} and getattr(callback, "strict", True):
+            more = "" if validates else "; --data.val_size N adds val/loss and val/accuracy"
+            raise UserError(
+                f"{type(callback).__name__} waits for {monitor!r}, which is not measured; there "
+                f"are {', '.join(sorted(known))}{more}."
+            )
 
 
 if __name__ == "__main__":

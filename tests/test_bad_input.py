@@ -17,12 +17,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning.pytorch import Callback
 from PIL import Image
 
 from data import DatasetError, images, source
 from models.lenet import LeNet5
 from project import evaluate, fit, predict
 from project.bench import __main__ as bench
+from project.cli import ExperimentCLI
 from project.errors import UserError
 from project.experiments import STATE, read_checkpoint
 from project.reproduce import __main__ as reproduce
@@ -66,6 +68,9 @@ FILES = {
     "zip.ckpt": Malicious(),
     "picture.png": b"no picture",
 }
+
+STOP = ["--trainer.callbacks=EarlyStopping"]
+VALIDATED = ["--data.val_size=30"]
 
 CASES = {
     "unknown config": (fit, ["--config=logistc"], "did you mean logistic?"),
@@ -130,6 +135,31 @@ CASES = {
         fit,
         ["--config=mse", "--trainer.devices=2", "--trainer.strategy=ddp"],
         "python -m project.reproduce table1",
+    ),
+    "metric of the training": (
+        fit,
+        [*STOP, "--trainer.callbacks.monitor=train/loss", *VALIDATED],
+        "EarlyStopping waits for 'train/loss', which is not measured; there are epoch, step, val/",
+    ),
+    "metric of no validation": (
+        fit,
+        [*STOP, "--trainer.callbacks.monitor=val/loss"],
+        "there are epoch, step; --data.val_size N adds val/loss and val/accuracy",
+    ),
+    "metric of a validation that is off": (
+        fit,
+        [
+            *STOP,
+            "--trainer.callbacks.monitor=val/loss",
+            *VALIDATED,
+            "--trainer.limit_val_batches=0",
+        ],
+        "EarlyStopping waits for 'val/loss'",
+    ),
+    "metric of a checkpoint": (
+        fit,
+        ["--trainer.callbacks=ModelCheckpoint", "--trainer.callbacks.monitor=val_loss", *VALIDATED],
+        "ModelCheckpoint waits for 'val_loss'",
     ),
     "data elsewhere": (fit, ["--data.root=nowhere"], "nowhere"),
     "missing checkpoint": (fit, ["--ckpt_path=no.ckpt"], "there is no checkpoint no.ckpt"),
@@ -226,6 +256,39 @@ def test_loss_that_is_no_number_stops_the_run(place, capsys):
     assert "error: the loss is nan at iteration" in error
     assert "training images" in error
     assert "Last good checkpoint: none yet" in error
+
+
+LATE = {
+    "validation after the end": (["--trainer.val_check_interval=100"], "(100) must be less than"),
+    "accumulation": (["--trainer.accumulate_grad_batches=2"], "accumulat"),
+    "metric that no callback logs": (
+        [*STOP, "--trainer.callbacks.monitor=unheard", "--trainer.callbacks+=test_bad_input.Mute"],
+        "conditioned on metric `unheard` which is not available",
+    ),
+}
+
+
+class Mute(Callback):
+    """May log a metric, as far as the program knows."""
+
+
+@pytest.mark.parametrize(("options", "words"), LATE.values(), ids=LATE)
+def test_what_lightning_refuses_later_gets_one_line_too(options, words, place, capsys):
+    with pytest.raises(SystemExit) as stop:
+        fit.main(["--data.batch_size=20", "--figures=none", *VALIDATED, *options])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+
+
+def test_early_stopping_may_wait_for_any_metric_of_the_validation(place):
+    options = ["--data.batch_size=20", "--figures=none", "--trainer.max_epochs=1", *VALIDATED]
+    cli = ExperimentCLI("fit", options, "")
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+    logged = set(cli.trainer.callback_metrics)
+    assert logged == {"step", *(f"val/{name}" for name in fit.METRICS)}
+    for monitor in logged:
+        fit.main([*options, *STOP, f"--trainer.callbacks.monitor={monitor}"])
 
 
 def test_full_disk_stops_the_run_and_leaves_the_checkpoints(place, capsys):
