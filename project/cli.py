@@ -26,6 +26,7 @@ from callbacks.results import Results, describe_device
 from callbacks.run_folder import run_folder
 from callbacks.tensorboard import TensorBoard
 from callbacks.timing import Timing
+from project import processes
 from project.dashboard import Amount, Dashboard
 from project.errors import OneLineParser, UserError, fail, user_errors
 from project.experiments import (
@@ -150,6 +151,7 @@ class ExperimentCLI(LightningCLI):
         atexit.register(_leave_the_others)
         self.records = records
         with user_errors():
+            processes.settle()
             self.request = read_request(_typed() if args is None else args)
         self.experiment = self.request.configs[-1].experiment
         model, data = EXPERIMENTS[self.experiment]
@@ -248,6 +250,7 @@ class ExperimentCLI(LightningCLI):
                 kwargs["plugins"] = SyncedCheckpointIO()
         self.trainer_defaults["callbacks"] = callbacks
         trainer = super().instantiate_trainer(enable_model_summary=False, **kwargs)
+        processes.check(trainer)
 
         def place(callback: Callback) -> int:
             # Records of a block come before what a user's callback may raise; what ends a training

@@ -77,6 +77,8 @@ def main(args: list[str] | None = None) -> None:
     cli = ExportCLI("export", args, DESCRIPTION, records=False)
     if cli.ckpt_path is None:
         fail("say which model to export: --ckpt_path runs/NAME/version_N/checkpoints/FILE.ckpt")
+    if not cli.trainer.is_global_zero:
+        return  # one rank writes
     with user_errors():
         kind = cli.config.format
         path = Path(cli.config.output or f"{cli.request.name}.{kind}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import warnings
 from pathlib import Path
 
@@ -68,6 +69,14 @@ def idx(array: Tensor) -> bytes:
     """The array as an IDX file of unsigned bytes."""
     sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
     return bytes([0, 0, 8, array.dim()]) + sizes + array.numpy().tobytes()
+
+
+def free_port() -> int:
+    """A port at which nobody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    return port
 
 
 @pytest.fixture

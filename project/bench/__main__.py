@@ -15,10 +15,11 @@ from rich.table import Table
 
 from callbacks.files import write_json
 from data import source
+from project import processes
 from project.bench import drawing, fit, iteration, kernel, scaling
 from project.bench.measure import machine
 from project.drawing import default_style
-from project.errors import OneLineParser, user_errors
+from project.errors import OneLineParser, UserError, user_errors
 
 DESCRIPTION = """fit (the default) times project.fit against the published loops and what else one
 would write; iteration takes one iteration of LeNet-5 apart; kernel times the fused convolutional
@@ -58,6 +59,9 @@ def main(args: list[str] | None = None) -> None:
     if options.png and options.question != "fit":
         parser.error("--png draws the figure of fit")
     with user_errors():
+        processes.settle()
+        if max(processes.ranks() or 1, processes.srun_tasks()) > 1:
+            raise UserError("others at work would change the times; start project.bench alone.")
         rows = QUESTIONS[options.question](options)
         if options.json:
             record = {"machine": machine(), "rows": rows}

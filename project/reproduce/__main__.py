@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from project.errors import OneLineParser, user_errors
+from project import processes
+from project.errors import OneLineParser, UserError, user_errors
 from project.reproduce import report, runner
 from project.reproduce.parts import PARTS, PROBLEMS, Part
 from project.reproduce.ranks import from_first, joined
@@ -41,6 +42,7 @@ def main(args: list[str] | None = None) -> None:
     with user_errors(), joined() as rank:
         try:
             if missing := from_first(runner.due(parts, options)):
+                check(missing)
                 runner.run(missing, options, rank)
         except KeyboardInterrupt:
             print("Stopped; the same command goes on behind the finished parts.", file=sys.stderr)
@@ -53,6 +55,18 @@ def main(args: list[str] | None = None) -> None:
     found = sections(folder)
     _print([section for section in found if section.part in parts])
     print(f"report: {folder / 'report.html'} and {folder / 'report.md'}")
+
+
+def check(parts: list[Part]) -> None:
+    """Refuses ranks for what one process has to do: a Trainer would wait for the others.
+
+    Raises:
+        UserError: ranks, and a part that is not shared out over them.
+    """
+    alone = [part.name for part in parts if not part.is_shared]
+    if alone and (processes.ranks() or 1) > 1:
+        shared = ", ".join(part.name for part in PARTS if part.is_shared)
+        raise UserError(f"ranks share {shared} only; run {', '.join(alone)} without torchrun.")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from project import processes
+from project.errors import UserError
+
 
 @contextmanager
 def joined() -> Iterator[int]:
-    """Connects the ranks of torchrun, if there are several; gives the number of this one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    """Connects the ranks of torchrun, if there are several; gives the number of this one.
+
+    Raises:
+        UserError: srun has started several processes that know nothing of each other.
+    """
+    processes.settle()
+    if (processes.ranks() or 1) == 1:
+        if processes.srun_tasks() > 1:
+            raise UserError(
+                f"srun has started {processes.srun_tasks()} of this program, which would write one "
+                "report: use srun --ntasks 1, or torchrun to share the seeds of Table 1 out."
+            )
         yield 0
         return
     # Only now, since it takes seconds: a report of finished parts needs nothing of it.
@@ -26,7 +38,7 @@ def joined() -> Iterator[int]:
 
 def from_first(value: Any) -> Any:
     """What the first rank gives, on every rank."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if (processes.ranks() or 1) == 1:
         return value
     import torch.distributed as dist
 

@@ -56,7 +56,9 @@ def due(parts: Sequence[Part], options: Options) -> list[Part]:
 
 
 def run(parts: Sequence[Part], options: Options, rank: int) -> None:
-    """Runs the parts and stores each as soon as it is finished; ranks above 0 lend a hand.
+    """Runs the parts and stores each as soon as it is finished.
+
+    Ranks above 0 lend a hand, which only a part that is shared has use for.
 
     Raises:
         DatasetError: MNIST is not there and cannot be had.
@@ -92,7 +94,7 @@ def run(parts: Sequence[Part], options: Options, rank: int) -> None:
             )
             if rank == 0:
                 store.save(options.folder, part.name, _finish(part, task, wanted))
-            elif part.is_shared:
+            else:
                 _module(part).share(task)
         bar.update(total, completed=sum(weights))
 

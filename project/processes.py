@@ -1,0 +1,133 @@
+"""Whether this process works alone or is one of several.
+
+Whoever starts several processes (torchrun, Lightning, srun) numbers them by environment variables.
+They also stay behind where no such job is: in a shell, or in a batch job that never calls srun.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from project.errors import UserError
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+MEETING = {"MASTER_ADDR", "MASTER_PORT"}
+# What torchrun tells every process that it starts.
+TORCHRUN = MEETING | {
+    "TORCHELASTIC_RUN_ID",
+    "RANK",
+    "LOCAL_RANK",
+    "GROUP_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "GROUP_WORLD_SIZE",
+}
+# What makes a process one of several, if there is enough of it.
+NUMBERING = (TORCHRUN - MEETING) | {"NODE_RANK", "TORCHELASTIC_RESTART_COUNT"}
+
+
+def settle() -> None:
+    """Decides whether this process works alone, before anything asks the environment.
+
+    Variables that do not make up a job are taken out, with a line that names them.
+    """
+    _settle_slurm()
+    left = sorted(NUMBERING & os.environ.keys())
+    if left and not _is_job():
+        values = " ".join(f"{name}={os.environ.pop(name)}" for name in left)
+        print(
+            f"Ignored: {values}, left over from another job; here one process starts alone. "
+            f"To be rid of this line: unset {' '.join(left)}",
+            file=sys.stderr,
+        )
+
+
+def ranks() -> int | None:
+    """How many processes were started to work together; None for one that was started alone."""
+    is_numbered = bool({"RANK", "LOCAL_RANK"} & os.environ.keys())
+    return int(os.environ["WORLD_SIZE"]) if is_numbered and "WORLD_SIZE" in os.environ else None
+
+
+def srun_tasks() -> int:
+    """How many processes srun has started at once; 1 in a batch script and in a shell."""
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+
+
+def check(trainer: Trainer) -> None:
+    """Refuses a Trainer whose processes are not those that the environment speaks of.
+
+    Raises:
+        UserError: its ranks would keep the answers, or their number is another one.
+        ValueError: likewise, in Lightning's words.
+    """
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+    from lightning.pytorch.utilities import rank_zero_only
+
+    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        raise UserError(
+            "this strategy starts its ranks inside the program, where their answers would stay; "
+            "use --trainer.strategy ddp, or torchrun."
+        )
+    # Else that of the environment, where one device has no rank: its logger would be a dummy.
+    rank_zero_only.rank = trainer.global_rank  # type: ignore[attr-defined]
+    cluster = getattr(trainer.strategy, "cluster_environment", None)
+    if cluster is not None:
+        cluster.validate_settings(trainer.num_devices, trainer.num_nodes)
+    if isinstance(cluster, LightningEnvironment):
+        _check_own_ranks(trainer, cluster.creates_processes_externally)
+    _check_number(trainer)
+
+
+def _check_own_ranks(trainer: Trainer, are_started: bool) -> None:
+    if trainer.num_nodes > 1 and not os.environ.keys() >= MEETING:
+        raise UserError(
+            f"the machines of --trainer.num_nodes {trainer.num_nodes} have nowhere to meet: start "
+            "torchrun or srun on them, or set MASTER_ADDR, MASTER_PORT and NODE_RANK on each."
+        )
+    if trainer.num_nodes == 1 and not are_started:
+        # Lightning is about to start them here; one left over may name another machine.
+        os.environ.pop("MASTER_ADDR", None)
+
+
+def _check_number(trainer: Trainer) -> None:
+    size = trainer.world_size
+    if ranks() not in (None, size) or trainer.global_rank >= size:
+        names = sorted({"RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE"} & os.environ.keys())
+        values = ", ".join(f"{name}={os.environ[name]}" for name in names)
+        raise UserError(
+            f"the environment says {values}, the options that the ranks are {size}; set "
+            "--trainer.devices and --trainer.num_nodes, start the ranks by torchrun, or, where no "
+            f"others were started: unset {' '.join(names)}"
+        )
+    if srun_tasks() > size == 1 and os.environ.get("SLURM_PROCID") == "0":
+        print(
+            f"srun has started {srun_tasks()} of this program; each is a run of its own. One run "
+            "of them all has --trainer.strategy ddp and their number as --trainer.devices.",
+            file=sys.stderr,
+        )
+
+
+def _is_job() -> bool:
+    """Whether the variables are enough for ranks to find each other."""
+    given = os.environ.keys()
+    if "TORCHELASTIC_RUN_ID" in given:
+        return given >= TORCHRUN
+    is_numbered = "WORLD_SIZE" in given and bool({"RANK", "LOCAL_RANK"} & given)
+    return given >= MEETING and (is_numbered or "NODE_RANK" in given)
+
+
+def _settle_slurm() -> None:
+    """Lets Lightning see SLURM where srun has started several processes, and only there."""
+    tasks = srun_tasks()
+    if tasks == 1:
+        # Of the whole job: Lightning would wait for ranks that nobody starts.
+        os.environ.pop("SLURM_NTASKS", None)
+    else:
+        # Of the job too, or missing, which Lightning refuses.
+        nodes = int(os.environ.get("SLURM_STEP_NUM_NODES", "1"))
+        os.environ["SLURM_NTASKS_PER_NODE"] = str(tasks // nodes)
