@@ -13,8 +13,6 @@ set -euo pipefail
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 ranks=${SLURM_GPUS_ON_NODE:-$SLURM_CPUS_ON_NODE}
 
-# A start after a lost rank must not find the addresses of the one before.
-export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 # One torchrun on each node; they meet at the first. The job's number keeps apart two jobs that do.
 srun --ntasks-per-node=1 torchrun \
     --nnodes "$SLURM_JOB_NUM_NODES" \

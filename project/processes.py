@@ -1,4 +1,4 @@
-"""Whether this process works alone or is one of several.
+"""Whether this process works alone or is one of several, and how those find each other.
 
 Whoever starts several processes (torchrun, Lightning, srun) numbers them by environment variables.
 They also stay behind where no such job is: in a shell, or in a batch job that never calls srun.
@@ -7,13 +7,17 @@ They also stay behind where no such job is: in a shell, or in a batch job that n
 from __future__ import annotations
 
 import os
+import socket
 import sys
+import time
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from project.errors import UserError
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
+    from torch._C._distributed_c10d import TCPStore
 
 MEETING = {"MASTER_ADDR", "MASTER_PORT"}
 # What torchrun tells every process that it starts.
@@ -28,12 +32,21 @@ TORCHRUN = MEETING | {
 }
 # What makes a process one of several, if there is enough of it.
 NUMBERING = (TORCHRUN - MEETING) | {"NODE_RANK", "TORCHELASTIC_RESTART_COUNT"}
+WAIT = 300  # seconds for the first rank of a start
+PORT = "project/port"  # in torchrun's store: where the newest start meets
+
+# Serves as long as the process lives.
+_store: TCPStore | None = None
 
 
 def settle() -> None:
     """Decides whether this process works alone, before anything asks the environment.
 
-    Variables that do not make up a job are taken out, with a line that names them.
+    Variables that do not make up a job are taken out, with a line that names them. The ranks of
+    torchrun meet, and agree whether this is the job's first start.
+
+    Raises:
+        UserError: the torchrun of which the variables speak is not there.
     """
     _settle_slurm()
     left = sorted(NUMBERING & os.environ.keys())
@@ -44,6 +57,9 @@ def settle() -> None:
             f"To be rid of this line: unset {' '.join(left)}",
             file=sys.stderr,
         )
+    size = ranks()
+    if "TORCHELASTIC_RUN_ID" in os.environ and size is not None and _store is None:
+        _meet(size)
 
 
 def ranks() -> int | None:
@@ -131,3 +147,66 @@ def _settle_slurm() -> None:
         # Of the job too, or missing, which Lightning refuses.
         nodes = int(os.environ.get("SLURM_STEP_NUM_NODES", "1"))
         os.environ["SLURM_NTASKS_PER_NODE"] = str(tasks // nodes)
+
+
+def _meet(size: int) -> None:
+    """Lets the ranks of one start of torchrun meet at a store of their own.
+
+    torchrun's store serves all its starts: after a lost rank it still holds the addresses of the
+    ranks before, which the new ones would try to reach. And each agent counts the failures that it
+    saw itself, so that ranks of two machines may disagree whether they are to go on from a
+    checkpoint.
+    """
+    global _store
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    rank = int(os.environ["RANK"])
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        if not _answers(host, port):
+            raise UserError(
+                f"no torchrun answers at MASTER_ADDR={host}, MASTER_PORT={port}; if its variables "
+                "are left over: unset TORCHELASTIC_RUN_ID RANK LOCAL_RANK WORLD_SIZE"
+            )
+        agent = _connect(host, port)
+        if rank == 0:
+            _store = _connect(host, 0, serves=True)
+            agent.set(PORT, str(_store.port))
+        port = _newest_port(agent, host)
+        os.environ |= {"MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "False"}
+    _store = _store or _connect(host, port, serves=rank == 0)
+    _store.set(f"restarts/{rank}", os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    restarts = max(int(_store.get(f"restarts/{other}")) for other in range(size))
+    os.environ["TORCHELASTIC_RESTART_COUNT"] = str(restarts)
+
+
+def _connect(host: str, port: int, *, serves: bool = False) -> TCPStore:
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    return TCPStore(
+        host,
+        port,
+        is_master=serves,
+        # The process group will ask this process for another server at the same port.
+        multi_tenant=serves,
+        wait_for_workers=False,
+        timeout=timedelta(seconds=WAIT),
+    )
+
+
+def _newest_port(agent: TCPStore, host: str) -> int:
+    """Where the first rank of this start serves; that of the start before answers no more."""
+    end = time.monotonic() + WAIT
+    while time.monotonic() < end:
+        port = int(agent.get(PORT))
+        if _answers(host, port):
+            return port
+        time.sleep(0.1)
+    raise UserError(f"rank 0 has not come within {WAIT} seconds; what it printed says why.")
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=5) as connection:
+            # Where nobody listens, the system may happen to connect a free port with itself.
+            return bool(connection.getsockname() != connection.getpeername())
+    except OSError:
+        return False

@@ -9,7 +9,6 @@ import random
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
+from conftest import REPOSITORY, free_port
 
 ITERATIONS = 300
 COMMON = ["--trainer.accelerator=cpu", f"--trainer.max_steps={ITERATIONS}", "--figures=none"]
@@ -27,8 +26,6 @@ COMMON = ["--trainer.accelerator=cpu", f"--trainer.max_steps={ITERATIONS}", "--f
 def environment(mnist_root):
     """One thread for each rank: more would only wait for each other."""
     return os.environ | {
-        # Else torchrun's second start may read the addresses of its first.
-        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         "PYTHONPATH": str(REPOSITORY),
         "MNIST_ROOT": str(mnist_root),
         "PYTHONFAULTHANDLER": "1",
@@ -111,14 +108,8 @@ def test_linear_totals_are_exact_on_several_ranks(folder, mnist_root):
     assert outcome(folder, "logistic-tuned")[0]["test"]["total"] == 1991
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def workers(agent):
-    """The processes that a torchrun has started."""
+    """The processes that a torchrun has started, oldest first."""
     found = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -127,7 +118,7 @@ def workers(agent):
             continue
         if parent == agent:
             found.append(int(entry.parent.name))
-    return found
+    return sorted(found)
 
 
 def launch(command, folder, mnist_root):
@@ -159,17 +150,56 @@ def finish(*agents):
     return texts
 
 
-def test_two_hosts_meet_and_leave_one_result(folder, mnist_root):
+def torchrun(folder, mnist_root, *words):
+    """A job of project.fit; the words of torchrun stand before "-m"."""
+    split = words.index("-m")
+    command = python("torch.distributed.run", *words[:split], "-m", "project.fit", *COMMON)
+    return launch([*command, *words[split + 1 :]], folder, mnist_root)
+
+
+def kill_after_a_checkpoint(rank, agents, checkpoints):
+    """Takes one of the ranks, by the order of their agents and of their start."""
+    while None in [agent.poll() for agent in agents] and not list(checkpoints.glob("*.ckpt")):
+        time.sleep(0.02)
+    os.kill([worker for agent in agents for worker in workers(agent.pid)][rank], signal.SIGKILL)
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds ranks in /proc")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder, mnist_root):
+    finish(torchrun(folder, mnist_root, "--nproc-per-node=2", "-m", "--name=undisturbed"))
+    return outcome(folder, "undisturbed")
+
+
+@needs_proc
+@pytest.mark.parametrize(("words", "rank"), [([], 0), (["--standalone"], 1)])
+def test_torchrun_ends_a_job_that_lost_a_rank(words, rank, undisturbed, folder, mnist_root):
+    name = f"bereft-{rank}{''.join(words)}"
+    words = [*words, "--nproc-per-node=2", "--max-restarts=1", "-m", "--checkpoint_every=40"]
+    job = torchrun(folder, mnist_root, *words, f"--name={name}")
+    kill_after_a_checkpoint(rank, [job], folder / f"runs/{name}/version_0/checkpoints")
+    (text,) = finish(job)
+    assert f"from runs/{name}/version_0/checkpoints" in text
+    assert_same(undisturbed, outcome(folder, name))
+    assert not (folder / f"runs/{name}/version_1").exists()
+
+
+def two_hosts(folder, mnist_root, *words):
     """Two agents at two addresses of this machine, as one would start them on two machines."""
-    port = free_port()
+    meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--rdzv-id=job"]
     agents = []
     for host in (0, 1):
-        command = python("torch.distributed.run", "--nnodes=2", f"--node-rank={host}")
-        command += ["--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}"]
-        command += [f"--local-addr=127.0.0.{host + 1}", "-m", "project.fit", *COMMON]
-        command += ["--name=hosts", "--trainer.max_steps=60"]
-        agents.append(launch(command, folder, mnist_root))
-    texts = finish(*agents)
+        place = [f"--rdzv-conf=is_host={1 - host}", f"--local-addr=127.0.0.{host + 1}"]
+        command = ["--nnodes=2", "--nproc-per-node=1", *meeting, *place, *words]
+        agents.append(torchrun(folder, mnist_root, *command))
+    return agents
+
+
+def test_two_hosts_meet_and_leave_one_result(folder, mnist_root):
+    options = ["--name=hosts", "--trainer.max_steps=60"]
+    texts = finish(*two_hosts(folder, mnist_root, "-m", *options))
     assert sorted("test accuracy" in text for text in texts) == [False, True]
     record, losses, _ = outcome(folder, "hosts")
     assert record["world_size"] == 2
@@ -177,25 +207,16 @@ def test_two_hosts_meet_and_leave_one_result(folder, mnist_root):
     assert [path.name for path in (folder / "runs/hosts").iterdir()] == ["version_0"]
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds ranks in /proc")
-def test_torchrun_ends_a_job_that_lost_a_rank(folder, mnist_root):
-    options = [*COMMON, "--checkpoint_every=40"]
-
-    def start(name):
-        command = python("torch.distributed.run", "--standalone", "--nproc-per-node=2")
-        command += ["--max-restarts=1", "-m", "project.fit", *options, f"--name={name}"]
-        return launch(command, folder, mnist_root)
-
-    finish(start("undisturbed"))
-    job = start("bereft")
-    checkpoints = folder / "runs/bereft/version_0/checkpoints"
-    while job.poll() is None and not list(checkpoints.glob("*.ckpt")):
-        time.sleep(0.02)
-    os.kill(max(workers(job.pid)), signal.SIGKILL)
-    (text,) = finish(job)
-    assert "from runs/bereft/version_0/checkpoints" in text
-    assert_same(outcome(folder, "undisturbed"), outcome(folder, "bereft"))
-    assert not (folder / "runs/bereft/version_1").exists()
+@needs_proc
+def test_two_hosts_agree_on_where_to_go_on(undisturbed, folder, mnist_root):
+    """The agent that lost no rank may not count the start that follows."""
+    options = ["--max-restarts=1", "-m", "--name=bereft-hosts", "--checkpoint_every=40"]
+    agents = two_hosts(folder, mnist_root, *options)
+    kill_after_a_checkpoint(1, agents, folder / "runs/bereft-hosts/version_0/checkpoints")
+    texts = finish(*agents)
+    assert "from runs/bereft-hosts/version_0/checkpoints" in "".join(texts)
+    assert_same(undisturbed, outcome(folder, "bereft-hosts"))
+    assert not (folder / "runs/bereft-hosts/version_1").exists()
 
 
 # Starts a run for every line of options, with everything imported already.

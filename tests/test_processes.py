@@ -144,6 +144,7 @@ REFUSED = {
     ),
     "second machine of one": (MEETING | {"NODE_RANK": "1"}, TWO, "unset NODE_RANK"),
     "machines that cannot meet": ({}, [*TWO, "--trainer.num_nodes=2"], "have nowhere to meet"),
+    "torchrun that has ended": (TORCHRUN, [], "no torchrun answers at MASTER_ADDR=127.0.0.1"),
     "more tasks than devices": (srun(1, 4), TWO, "the number of tasks per node"),
     "fewer nodes than asked for": (
         srun(1, 2) | {"SLURM_NNODES": "1"},
