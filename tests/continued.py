@@ -269,7 +269,8 @@ def break_in(model: Any, count: int) -> None:
 def difference(experiment: str, pieces: list[Piece], root: Path, ranks: Ranks | None = None) -> str:
     """Trains in pieces and in one go; returns how the two differ, or nothing."""
     for name, parts in (("whole", []), ("pieces", pieces)):
-        shutil.rmtree(RUNS / name, ignore_errors=True)
+        if not ranks or not ranks.rank:  # the other one may be ahead
+            shutil.rmtree(RUNS / name, ignore_errors=True)
         for piece in (*parts, WHOLE):
             run(piece, experiment, root, name, ranks)
     if ranks and ranks.rank:
