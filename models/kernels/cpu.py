@@ -1,7 +1,7 @@
 """The fused block on the CPU: compiled by Numba, eight images to a vector, groups over threads.
 
-All images are in the layout of `lanes.py`. Numba writes the machine code to `__pycache__`, so that
-only the first run of a machine waits for it. One file, since Numba's cache watches one file.
+All images are in the layout of `lanes.py`. `compiled.py` keeps the machine code, so that only the
+first run of a machine waits for it.
 
 Shapes: B images, G groups, C input maps, M output maps, P connections, H W input pixels, R S
 pooled pixels (so 2R 2S convolved ones), Q strips of four columns, T threads. Arrays are flat inside
@@ -18,22 +18,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import prange, types
 from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic, models, register_model
 from torch import Tensor
 
 from models.kernels import doors
+from models.kernels.compiled import compiled
 from models.kernels.lanes import LANES
 from models.kernels.sizes import TILE, K, pooled_size
 from models.kernels.threads import use_threads
 
 CPU = torch.device("cpu")
 
-OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 # For what runs once a strip of a map: handing over the arguments takes 0.1 us.
-INLINED = OPTIONS | {"forceinline": True}
+inlined = compiled(forceinline=True)
 
 # --- eight floats as one value ------------------------------------------------------------------
 
@@ -668,7 +668,7 @@ def _table_of(pairs: bytes, outputs: int, inputs: int) -> Table:
 # --- forward, one group -------------------------------------------------------------------------
 
 
-@njit(**OPTIONS)
+@compiled()
 def _frame_lanes(x, shape, out):
     """One group (C, H, W, 8) into the middle of its frame of zeros (C, rows, columns, 8)."""
     for c in range(shape.maps):
@@ -678,7 +678,7 @@ def _frame_lanes(x, shape, out):
             out[j * LANES : (j + shape.width) * LANES] = x[i : i + shape.width * LANES]
 
 
-@njit(**OPTIONS)
+@compiled()
 def _unframe_lanes(framed, shape, x):
     """The reverse."""
     for c in range(shape.maps):
@@ -688,7 +688,7 @@ def _unframe_lanes(framed, shape, x):
             x[i : i + shape.width * LANES] = framed[j * LANES : (j + shape.width) * LANES]
 
 
-@njit(**OPTIONS)
+@compiled()
 def _frame_images(x, first, batch, shape, out):
     """Images `first` to `first` + 7 of x (B, C, H, W) into the middle of a frame of zeros."""
     pixels = shape.maps * shape.height * shape.width
@@ -699,7 +699,7 @@ def _frame_images(x, first, batch, shape, out):
             _into_lanes(x, i, pixels, batch - first, shape.width, out, j * LANES)
 
 
-@njit(**OPTIONS)
+@compiled()
 def _into_lanes(x, start, step, images, width, out, out_start):
     """Eight rows of x, step apart, side by side: out (width, 8), 0 from lane `images` on."""
     whole = width // LANES * LANES if images >= LANES else 0
@@ -711,7 +711,7 @@ def _into_lanes(x, start, step, images, width, out, out_start):
             out[out_start + s * LANES + lane] = value
 
 
-@njit(**OPTIONS)
+@compiled()
 def _out_of_lanes(x, images, width, out, start, step):
     """The reverse: x (width, 8) -> rows of out, step apart."""
     whole = width // LANES * LANES if images >= LANES else 0
@@ -749,7 +749,7 @@ class Scratch(NamedTuple):
     """(8, Q, C, gradient_line, 8) the gradient at the input, at the points"""
 
 
-@njit(**OPTIONS)
+@compiled()
 def _scratches(shape, threads, backward):
     """One for each thread: every array with one more dimension in front."""
     columns = COUNT * shape.strips * shape.maps * LANES
@@ -765,7 +765,7 @@ def _scratches(shape, threads, backward):
     )
 
 
-@njit(**OPTIONS)
+@compiled()
 def _scratch_of(scratches, t):
     """Thread t's."""
     return Scratch(
@@ -778,14 +778,14 @@ def _scratch_of(scratches, t):
     )
 
 
-@njit(**OPTIONS)
+@compiled()
 def _part(parts, n, count):
     """Part n of `count` equal ones."""
     size = len(parts) // count
     return parts[n * size : (n + 1) * size]
 
 
-@njit(**OPTIONS)
+@compiled()
 def _spread_taps(weight):
     """Kernels (P, 5, 5) -> their rows at the points (8, P, 5)."""
     rows = len(weight) // K
@@ -799,7 +799,7 @@ def _spread_taps(weight):
     return out
 
 
-@njit(**OPTIONS)
+@compiled()
 def _gather_taps(spread, weight):
     """The reverse way for gradients: (8, P, 5) at the points -> (P, 5, 5)."""
     rows = len(weight) // K
@@ -811,13 +811,13 @@ def _gather_taps(spread, weight):
             weight[row * K + kx] = total
 
 
-@njit(**INLINED)
+@inlined
 def _line(point, q, m, strips, maps, length):
     """Where a line of (8, strips, maps, length, 8) begins."""
     return ((point * strips + q) * maps + m) * length * LANES
 
 
-@njit(**OPTIONS)
+@compiled()
 def _spread_input(framed, shape, pixels):
     """One group's framed input -> (8, Q, C, line, 8)."""
     step = len(pixels) // COUNT
@@ -829,7 +829,7 @@ def _spread_input(framed, shape, pixels):
                 spread_pixels(framed, i + q * STRIP * LANES, pixels, j, step)
 
 
-@njit(**INLINED)
+@inlined
 def _convolve_strip(layer, bias, scratch, q, m):
     """One strip of output map m, at the points: scratch.products."""
     shape, table = layer.shape, layer.table
@@ -846,7 +846,7 @@ def _convolve_strip(layer, bias, scratch, q, m):
             store_tile(tile, scratch.products, (point * shape.line + r) * LANES)
 
 
-@njit(**INLINED)
+@inlined
 def _squash(products, line, a):
     """A strip of sums, at the points -> their tanh, a (rows, 4, 8)."""
     for i in range(0, len(a) // STRIP, LANES):
@@ -857,7 +857,7 @@ def _squash(products, line, a):
         store(a, i * STRIP + 3 * LANES, tanh(z3))
 
 
-@njit(**INLINED)
+@inlined
 def _pool(a, pooled, slope, start, slope_row, y, y_start, y_row):
     """A strip a (rows, 4, 8) -> y and dy/dz as slope, rows of pixels that far apart."""
     one = splat(np.float32(1))
@@ -881,7 +881,7 @@ def _pool(a, pooled, slope, start, slope_row, y, y_start, y_row):
             store(slope, j + slope_row + LANES, mul(scale, fma(mul(minus, b1), b1, one)))
 
 
-@njit(**OPTIONS)
+@compiled()
 def _forward_group(layer, bias, scratch, slope, y, y_rows, y_columns):
     """The input at the points -> slope (M, 2R, 2S, 8), y in maps of y_rows x y_columns pixels."""
     shape = layer.shape
@@ -906,7 +906,7 @@ def _forward_group(layer, bias, scratch, slope, y, y_rows, y_columns):
 # --- backward, one group ------------------------------------------------------------------------
 
 
-@njit(**OPTIONS)
+@compiled()
 def _spread_gradient(grad, grad_rows, grad_columns, shape, slope, strip, strips, d, db):
     """Gradients at y and slope -> d, at the sums of some strips, at the points; db is added to."""
     none = splat(np.float32(0))
@@ -929,7 +929,7 @@ def _spread_gradient(grad, grad_rows, grad_columns, shape, slope, strip, strips,
         store(db, m * LANES, total)
 
 
-@njit(**OPTIONS)
+@compiled()
 def _weight_gradient(layer, scratch, point, strip, strips, taps):
     """Of some strips, at one of the points: taps (8, P, 5, 8) are added to."""
     shape, table = layer.shape, layer.table
@@ -945,7 +945,7 @@ def _weight_gradient(layer, scratch, point, strip, strips, taps):
         add_taps(tile, taps, (point * connections + p) * K * LANES)
 
 
-@njit(**OPTIONS)
+@compiled()
 def _input_gradient(layer, scratch, point, strip, strips):
     """Of some strips, at one of the points."""
     shape, table = layer.shape, layer.table
@@ -967,7 +967,7 @@ def _input_gradient(layer, scratch, point, strip, strips):
                     convolve_back(scratch.d, j + r, taps, out, i + r)
 
 
-@njit(**OPTIONS)
+@compiled()
 def _gather_input_gradient(pixel_gradients, shape, dx):
     """At the points -> at the framed input, dx (C, rows, columns, 8)."""
     step = len(pixel_gradients) // COUNT
@@ -985,7 +985,7 @@ def _gather_input_gradient(pixel_gradients, shape, dx):
             store(dx, j + 3 * LANES, shared[3])
 
 
-@njit(**OPTIONS)
+@compiled()
 def _backward_group(grad, grad_rows, grad_columns, layer, scratch, slope, want_input, taps, db):
     """Gradients of one group: taps (8, P, 5, 8) and db (M, 8) are added to.
 
@@ -1004,7 +1004,7 @@ def _backward_group(grad, grad_rows, grad_columns, layer, scratch, slope, want_i
                 _input_gradient(layer, scratch, point, strip, strips)
 
 
-@njit(**OPTIONS)
+@compiled()
 def _add_up(parts, out):
     """Parts (T, N, 8) -> out (N,), always in the same order."""
     for i in range(len(out)):
@@ -1014,7 +1014,7 @@ def _add_up(parts, out):
         out[i] = total_of(total)
 
 
-@njit(**OPTIONS)
+@compiled()
 def _sum_of_taps(parts, weight):
     """Gradients at the points (T, 8, P, 5, 8) -> at the weights (P, 5, 5)."""
     spread = np.empty(parts.shape[1] // LANES, np.float32)
@@ -1025,7 +1025,7 @@ def _sum_of_taps(parts, weight):
 # --- one block, all groups ----------------------------------------------------------------------
 
 
-@njit(parallel=True, **OPTIONS)
+@compiled(parallel=True)
 def _forward(x, groups, shape, table, weight, bias, threads, slope, y):
     """X (G, C, H, W, 8) -> slope (G, M, 2R, 2S, 8) and y (G, M, R, S, 8)."""
     spread = _spread_taps(weight)
@@ -1039,7 +1039,7 @@ def _forward(x, groups, shape, table, weight, bias, threads, slope, y):
             _forward_group(layer, bias, scratch, *outs, shape.pooled_rows, shape.pooled)
 
 
-@njit(parallel=True, **OPTIONS)
+@compiled(parallel=True)
 def _backward(grad, x, groups, shape, table, weight, slope, threads, want_input, dx, dw, db):
     """Gradients at x, like x, and at the parameters: dw (P, 25) and db (M,).
 
@@ -1077,26 +1077,26 @@ def _backward(grad, x, groups, shape, table, weight, slope, threads, want_input,
 # --- two blocks in a row ------------------------------------------------------------------------
 
 
-@njit(**OPTIONS)
+@compiled()
 def _kept(shape, shape2):
     """Floats that a group keeps for its way back: both slopes and the second block's input."""
     return shape.slopes + shape2.framed + shape2.slopes
 
 
-@njit(**OPTIONS)
+@compiled()
 def _kept_parts(state, shape, shape2):
     """Slope of the first block, framed input and slope of the second."""
     end = shape.slopes + shape2.framed
     return state[: shape.slopes], state[shape.slopes : end], state[end:]
 
 
-@njit(**OPTIONS)
+@compiled()
 def _inside(framed, shape):
     """A frame from its first pixel of the input on."""
     return framed[(shape.padding * shape.columns + shape.padding) * LANES :]
 
 
-@njit(**OPTIONS)
+@compiled()
 def _forward_both(first, bias, second, bias2, scratch, scratch2, state, y):
     """Framed images of one group -> y (M2, R2, S2, 8) and state."""
     shape, shape2 = first.shape, second.shape
@@ -1109,7 +1109,7 @@ def _forward_both(first, bias, second, bias2, scratch, scratch2, state, y):
     _forward_group(second, bias2, scratch2, slope2, y, shape2.pooled_rows, shape2.pooled)
 
 
-@njit(**OPTIONS)
+@compiled()
 def _backward_both(grad, first, second, scratch, scratch2, state, taps, db, taps2, db2):
     """Gradients of one group, added to; scratch still holds its pixels at the points."""
     shape2 = second.shape
@@ -1121,7 +1121,7 @@ def _backward_both(grad, first, second, scratch, scratch2, state, taps, db, taps
     _backward_group(inside, shape2.rows, shape2.columns, first, scratch, slope, False, taps, db)
 
 
-@njit(parallel=True, **OPTIONS)
+@compiled(parallel=True)
 def _forward_two(
     x, batch, shape, table, weight, bias, shape2, table2, weight2, bias2, threads, keep, state, y
 ):
@@ -1145,7 +1145,7 @@ def _forward_two(
             _out_of_lanes(out, batch - image, features, y, image * features, features)
 
 
-@njit(parallel=True, **OPTIONS)
+@compiled(parallel=True)
 def _backward_two(
     grad,
     x,
@@ -1206,7 +1206,7 @@ def _backward_two(
 # --- dense layers, one group --------------------------------------------------------------------
 
 
-@njit(**OPTIONS)
+@compiled()
 def _dense(x, inputs, weight, bias, squash, out):
     """Sums x (inputs, 8) by weight (outputs, inputs), plus bias: out (outputs, 8)."""
     outputs = len(bias)
@@ -1221,7 +1221,7 @@ def _dense(x, inputs, weight, bias, squash, out):
         store(out, o * LANES, tanh(z) if squash else z)
 
 
-@njit(**OPTIONS)
+@compiled()
 def _dense_input_gradient(d, d_start, outputs, weight, inputs, dx):
     """Gradient d (outputs, 8) at a layer's sums -> dx (inputs, 8) at its input."""
     for tile_start in range(0, inputs, TILE):
@@ -1232,7 +1232,7 @@ def _dense_input_gradient(d, d_start, outputs, weight, inputs, dx):
         store_tile(tile, dx, i * LANES)
 
 
-@njit(**OPTIONS)
+@compiled()
 def _through_tanh(dy, y, count, d, d_start):
     """Gradient dy (count, 8) at y = tanh(z) -> d at z."""
     one = splat(np.float32(1))
@@ -1242,7 +1242,7 @@ def _through_tanh(dy, y, count, d, d_start):
         store(d, d_start + i, mul(load(dy, i), fma(mul(minus, v), v, one)))
 
 
-@njit(**OPTIONS)
+@compiled()
 def _cross_entropy(z, classes, images, labels, index, first, share, d, d_start, losses):
     """Logits z (classes, 8) -> the losses of this group, and d, share times their gradient at z.
 
@@ -1268,7 +1268,7 @@ def _cross_entropy(z, classes, images, labels, index, first, share, d, d_start, 
         d[d_start + right] -= share
 
 
-@njit(**OPTIONS)
+@compiled()
 def _dense_gradient(d, x, batch, outputs, inputs, first, last, dw):
     """Sums over the batch of d (G, outputs, 8) times x (B, inputs): columns first to last - 1."""
     for column in range(first, last, LANES):
@@ -1284,7 +1284,7 @@ def _dense_gradient(d, x, batch, outputs, inputs, first, last, dw):
                 store(dw, (o + n) * inputs + i, tile[n])
 
 
-@njit(**OPTIONS)
+@compiled()
 def _dense_bias_gradient(d, groups, outputs, db):
     """Sums over the batch of d (G, outputs, 8)."""
     for o in range(outputs):
@@ -1313,7 +1313,7 @@ class Parameters(NamedTuple):
     output_bias: np.ndarray[Any, Any]
 
 
-@njit(**OPTIONS)
+@compiled()
 def _pick_images(x, index, first, images, pixels, unit, out):
     """Images index[first], index[first + 1], ... of x (N, pixels), in units: out (8, pixels)."""
     for lane in range(min(images, LANES)):
@@ -1324,7 +1324,7 @@ def _pick_images(x, index, first, images, pixels, unit, out):
             row[s] = np.float32(image[s]) / unit
 
 
-@njit(parallel=True, **OPTIONS)
+@compiled(parallel=True)
 def _lenet5_gradient(
     x,
     unit,
@@ -1430,13 +1430,13 @@ def _lenet5_gradient(
             _dense_bias_gradient(d7, groups, classes, gradients.output_bias)
 
 
-@njit(**OPTIONS)
+@compiled()
 def _step(weight, gradient, rate):
     for i in range(len(weight)):
         weight[i] -= rate * gradient[i]
 
 
-@njit(**OPTIONS)
+@compiled()
 def _lenet5_descent(
     x,
     unit,

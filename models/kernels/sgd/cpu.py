@@ -7,27 +7,21 @@ already multiplies the new weights with the next one.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
 from models.kernels import doors
+from models.kernels.compiled import compiled
 from models.kernels.threads import use_threads
 from models.losses import Loss
 
 # Sums of vectors may be split over lanes; infinities and NaN stay what they are.
 FAST = {"reassoc", "contract", "nsz"}
-OPTIONS: dict[str, Any] = {
-    "cache": True,
-    "nogil": True,
-    "fastmath": FAST,
-    "error_model": "numpy",
-}
 
 
-@njit(**OPTIONS)
+@compiled(fastmath=FAST)
 def _loss_and_slope(z, y, amounts):
     """The loss at margin z, and its derivative; amounts (2, 3) as `Loss.amounts`."""
     log, linear, square = amounts[1] if y > 0 else amounts[0]
@@ -41,7 +35,7 @@ def _loss_and_slope(z, y, amounts):
     return loss, -y * (log + (linear + 2 * square * wrong) * right) * wrong
 
 
-@njit(**OPTIONS)
+@compiled(fastmath=FAST)
 def _run(images, labels, order, w, b, lr, amounts, scale, losses):
     """One run: w (D,) changed in place, losses (K,) filled; returns the bias."""
     # Numba turns float32 and an integer into float64: without kind() all loops would run in that.
@@ -65,7 +59,7 @@ def _run(images, labels, order, w, b, lr, amounts, scale, losses):
     return b
 
 
-@njit(parallel=True, **OPTIONS)
+@compiled(parallel=True, fastmath=FAST)
 def _all_runs(images, labels, order, weight, bias, lr, amounts, scale, losses):
     for s in prange(len(order)):
         bias[s] = _run(images, labels, order[s], weight[s], bias[s], lr, amounts, scale, losses[s])
