@@ -1,1 +1,31 @@
-"""What watches a run; knows no model and no data set. Empty on purpose: files.py loads no torch."""
+"""What watches a run; knows no model and no data set.
+
+The names are looked up when they are asked for: who needs files.py alone loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+_MODULES = {
+    "BlockCheckpoint": "checkpoint",
+    "FiniteLoss": "finite",
+    "Interrupt": "interrupt",
+    "Interrupted": "interrupt",
+    "LossLog": "loss_log",
+    "NonFiniteLossError": "finite",
+    "ProgressBar": "progress",
+    "Results": "results",
+    "RunFolder": "run_folder",
+    "SyncedCheckpointIO": "checkpoint",
+    "TensorBoard": "tensorboard",
+    "Timing": "timing",
+}
+
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"callbacks.{_MODULES[name]}"), name)

@@ -17,7 +17,8 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from callbacks.files import written_whole
 from callbacks.finite import NonFiniteLossError
-from callbacks.interrupt import Interrupted
+from callbacks.interrupt import Interrupted, held
+from callbacks.run_folder import run_folder
 
 KEPT = 2  # one is whole, should the machine die while the other is written
 SAVED_AT = "saved_at"
@@ -81,7 +82,8 @@ class BlockCheckpoint(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Settles the folder, which Lightning tells all ranks."""
         if self.dirpath is None:
-            self.dirpath = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
+            folder = run_folder(trainer) or trainer.log_dir or trainer.default_root_dir
+            self.dirpath = Path(folder) / "checkpoints"
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Counts from where the run begins."""
@@ -137,6 +139,10 @@ class BlockCheckpoint(Checkpoint):
         step = trainer.global_step
         if self._saved_step in (None, step) or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        with held():
+            self._save_as(trainer, step, together)
+
+    def _save_as(self, trainer: Trainer, step: int, together: bool) -> None:
         self._saved_step, self._saved_time = step, time.monotonic()
         path = self._free_path(f"epoch={trainer.current_epoch}-step={step}")
         if together:

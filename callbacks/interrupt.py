@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -28,11 +29,33 @@ class Interrupted(SystemExit):
         self.iteration = iteration
 
 
-class Interrupt(Callback):
-    """On a signal, finishes the block at hand and raises `Interrupted`, on all ranks at once.
+@contextmanager
+def held() -> Iterator[None]:
+    """Lets a signal wait until what is inside is done, such as a file that is being written."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # which signals interrupt
+        yield
+        return
+    previous = {number: signal.getsignal(number) for number in (*STOP, *HANGUP)}
+    for number, handler in previous.items():
+        if handler not in (signal.SIG_IGN, None):  # None: not Python's
+            signal.signal(number, lambda number, _: received.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            if handler not in (signal.SIG_IGN, None):
+                signal.signal(number, handler)
+        for first in received[:1]:
+            signal.raise_signal(first)
 
-    Inside a block some of its steps are taken and some are not, and a compiled call hears of no
-    signal anyway. Elsewhere, such as in a validation, a second signal does what it did before.
+
+class Interrupt(Callback):
+    """On a signal, finishes the block at hand, and the validation that is due behind it.
+
+    Then it raises `Interrupted`, on all ranks at once. Inside a block some of its steps are taken
+    and some are not, and a compiled call hears of no signal anyway; a validation that was left out
+    would not come again. There, a second signal does what signals did before.
     Put it behind the callbacks whose records a checkpoint should agree with.
     """
 
@@ -58,14 +81,17 @@ class Interrupt(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """From here on a signal waits for the block."""
+        """Stops between two blocks; else from here on a signal waits for this one."""
+        self._stop_if_received(trainer)
         self._inside = True
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stops all ranks at the same block."""
+        """Up to here."""
         self._inside = False
+
+    def _stop_if_received(self, trainer: Trainer) -> None:
         received = self._received or 0
         if trainer.world_size > 1:
             # A signal may have reached one rank only.
@@ -82,14 +108,11 @@ class Interrupt(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """A block that broke off is no longer waited for."""
-        self._inside = False
-        # Else the process is about to end: a second signal must not stop the saving.
-        if not isinstance(exception, Interrupted):
-            self._give_back()
+        """Lets signals do what they did before the training."""
+        self._give_back()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Lets signals do what they did before the training."""
+        """Likewise."""
         self._give_back()
 
     def _give_back(self) -> None:

@@ -90,33 +90,34 @@ class LossLog(Callback):
 def _earlier(trainer: Trainer, folder: Path) -> Losses:
     """The losses of the iterations that the checkpoint knows."""
     losses = np.full(trainer.global_step, np.nan, np.float32)
-    places = [folder]
-    if trainer.ckpt_path is not None:
+    if not len(losses):
+        return losses
+    path = folder / NAME
+    found = _read(path)
+    if found is None and path.exists():
+        names = (folder / f"losses-damaged-{number}.npy" for number in count())
+        aside = next(name for name in names if not name.exists())
+        path.rename(aside)
+        print(f"{path} is damaged: set aside as {aside.name}; what it held is NaN", file=sys.stderr)
+    elif found is None and trainer.ckpt_path is not None:
         # A checkpoint may lie anywhere; in a run it lies in a folder of checkpoints.
         checkpoints = Path(trainer.ckpt_path).resolve().parent
-        places += [checkpoints.parent] if checkpoints.name == "checkpoints" else []
-    for path in (place / NAME for place in places):
-        if len(losses) and path.exists():
-            found = _read(path)[: len(losses)]
-            losses[: len(found)] = found
-            break
+        if checkpoints.name == "checkpoints":
+            found = _read(checkpoints.parent / NAME)
+    if found is not None:
+        found = found[: len(losses)]
+        losses[: len(found)] = found
     return losses
 
 
-def _read(path: Path) -> Losses:
-    """The losses of a file; of one that is damaged none, and the file is set aside."""
+def _read(path: Path) -> Losses | None:
+    """The losses of a file; None where there is none, or it is damaged or something else."""
     try:
         with path.open("rb") as file:
             losses: Losses = npy.read_array(file, allow_pickle=False)
-        if losses.dtype == np.float32 and losses.ndim == 1:
-            return losses
-    except (ValueError, EOFError, OSError):
-        pass  # cut off, or something else altogether
-    names = (path.with_name(f"losses-damaged-{number}.npy") for number in count())
-    aside = next(name for name in names if not name.exists())
-    path.rename(aside)
-    print(f"{path} is damaged: set aside as {aside.name}; earlier losses are NaN.", file=sys.stderr)
-    return np.empty(0, np.float32)
+    except Exception:  # a damaged header may raise anything
+        return None
+    return losses if losses.dtype == np.float32 and losses.ndim == 1 else None
 
 
 class LossFile:

@@ -8,19 +8,44 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 
+class RunFolder(Callback):
+    """Says where the files of a run go, whatever it logs to.
+
+    Args:
+        parent: of the folders of all runs of that name.
+        name: of a folder that is there; by default a new one, made when it is asked for.
+    """
+
+    def __init__(self, parent: Path, name: str | None = None) -> None:
+        self.parent = parent
+        self.name = name
+
+    @property
+    def path(self) -> Path:
+        """The folder; only the rank that writes may ask."""
+        if self.name is None:
+            self.name = f"version_{claim_version(self.parent)}"
+        return self.parent / self.name
+
+
 def run_folder(trainer: Trainer) -> Path | None:
-    """The folder of the run's TensorBoard events; None for a run that writes nothing.
+    """The folder of the run, else that of its TensorBoard events; None where nothing is written.
 
     Call it on every rank: the answer is a broadcast of the first one's.
     """
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
+        if isinstance(callback, RunFolder):
+            folder = callback.path if trainer.is_global_zero else None
+            return trainer.strategy.broadcast(folder)
     if not isinstance(trainer.logger, TensorBoardLogger):
         return None
-    folder = trainer.log_dir
-    return None if folder is None else Path(folder)
+    log_dir = trainer.log_dir
+    return None if log_dir is None else Path(log_dir)
 
 
 def version_number(folder: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -12,20 +13,26 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch.utils.tensorboard import SummaryWriter
 
 from callbacks.event_file import EventFile, Floats
-from callbacks.run_folder import claim_version
+from callbacks.run_folder import RunFolder
 
 
 class TensorBoard(TensorBoardLogger):
-    """Lightning's logger, in a folder of its own, fast for a scalar of many iterations."""
+    """Lightning's logger, in the folder of a run, fast for a scalar of many iterations.
+
+    Args:
+        folder: of the run.
+        options: more of Lightning's logger.
+    """
+
+    def __init__(self, folder: RunFolder, **options: Any) -> None:
+        super().__init__(folder.parent.parent, name=folder.parent.name, **options)
+        self._folder = folder
 
     @property
     def version(self) -> int | str:
-        """The one that was given; else a new one, whose folder is made when it is asked for."""
-        if self._version is None:
-            # Other ranks are told the folder, and write nothing.
-            first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
-            self._version = claim_version(Path(self.root_dir)) if first else 0
-        return self._version
+        """The name of the folder, which other ranks are told, and where they write nothing."""
+        first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+        return self._folder.path.name if first else "version_0"
 
     @property
     @rank_zero_experiment

@@ -203,16 +203,19 @@ class Classifier(LightningModule):
 
     def on_train_start(self) -> None:
         """Goes on inside an epoch where the loader does."""
-        progress.count_blocks(self.trainer, self._loader)
+        if isinstance(loader := self.trainer.train_dataloader, progress.Loader):
+            progress.count_blocks(self.trainer, loader)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Lets a checkpoint say where the training stands, whoever saves it and when."""
-        if self.trainer.train_dataloader is not None:
-            position = progress.current_position(self.trainer, self._loader)
+        if isinstance(loader := self.trainer.train_dataloader, progress.Loader):
+            position = progress.current_position(self.trainer, loader)
             progress.settle(checkpoint["loops"], position)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Understands checkpoints of older versions."""
+        """Understands checkpoints of older versions, and keeps the digits of 64 bits."""
+        if self._trainer is not None and self.trainer.precision == "64-true":
+            self.double()  # Lightning does so later, when the weights have come through float32
         if "loops" in checkpoint:
             progress.settle_older(checkpoint["loops"])
 

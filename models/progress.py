@@ -8,7 +8,7 @@ to the same place.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from lightning.pytorch import Trainer
 
@@ -16,6 +16,7 @@ Loops = dict[str, Any]
 """Lightning's entry "loops" of a checkpoint."""
 
 
+@runtime_checkable
 class Loader(Protocol):
     """What is known of the training data."""
 
@@ -99,6 +100,13 @@ def settle_older(loops: Loops) -> None:
 
 def count_blocks(trainer: Trainer, loader: Loader) -> None:
     """Counts the blocks that lie behind in the sizes of this run; before the first iteration."""
+    blocks, position = trainer.fit_loop.epoch_loop.batch_progress, current_position(trainer, loader)
     if loader.images_done:
-        current = trainer.fit_loop.epoch_loop.batch_progress.current
-        current.load_state_dict(dict.fromkeys(current.state_dict(), loader.blocks_done))
+        _set(blocks.current, loader.blocks_done)
+    # By these, validation is due where it is not due by epochs.
+    behind = position.epochs * int(trainer.num_training_batches)
+    _set(blocks.total, behind + position.blocks)
+
+
+def _set(counts: Any, value: int) -> None:
+    counts.load_state_dict(dict.fromkeys(counts.state_dict(), value))

@@ -18,12 +18,13 @@ from lightning.pytorch.callbacks import Checkpoint as SavesCheckpoints
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from callbacks.checkpoint import BlockCheckpoint, SyncedCheckpointIO
+from callbacks.files import write_text
 from callbacks.finite import FiniteLoss
 from callbacks.interrupt import Interrupt
 from callbacks.loss_log import LossLog
 from callbacks.progress import ProgressBar
 from callbacks.results import Results, describe_device
-from callbacks.run_folder import run_folder
+from callbacks.run_folder import RunFolder, run_folder
 from callbacks.tensorboard import TensorBoard
 from callbacks.timing import Timing
 from project import processes
@@ -70,9 +71,11 @@ class SaveConfig(SaveConfigCallback):
         return text
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Makes the text while it still counts as set-up."""
-        assert self.text
-        super().setup(trainer, pl_module, stage)
+        """Writes config.yaml into the run's folder and nowhere else, while it counts as set-up."""
+        folder = run_folder(trainer)
+        if trainer.is_global_zero and folder is not None and not self.already_saved:
+            write_text(folder / "config.yaml", self.text)
+            self.already_saved = True
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -167,7 +170,6 @@ class ExperimentCLI(LightningCLI):
                 "description": f"{description} {_configurations()}",
             },
             save_config_callback=SaveConfig if records else None,
-            save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
             auto_configure_optimizers=False,
             # Counts blocks, of which an epoch may have few.
@@ -240,8 +242,11 @@ class ExperimentCLI(LightningCLI):
             callbacks.append(ProgressBar())
         if not self.records:
             kwargs |= {"logger": False, "enable_checkpointing": False}
-        elif config.logger in (None, True):
-            kwargs["logger"] = self._logger()
+        elif not config.fast_dev_run:
+            folder = self._folder()
+            callbacks.append(folder)
+            if config.logger in (None, True):
+                kwargs["logger"] = TensorBoard(folder, default_hp_metric=False)
         if self.records and config.enable_checkpointing is not False:
             every, minutes = self.config.checkpoint_every, self.config.checkpoint_minutes
             self.checkpoints = BlockCheckpoint(every, minutes)
@@ -286,13 +291,12 @@ class ExperimentCLI(LightningCLI):
         """The checkpoint to start from."""
         return self.request.checkpoint.path if self.request.checkpoint else None
 
-    def _logger(self) -> TensorBoard:
+    def _folder(self) -> RunFolder:
         # A run that continues one of the same name goes on in its folder.
-        folder = RUNS / self.request.name
-        version = None
-        if self.ckpt_path and self.ckpt_path.resolve().parent.parent.parent == folder.resolve():
-            version = self.ckpt_path.resolve().parent.parent.name
-        return TensorBoard(RUNS, name=self.request.name, version=version, default_hp_metric=False)
+        parent, name = RUNS / self.request.name, None
+        if self.ckpt_path and self.ckpt_path.resolve().parent.parent.parent == parent.resolve():
+            name = self.ckpt_path.resolve().parent.parent.name
+        return RunFolder(parent, name)
 
 
 def _typed() -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 import warnings
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
@@ -150,6 +151,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a damaged file torch thinks it is a newer one
             content = torch.load(path, map_location="cpu", weights_only=True)
+        if zipfile.is_zipfile(path):  # torch does not compare the checksums that it writes
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged:
+                raise zipfile.BadZipFile(damaged)
     except Exception as error:  # a damaged pickle may raise anything
         raise UserError(f"{path} is not a checkpoint, or is damaged.") from error
     weights = content.get("state_dict") if isinstance(content, dict) else None

@@ -32,6 +32,7 @@ from callbacks.checkpoint import BlockCheckpoint
 from callbacks.finite import FiniteLoss
 from callbacks.interrupt import Interrupt
 from callbacks.loss_log import LossLog
+from callbacks.run_folder import RunFolder
 from callbacks.tensorboard import TensorBoard
 from callbacks.timing import Timing
 from data import FourNineDataModule, MNISTDataModule
@@ -197,15 +198,17 @@ def run(piece: Piece, experiment: str, root: Path, name: str, ranks: Ranks | Non
         start = None
     if ranks:
         ranks.meet()
+    folder = RunFolder(RUNS / name, "version_0")
     trainer = Trainer(
         max_epochs=1 + piece.count % EPOCHS if piece.end == "epochs" else EPOCHS,
         max_steps=8 * piece.count if piece.end == "steps" else -1,
         accelerator="cpu",
         devices=2 if ranks else 1,
         strategy="ddp" if ranks else "auto",
-        logger=TensorBoard(RUNS, name=name, version=0),
+        logger=TensorBoard(folder),
         callbacks=[
-            LossLog(),
+            folder,
+            log := LossLog(),
             FiniteLoss(),
             Timing(),
             Ends(piece),
@@ -222,7 +225,7 @@ def run(piece: Piece, experiment: str, root: Path, name: str, ranks: Ranks | Non
     with dying_while_it_saves(piece), contextlib.suppress(*expected):
         trainer.fit(model, data, ckpt_path=start, weights_only=True)
     # As the system closes the files of a process that was killed.
-    trainer.callbacks[0].teardown(trainer, model, "fit")
+    log.teardown(trainer, model, "fit")
     trainer.logger.finalize("failed")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)

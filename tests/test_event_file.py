@@ -12,6 +12,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from callbacks.event_file import scalar_records
+from callbacks.run_folder import RunFolder
 from callbacks.tensorboard import TensorBoard
 
 
@@ -38,7 +39,7 @@ def test_records_are_those_of_tensorboard(tag, first_step, values, wall_time):
 
 
 def test_tensorboard_reads_series_and_single_scalars(tmp_path):
-    logger = TensorBoard(tmp_path, name="run", version=0)
+    logger = TensorBoard(RunFolder(tmp_path / "run", "version_0"))
     values = np.random.default_rng(0).random(300, dtype=np.float32)
     logger.log_metrics({"before": 1.0}, step=1)
     logger.log_series("train/loss", 1, values)
@@ -54,7 +55,7 @@ def test_tensorboard_reads_series_and_single_scalars(tmp_path):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_numbers_arrive(value, tmp_path):
-    logger = TensorBoard(tmp_path)
+    logger = TensorBoard(RunFolder(tmp_path / "run"))
     logger.log_series("train/loss", 1, np.float32([value]))
     events = EventAccumulator(logger.log_dir).Reload()
     np.testing.assert_equal(events.Scalars("train/loss")[0].value, value)
