@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -21,9 +22,13 @@ from continued import Piece, difference
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lightning.pytorch import Callback, Trainer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from callbacks.checkpoint import BlockCheckpoint
-from callbacks.run_folder import claim_version
+from callbacks.interrupt import Interrupt
+from callbacks.loss_log import LossLog
+from callbacks.run_folder import RunFolder, claim_version
+from callbacks.tensorboard import TensorBoard
 from data import MNISTDataModule, source
 from models.lenet import LeNet5
 from project import evaluate, fit
@@ -321,3 +326,111 @@ def test_what_the_program_records_comes_before_what_a_user_raises(tiny):
     names = [type(callback).__name__ for callback in cli.trainer.callbacks]
     assert names.index("LossLog") < names.index("Raises") < names.index("Interrupt")
     assert names[-1] == "BlockCheckpoint"
+
+
+@pytest.mark.parametrize("logger", ["false", "lightning.pytorch.loggers.CSVLogger"])
+def test_run_has_its_folder_whatever_it_logs_to(logger, tiny):
+    Path("config.yaml").write_text("experiment: lenet5\nname: mine\n")
+    more = ["--trainer.logger.save_dir=csv"] if "CSV" in logger else []
+    fit.main(["--config=config.yaml", f"--trainer.logger={logger}", *more, *SMALL])
+    assert Path("config.yaml").read_text() == "experiment: lenet5\nname: mine\n"
+    assert {path.name for path in Path().iterdir()} == {"config.yaml", "runs"} | (
+        {"csv"} if more else set()
+    )
+    assert {path.name for path in Path("runs/mine/version_0").iterdir()} == {
+        "checkpoints",
+        "config.yaml",
+        "losses.npy",
+        "results.json",
+    }
+    fit.main(["--ckpt_path=last", "--trainer.max_epochs=3"])
+    assert len(np.load("runs/mine/version_0/losses.npy")) == 21
+
+
+class Signals(Callback):
+    """Sends SIGTERM in a block, and another one while the checkpoint is written."""
+
+    def __init__(self, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left = block
+        self.patch = monkeypatch
+
+    def on_train_batch_end(self, *_):
+        self.left -= 1
+        if not self.left:
+            signal.raise_signal(signal.SIGTERM)
+            sync = os.fsync
+
+            def interrupted(file):
+                self.patch.undo()
+                signal.raise_signal(signal.SIGTERM)
+                sync(file)
+
+            self.patch.setattr(os, "fsync", interrupted)
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 4])
+def test_signals_cost_neither_weights_nor_validations(block, tiny, tiny_root):
+    """Of 2 epochs of 2 blocks; a second signal comes while the first one's checkpoint is saved."""
+
+    def run(name, path, callbacks):
+        torch.manual_seed(0)
+        folder = RunFolder(Path(name), "version_0")
+        model, data = LeNet5(), MNISTDataModule(str(tiny_root), 20, 3, val_size=20)
+        trainer = Trainer(
+            max_epochs=2,
+            accelerator="cpu",
+            logger=TensorBoard(folder),
+            callbacks=[folder, LossLog(), *callbacks, Interrupt(), BlockCheckpoint()],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            log_every_n_steps=1,
+        )
+        trainer.fit(model, data, ckpt_path=path, weights_only=True)
+        trainer.logger.experiment.flush()
+
+    def validated(name):
+        events = EventAccumulator(f"{name}/version_0").Reload()
+        return [event.step for event in events.Scalars("val/loss")]
+
+    run("whole", None, [])
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises((SystemExit, KeyboardInterrupt)):
+        run("stopped", None, [Signals(block, patch)])
+    signal.signal(signal.SIGTERM, previous)
+    saved = Path("stopped").rglob("*.ckpt")
+    run("stopped", max(saved, key=lambda path: int(path.stem.split("=")[-1])), [])
+    assert validated("stopped") == validated("whole") == [6, 12]
+    whole, stopped = (np.load(f"{name}/version_0/losses.npy") for name in ("whole", "stopped"))
+    np.testing.assert_array_equal(whole, stopped)
+
+
+def test_digits_of_64_bits_are_continued(tiny):
+    options = [*SMALL, "--trainer.precision=64-true"]
+    fit.main([*options, "--name=whole"])
+    fit.main([*options, "--trainer.max_steps=5"])
+    fit.main(["--ckpt_path=last", "--trainer.max_steps=-1"])
+    whole, continued_ = last_checkpoint("whole"), last_checkpoint("lenet5-original")
+    for name, weight in whole.state_dict.items():
+        assert torch.equal(weight, continued_.state_dict[name]), name
+
+
+def test_losses_in_the_folder_of_somebody_else_stay(tiny):
+    fit.main(SMALL)
+    Path("mine/checkpoints").mkdir(parents=True)
+    path = Path("runs/lenet5-original/version_0/checkpoints") / checkpoints()[-1]
+    shutil.copy(path, "mine/checkpoints/best.ckpt")
+    np.save("mine/losses.npy", np.zeros(3))
+    fit.main(["--ckpt_path=mine/checkpoints/best.ckpt", "--trainer.max_epochs=3"])
+    assert [path.name for path in Path("mine").iterdir() if path.is_file()] == ["losses.npy"]
+    assert np.load("mine/losses.npy").dtype == np.float64
+
+
+def test_flipped_bits_of_a_checkpoint_are_damage(tiny, capsys):
+    fit.main(SMALL)
+    folder = Path("runs/lenet5-original/version_0/checkpoints")
+    older, newest = (folder / name for name in checkpoints())
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    assert last_checkpoint("lenet5-original").path == older
+    assert f"Left out: {newest} is not a checkpoint, or is damaged" in capsys.readouterr().err
