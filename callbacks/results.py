@@ -56,6 +56,8 @@ class Results(Callback):
             "world_size": trainer.world_size,
             "device": describe_device(trainer.strategy.root_device),
             "backend": getattr(pl_module, "backend", None),
+            "learner": getattr(pl_module, "learner", None),
+            "why_not_faster": getattr(pl_module, "why_not_faster", ""),
             "test": {
                 "accuracy": metrics["test/correct"] / metrics["test/total"],
                 "loss": metrics["test/loss"],

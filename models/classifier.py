@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.plugins.precision import Precision
-from lightning.pytorch.strategies import SingleDeviceStrategy
-from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from models import progress
+from models import learners, progress
 from models.kernels import doors
-
-Counts = np.ndarray[Any, np.dtype[np.int64]]
-Differentiator = Callable[[Tensor, Tensor, float], Tensor]
-
-
-class Block(Protocol):
-    """K consecutive mini-batches, one after the other, by index into N images."""
-
-    images: Tensor
-    """(N, H, W) uint8"""
-    labels: Tensor
-    """(N,) int64"""
-    order: Tensor
-    """(n,) int64: this rank's share"""
-    sizes: Counts
-    """(K,) of this rank's images"""
-    totals: Counts
-    """(K,) of all ranks' images"""
+from models.learners import Block, Learner
 
 
 class Classifier(LightningModule):
@@ -57,6 +35,16 @@ class Classifier(LightningModule):
     losses_taken: list[Tensor]
     """The loss () of each iteration of the block at hand, which an exception may break off; empty
     where a block is taken whole or not at all."""
+
+    learners: ClassVar[tuple[type[Learner], ...]] = ()
+    """Those that compute exactly what this class says, the fastest first; of a class derived from
+    it each looks at what is different."""
+
+    learner: str | None = None
+    """The name of the one that learns, or learnt last."""
+
+    why_not_faster = ""
+    """What stands in the way of the fastest one."""
 
     pixels = (28, 28)
     """Height and width of an image."""
@@ -114,76 +102,18 @@ class Classifier(LightningModule):
         """
         self._check(block)
         self.losses_taken = []
-        losses = self.trainer.strategy.reduce(self.learn(block), reduce_op="mean")
+        before, count = self.global_step, len(block.sizes)
+        losses = self._learner(block, self.learning_rates(count))
+        # Those that Lightning has not seen.
+        progress.count_iterations(self.trainer, before + count - self.global_step)
+        losses = self.trainer.strategy.reduce(losses, reduce_op="mean")
         return {"losses": losses, "images": int(block.totals.sum())}
 
-    def learn(self, block: Block) -> Tensor:
-        """The K iterations of a block, one after the other; returns their losses (K,)."""
-        optimizer = self.optimizers()
-        assert isinstance(optimizer, LightningOptimizer)
-        watched = self._watched()
-        step = optimizer.step if watched else optimizer.optimizer.step
-        differentiate = self.differentiator(watched=watched)
-        batches = block.order.split_with_sizes(block.sizes.tolist())
-        rates = self.learning_rates(len(batches)).tolist()
-        # Ranks may hold unequal shares; DDP's mean over ranks of these is the global mean.
-        shares = (self.trainer.world_size / block.totals).tolist()
-        losses = self.losses_taken
-        for index, share, rate in zip(batches, shares, rates, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-                for parameter in group["params"]:
-                    parameter.grad = None
-            each = differentiate(*self._batch(block, index), share)
-            loss = each.sum() * share
-            step()
-            losses.append(loss)
-            if not watched:
-                progress.count_iterations(self.trainer, 1)
-        return torch.stack(losses)
-
-    def differentiator(self, *, watched: bool) -> Differentiator:
-        """What sets the gradients of an iteration.
-
-        Args:
-            watched: whether Lightning has to see the backward pass.
-
-        Returns:
-            A function of inputs, labels and a share. It sets every parameter's `grad` to that of
-            share times the sum of the losses, and returns the losses (B,) without a graph.
-        """
-        backward = self.manual_backward if watched else torch.autograd.backward
-
-        def by_autograd(x: Tensor, labels: Tensor, share: float) -> Tensor:
-            each: Tensor = self.losses(self(x), labels)
-            # The gradient of their weighted sum, with two operators less.
-            backward(each, torch.full_like(each, share))
-            return each.detach()
-
-        return by_autograd
-
-    def _watched(self) -> bool:
-        """Whether anything happens around a backward pass and a step beyond torch's own doing.
-
-        On one device in plain float32 Lightning only calls hooks there, every one of every callback
-        in every iteration, which takes 0.3 ms on a laptop whether or not one of them does anything.
-        """
-        trainer = self.trainer
-        plain = (
-            type(trainer.strategy) is SingleDeviceStrategy
-            and type(trainer.precision_plugin) is Precision
-        )
-        return not plain or self._is_hooked()
-
-    def _is_hooked(self) -> bool:
-        """Whether a hook around a backward pass or a step is overridden, here or in a callback."""
-        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        listeners = [(self, LightningModule), *((callback, Callback) for callback in callbacks)]
-        return any(
-            is_overridden(hook, listener, parent=base)
-            for hook in ("on_before_backward", "on_after_backward", "on_before_optimizer_step")
-            for listener, base in listeners
-        )
+    def on_fit_start(self) -> None:
+        """Chooses who learns, which compiles or records; before the training, so it is set-up."""
+        self._run = learners.run_of(self)
+        self._learner, self.why_not_faster = learners.start(self, self._run)
+        self.learner = self._learner.name
 
     def learning_rates(self, count: int) -> Tensor:
         """Learning rates of the next iterations, (count,) float64 on the CPU.
@@ -205,6 +135,19 @@ class Classifier(LightningModule):
         """Goes on inside an epoch where the loader does."""
         if isinstance(loader := self.trainer.train_dataloader, progress.Loader):
             progress.count_blocks(self.trainer, loader)
+        self._choose_again()
+
+    def on_train_epoch_start(self) -> None:
+        """Lets another learn, where something was hooked, frozen or pruned since the last epoch."""
+        self._choose_again()
+
+    def _choose_again(self) -> None:
+        # The rates of the schedule stand in the optimizer by now.
+        run = learners.run_of(self)._replace(is_scheduled=self._run.is_scheduled)
+        if run != self._run or learners.choose(self, run).learner is not type(self._learner):
+            self._run = run
+            self._learner, self.why_not_faster = learners.start(self, run)
+            self.learner = self._learner.name
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Lets a checkpoint say where the training stands, whoever saves it and when."""
@@ -229,7 +172,7 @@ class Classifier(LightningModule):
         doors.check_images(block.images, self.pixels, block.order)
         doors.check_labels_once(block.labels, self.labels, block.images)
 
-    def _batch(self, block: Block, index: Tensor) -> tuple[Tensor, Tensor]:
+    def batch(self, block: Block, index: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and labels of the images of `index` (B,)."""
         # index_select, since images[index] takes 20 times as long for bytes.
         images = block.images.index_select(0, index)
@@ -259,7 +202,7 @@ class Classifier(LightningModule):
 
     def _evaluate(self, block: Block, stage: str) -> Tensor:
         self._check(block)
-        x, labels = self._batch(block, block.order)
+        x, labels = self.batch(block, block.order)
         outputs: Tensor = self(x)
         predicted, true = self.classes(outputs, labels)
         metrics = self._metrics(stage)

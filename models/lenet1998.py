@@ -32,6 +32,7 @@ class LeNet1998(Classifier):
         momentum: Share of the last step that is taken again.
     """
 
+    learners = ()
     backend = "composite"
 
     def __init__(

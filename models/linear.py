@@ -7,9 +7,10 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from models import nets, progress
-from models.classifier import Block, Classifier
+from models import nets
+from models.classifier import Classifier
 from models.kernels import doors, sgd
+from models.learners.sequential import Sequential
 from models.losses import LOSSES
 
 # Added to a pixel's standard deviation, so that pixels that are hardly ever on do not rule.
@@ -38,6 +39,8 @@ class Linear(Classifier):
         backend: Version of the loop over batches of size 1; auto takes the fastest that can run.
     """
 
+    learners = (Sequential,)
+
     def __init__(
         self,
         loss: Literal["logistic", "mse", "mse-as-printed"] = "logistic",
@@ -63,20 +66,14 @@ class Linear(Classifier):
     @property
     def backend(self) -> str:
         """The version that runs batches of size 1, for the record."""
-        return self._version_on(self.net.output.weight.device)
-
-    def _version_on(self, device: torch.device) -> str:
-        return sgd.choose(self.hparams["backend"], device, self.net.output.weight.dtype)
+        weight = next(self.net.parameters())
+        return sgd.choose(self.hparams["backend"], weight.device, weight.dtype)
 
     def setup(self, stage: str) -> None:
-        """Compiles what is compiled, so that it counts as set-up; looks at the training images."""
-        if stage != "fit":
-            return
-        # Set by fit(model, datamodule=...).
-        self.adapt_scale(getattr(self.trainer, "datamodule"))  # noqa: B009
-        device = self.trainer.strategy.root_device
-        if self._version_on(device) != "reference":
-            sgd.warm_up(device)
+        """Looks at the training images."""
+        if stage == "fit":
+            # Set by fit(model, datamodule=...).
+            self.adapt_scale(getattr(self.trainer, "datamodule"))  # noqa: B009
 
     def adapt_scale(self, data: Pixels) -> None:
         """Takes over what `scale` needs of the training images."""
@@ -84,25 +81,6 @@ class Linear(Classifier):
             deviation = data.pixel_deviation()
             doors.check_tensor("pixel deviations", deviation, torch.float32, self.pixels)
             self.net.scale.copy_(1 / (deviation.flatten() + SMOOTHING))
-
-    def learn(self, block: Block) -> Tensor:
-        """The K iterations of a block, one after the other; returns their losses (K,)."""
-        if block.totals.max() > 1:
-            return super().learn(block)
-        output = self.net.output
-        losses = sgd.sequential_sgd(
-            block.images,
-            block.labels,
-            block.order,
-            output.weight.detach(),
-            output.bias.detach(),
-            self.learning_rates(len(block.order)),
-            self.loss,
-            scale=self.net.scale,
-            backend=self.hparams["backend"],
-        )
-        progress.count_iterations(self.trainer, len(losses))
-        return losses
 
     def learning_rates(self, count: int) -> Tensor:
         """Constant, or falling to 0."""

@@ -10,9 +10,9 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from models import nets
-from models.classifier import Block
 from models.kernels.dispatch import Backend
 from models.layers.affine import Affine, distort, draw
+from models.learners.compiled import CompiledGradient
 from models.lenet import LeNet5
 
 MEAN, DEVIATION = 0.1307, 0.3081
@@ -40,6 +40,8 @@ class TunedLeNet5(LeNet5):
         backend: Version of the convolutional layers; auto takes the fastest that can run.
     """
 
+    learners = (CompiledGradient,)
+
     def __init__(
         self,
         c3: nets.C3 = "original",
@@ -65,7 +67,6 @@ class TunedLeNet5(LeNet5):
         if min(self.limits) < 0 or scale >= 1:
             raise ValueError(f"distortions must be 0 or more, and scale below 1: {self.limits}")
         self.save_hyperparameters()
-        self._iteration = 0
 
     def on_train_start(self) -> None:
         """Looks up how long the schedule is."""
@@ -83,11 +84,6 @@ class TunedLeNet5(LeNet5):
         warm_up = ((done + 1) / self._epoch).clamp(max=1)
         return self.lr * warm_up * (1 + (math.pi * done / self._last).cos()) / 2
 
-    def learn(self, block: Block) -> Tensor:
-        """The K iterations of a block, one after the other; returns their losses (K,)."""
-        self._iteration = self.global_step
-        return super().learn(block)
-
     def inputs(self, images: Tensor) -> Tensor:
         """Pixels (B, 28, 28) uint8 -> (B, 1, 28, 28), distorted while training."""
         x = super().inputs(images)
@@ -98,8 +94,7 @@ class TunedLeNet5(LeNet5):
     def _distort(self, x: Tensor) -> Tensor:
         # Anew for each iteration: no state to keep, whatever the block size. The last number sets
         # these streams apart from those of the data's order.
-        rng = np.random.default_rng((torch.initial_seed(), self._iteration, self.global_rank, 1))
-        self._iteration += 1
+        rng = np.random.default_rng((torch.initial_seed(), self.global_step, self.global_rank, 1))
         return distort(x, draw(self.limits, len(x), x.shape[-1], rng))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

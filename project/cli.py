@@ -27,6 +27,8 @@ from callbacks.results import Results, describe_device
 from callbacks.run_folder import RunFolder, run_folder
 from callbacks.tensorboard import TensorBoard
 from callbacks.timing import Timing
+from models import learners
+from models.classifier import Classifier
 from project import processes
 from project.dashboard import Amount, Dashboard
 from project.errors import OneLineParser, UserError, fail, user_errors
@@ -44,6 +46,7 @@ from project.experiments import (
     unfinished_checkpoint,
 )
 from project.parser import Parser
+from project.table import describe_learner
 
 NOISE = (
     # The data is in memory: there is nothing for workers to do.
@@ -82,6 +85,36 @@ class SaveConfig(SaveConfigCallback):
     ) -> None:
         """Adds the key "config", the text of config.yaml."""
         checkpoint["config"] = self.text
+
+
+class Announcement(Callback):
+    """The first line of a training: what is about to run, how, and where it will be found.
+
+    Args:
+        name: of the run.
+        start: the checkpoint that it goes on from.
+    """
+
+    def __init__(self, name: str, start: Path | None) -> None:
+        self.name = name
+        self.start = start
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Says it, before the learner is made, which may take long."""
+        folder = run_folder(trainer)
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, Classifier)
+        kind, why = learners.choose(pl_module, learners.run_of(pl_module))
+        parameters = sum(parameter.numel() for parameter in pl_module.parameters())
+        device = describe_device(trainer.strategy.root_device)
+        print(
+            f"{self.name}: {parameters:,} parameters on {device}, "
+            f"learner {describe_learner(kind.name, why)}, "
+            f"{f'into {folder}' if folder else 'nothing is written'}"
+            f"{f', from {self.start}' if self.start else ''}",
+            flush=True,
+        )
 
 
 class Request(NamedTuple):
@@ -235,6 +268,7 @@ class ExperimentCLI(LightningCLI):
         callbacks: list[Callback] = [LossLog(), FiniteLoss(), timing, self.results]
         if self.records:
             callbacks += [Dashboard(self.config.figures, self.results), Interrupt()]
+            callbacks.append(Announcement(self.request.name, self.ckpt_path))
         if config.enable_progress_bar is None:
             # A bar in a log file is noise.
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
@@ -259,28 +293,18 @@ class ExperimentCLI(LightningCLI):
 
         def place(callback: Callback) -> int:
             # Records of a block come before what a user's callback may raise; what ends a training
-            # comes behind them all, and checkpoints behind that.
-            if isinstance(callback, Interrupt | SavesCheckpoints):
+            # comes behind them all, as does what says how it learns, and checkpoints behind that.
+            if isinstance(callback, Announcement | Interrupt | SavesCheckpoints):
                 return 2 + isinstance(callback, SavesCheckpoints)
             return 0 if callback in callbacks else 1
 
         trainer.callbacks.sort(key=place)  # type: ignore[attr-defined]
         return trainer
 
-    def announce(self) -> Path | None:
-        """Claims the run's folder, and says what is about to run and where it will be found."""
+    def claim_folder(self) -> Path | None:
+        """Makes the run's folder, for the rank that writes; None where nothing is written."""
         folder = run_folder(self.trainer)
-        if not self.trainer.is_global_zero:
-            return None
-        parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        device = describe_device(self.trainer.strategy.root_device)
-        start = f", from {self.ckpt_path}" if self.ckpt_path else ""
-        print(
-            f"{self.request.name}: {parameters:,} parameters on {device}, "
-            f"{f'into {folder}' if folder else 'nothing is written'}{start}",
-            flush=True,
-        )
-        return folder
+        return folder if self.trainer.is_global_zero else None
 
     def announce_checkpoint(self) -> None:
         """Says which checkpoint is used, where the answers do not go."""

@@ -34,7 +34,7 @@ def main(args: list[str] | None = None) -> None:
     trainer = cli.trainer
     with user_errors():
         check(cli)
-    with user_errors(), removed_if_empty(cli.announce()):
+    with user_errors(), removed_if_empty(cli.claim_folder()):
         try:
             trainer.fit(
                 cli.model,

@@ -27,6 +27,7 @@ def print_results(record: dict[str, Any], folder: Path | None) -> None:
         "seconds": ", ".join(f"{stage} {spent:.1f}" for stage, spent in seconds.items() if spent),
         "images per second": f"{speed:,.0f}" if (speed := record["images_per_second"]) else None,
         "device": f"{record['device']}, kernel {record['backend']}",
+        "learner": describe_learner(record["learner"], record["why_not_faster"]),
         "run folder": str(folder) if folder else None,
         "look at it": "tensorboard --logdir runs --host localhost" if folder else None,
     }
@@ -35,6 +36,15 @@ def print_results(record: dict[str, Any], folder: Path | None) -> None:
         if value is not None:
             table.add_row(name, value)
     Console().print(table)
+
+
+def describe_learner(name: str | None, why_not_faster: str) -> str | None:
+    """Who learns, and why nobody faster; None where nobody does.
+
+    >>> describe_learner("eager", "not compiled: net.f6 is frozen")
+    'eager (not compiled: net.f6 is frozen)'
+    """
+    return f"{name} ({why_not_faster})" if why_not_faster else name
 
 
 def print_classes(confusion: list[list[int]], digits: tuple[int, ...]) -> None:

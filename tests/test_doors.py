@@ -17,12 +17,14 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 from data import FourNineDataModule, MNISTDataModule
-from models import by_hand, graph, nets
+from models import nets
 from models.kernels import cpu, doors, operator, reference
 from models.kernels.lanes import LANES, from_lanes, to_lanes
 from models.kernels.sgd import reference as sgd_reference
 from models.kernels.sgd import sequential_sgd
 from models.kernels.table import connections
+from models.learners.compiled import Gradient
+from models.learners.recorded import Replay
 from models.lenet import LeNet5
 from models.lenet1998 import LeNet1998
 from models.linear import Linear
@@ -488,7 +490,7 @@ def test_connections_that_were_written_to_are_looked_at_again():
         with torch.set_grad_enabled(enabled), pytest.raises(ValueError, match="from 0 to 5, got 6"):
             net(x)
     with pytest.raises(ValueError, match="from 0 to 5, got 6"):
-        by_hand.Gradient(net)
+        Gradient(net)
 
 
 def test_connections_on_cuda_that_were_written_to_are_looked_at_again():
@@ -516,28 +518,6 @@ def test_labels_that_were_written_to_are_looked_at_again():
         doors.check_labels_once(torch.tensor([11]), range(10), images[:1])
 
 
-def replaced(name, layer):
-    net = nets.LeNet5()
-    setattr(net, name, layer)
-    return net
-
-
-@pytest.mark.parametrize(
-    "net",
-    [
-        replaced("output", torch.nn.Linear(84, 9)),  # narrower than a tile
-        replaced("output", torch.nn.Linear(84, 10, bias=False)),
-        replaced("f6", torch.nn.Sequential(torch.nn.Linear(120, 84), torch.nn.Dropout())),
-        replaced("temperature", torch.nn.Linear(1, 1)),
-    ],
-    ids=["nine classes", "no bias", "dropout", "one more"],
-)
-def test_another_network_is_left_to_autograd(net):
-    assert not by_hand.applies(net)
-    F.cross_entropy(net(randn(3, 1, 28, 28)), torch.tensor([0, 1, 8])).backward()
-    assert net.c1.weight.grad.any()
-
-
 @pytest.mark.parametrize("name", [name for name, _ in NET.named_parameters()])
 def test_weights_that_do_not_fit_are_refused(name):
     net = nets.LeNet5()
@@ -547,7 +527,7 @@ def test_weights_that_do_not_fit_are_refused(name):
         getattr(net, layer), part, torch.nn.Parameter(weight.repeat(2, *[1] * (weight.dim() - 1)))
     )
     with pytest.raises(ValueError, match="expected"):
-        by_hand.Gradient(net)
+        Gradient(net)
     with torch.no_grad(), pytest.raises((ValueError, RuntimeError), match=r"expected|shape|size"):
         net(randn(2, 1, 28, 28))
 
@@ -562,7 +542,7 @@ def test_weights_that_do_not_fit_are_refused(name):
     ],
 )
 def test_recorded_iteration_takes_what_it_was_recorded_for(number, change, message):
-    replay = graph.Replay.__new__(graph.Replay)
+    replay = Replay.__new__(Replay)
     inputs = [randn(4, 1, 28, 28), torch.arange(4), torch.tensor(0.25), torch.tensor(0.1)]
     replay._inputs = [part.clone() for part in inputs]
     inputs[number] = change(inputs[number])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import torch
 from torch import Tensor, nn
 
 from models.kernels import composite, dispatch
+from models.kernels.notice import notice_if_slow
 from models.kernels.operator import fused_two
 from models.kernels.table import ConnectionTable, connections
 
@@ -125,3 +128,29 @@ def conv_pool_twice(x: Tensor, first: ConvPool, second: ConvPool) -> Tensor:
     first.check(x.shape[1])
     second.check(len(first.bias))
     return fused_two(x, first.arguments(), second.arguments())
+
+
+def first(net: nn.Module) -> ConvPool | None:
+    """The first fused layer of a network, if it has one."""
+    return next((layer for layer in net.modules() if isinstance(layer, ConvPool)), None)
+
+
+def warm_up(net: nn.Module, device: torch.device, *, gradient: bool) -> None:
+    """Compiles what a network calls on a device, or loads it, before anything is timed.
+
+    Args:
+        net: any; one without a fused layer has nothing to compile.
+        device: where it will run.
+        gradient: whether autograd will ask for one.
+    """
+    layer = first(net)
+    if layer is None:
+        return
+    version = dispatch.choose(layer.backend, device, layer.weight.dtype)
+    if version in ("cpu", "cuda"):
+        dispatch.warm_up(device, gradient=gradient)
+
+
+def compiling() -> AbstractContextManager[None]:
+    """Says so if what is inside takes long."""
+    return notice_if_slow("Compiling the network, once on this machine (about 30 s) ...")

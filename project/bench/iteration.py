@@ -19,7 +19,8 @@ from torch import Tensor
 
 from data import source
 from models import lenet
-from models.by_hand import Gradient
+from models.learners.compiled import Gradient
+from models.learners.eager import by_autograd
 from models.nets import C3, LeNet5
 from project.bench.fit import our_seconds_per_iteration
 from project.bench.measure import Timing, default_device, interleaved
@@ -47,7 +48,8 @@ def pieces(c3: C3, batch: int, root: Path) -> dict[str, Callable[[], Any]]:
     trunk = [*net.c1.parameters(), *net.c3.parameters()]
     head = list(net.parameters())[len(trunk) :]
     learner = lenet.LeNet5(c3).to(device)  # apart: a graph that is walked again keeps its weights
-    differentiate = learner.differentiator(watched=False)
+    is_compiled = learner.backend == "cpu"
+    differentiate = Gradient(learner.net) if is_compiled else by_autograd(learner)
     optimizer = learner.configure_optimizers()
 
     def gather() -> tuple[Tensor, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from functools import partial
 
 import numpy as np
 import pytest
@@ -11,12 +10,9 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightning.pytorch import Callback
-from test_classifier import fit
 
-from data import MNISTDataModule
-from models import by_hand, nets
-from models.lenet import LeNet5
+from models import nets
+from models.learners.compiled import Gradient
 
 
 def net_and_batch(c3, batch, seed):
@@ -33,7 +29,7 @@ def net_and_batch(c3, batch, seed):
 )
 def test_losses_and_every_gradient_equal_autograd_in_float64(c3, batch, share, seed):
     net, x, labels = net_and_batch(c3, batch, seed)
-    losses = by_hand.Gradient(net)(x, labels, share)
+    losses = Gradient(net)(x, labels, share)
     exact = nets.LeNet5(c3, "reference").double()
     exact.load_state_dict(net.state_dict())
     expected = F.cross_entropy(exact(x.double()), labels, reduction="none")
@@ -48,7 +44,7 @@ def test_losses_and_every_gradient_equal_autograd_in_float64(c3, batch, share, s
 @pytest.mark.parametrize("batch", [9, 100])
 def test_threads_and_repetition_do_not_matter_more_than_rounding(batch):
     net, x, labels = net_and_batch("original", batch, 0)
-    differentiate = by_hand.Gradient(net)
+    differentiate = Gradient(net)
     found = []
     for threads in (1, 1, 2, 2):
         with threads_of_torch(threads):
@@ -63,7 +59,7 @@ def test_threads_and_repetition_do_not_matter_more_than_rounding(batch):
 def test_it_reads_what_the_optimizer_wrote():
     net, x, labels = net_and_batch("modern", 20, 0)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    differentiate = by_hand.Gradient(net)
+    differentiate = Gradient(net)
     first = differentiate(x, labels, 1 / 20)
     optimizer.step()
     second = differentiate(x, labels, 1 / 20)
@@ -87,7 +83,7 @@ def test_descent_is_one_step_after_the_other(sizes, c3, seed):
     rates = torch.linspace(0.1, 0.02, len(sizes), dtype=torch.float64)
     exact = nets.LeNet5(c3, "reference").double()
     exact.load_state_dict(net.state_dict())
-    losses = by_hand.Gradient(net).descend(images, labels, order, np.array(sizes), shares, rates)
+    losses = Gradient(net).descend(images, labels, order, np.array(sizes), shares, rates)
     optimizer = torch.optim.SGD(exact.parameters(), lr=0.1)
     for k, index in enumerate(order.split(sizes)):
         optimizer.param_groups[0]["lr"] = rates[k].item()
@@ -100,34 +96,6 @@ def test_descent_is_one_step_after_the_other(sizes, c3, seed):
     for (name, ours), other in zip(net.named_parameters(), exact.parameters(), strict=True):
         assert (ours - other).norm() < 1e-5 * other.norm(), name
         assert (ours.grad - other.grad).norm() < 5e-4 * other.grad.norm(), name
-
-
-class ByAutograd(LeNet5):
-    """The same model, watched."""
-
-    def on_after_backward(self):
-        pass
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("c3", ["original", "modern"])
-def test_training_goes_the_same_way_as_with_autograd(c3, tiny_root, tmp_path):
-    curves = []
-    for kind in (LeNet5, ByAutograd):
-        curve = Curve()
-        data = MNISTDataModule(str(tiny_root), batch_size=9, block_size=4)
-        _, run = fit(partial(kind, c3), data, tmp_path, max_epochs=14, callbacks=[curve])
-        assert run.global_step == 14 * 15
-        curves.append(torch.cat(curve.losses))
-    torch.testing.assert_close(*curves, rtol=1e-4, atol=0)
-
-
-class Curve(Callback):
-    def __init__(self):
-        self.losses = []
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.losses.append(outputs["losses"])
 
 
 @contextlib.contextmanager
@@ -144,43 +112,6 @@ def test_losses_stay_finite_for_any_logits():
     net, x, labels = net_and_batch("original", 8, 0)
     with torch.no_grad():
         net.output.bias.copy_(torch.linspace(-1e4, 1e4, 10))
-    losses = by_hand.Gradient(net)(x, labels, 1.0)
+    losses = Gradient(net)(x, labels, 1.0)
     assert losses.isfinite().all()
     assert all(parameter.grad.isfinite().all() for parameter in net.parameters())
-
-
-def freeze(net):
-    net.c5.weight.requires_grad_(False)
-
-
-def listen(net):
-    net.f6.register_forward_hook(lambda *_: None)
-
-
-def listen_to_a_gradient(net):
-    net.f6.weight.register_hook(lambda _: None)
-
-
-@pytest.mark.parametrize("change", [freeze, listen, listen_to_a_gradient, lambda net: net.double()])
-def test_autograd_stays_where_somebody_needs_it(change):
-    net = nets.LeNet5()
-    assert by_hand.applies(net)
-    change(net)
-    assert not by_hand.applies(net)
-
-
-@pytest.mark.parametrize("backend", ["composite", "reference"])
-def test_other_versions_run_through_autograd(backend):
-    assert not by_hand.applies(nets.LeNet5(backend=backend))
-
-
-def test_another_loss_is_not_replaced():
-    class Smoothed(LeNet5):
-        def losses(self, outputs, labels):
-            return F.cross_entropy(outputs, labels, reduction="none", label_smoothing=0.1)
-
-    _, x, labels = net_and_batch("original", 4, 0)
-    model = Smoothed()
-    expected = model.losses(model.net(x), labels)
-    losses = model.differentiator(watched=False)(x, labels, 1.0)
-    torch.testing.assert_close(losses, expected.detach())

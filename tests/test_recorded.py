@@ -6,13 +6,12 @@ from functools import partial
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.plugins.precision import DoublePrecision, MixedPrecision, Precision
-from test_by_hand import Curve
+from conftest import Curve
 from test_classifier import fit
 
 from data import MNISTDataModule
-from models import graph
+from models.learners import recorded
+from models.learners.recorded import Recorded
 from models.lenet import LeNet5
 
 GPU = torch.cuda.is_available()
@@ -21,8 +20,8 @@ GPU = torch.cuda.is_available()
 class Repeat:
     """Stands in for a recording: the same operators, from inputs held in one place."""
 
-    def __init__(self, iteration, size):
-        self.size = size
+    def __init__(self, iteration, x, labels):
+        self.size = len(x)
         self.iteration = iteration
         self.calls = 0
 
@@ -32,18 +31,27 @@ class Repeat:
         return self.iteration(*inputs)
 
 
+class Anywhere(Recorded):
+    devices = ("cpu", "cuda")
+
+
 class Repeated(LeNet5):
     """LeNet-5 that takes the way of a GPU."""
 
-    def on_fit_start(self):
-        self._replay = Repeat(self._one_step(), size=9)
+    learners = (Anywhere,)
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("c3", ["original", "modern"])
-def test_replayed_and_other_iterations_train_the_same_way(c3, precision, tiny_root, tmp_path):
+def test_replayed_and_other_iterations_train_the_same_way(
+    c3, precision, tiny_root, tmp_path, monkeypatch
+):
     """130 images in mini-batches of 9: the last one of an epoch has 4."""
+    recordings = []
+    monkeypatch.setattr(
+        recorded, "Replay", lambda *parts: recordings.append(Repeat(*parts)) or recordings[-1]
+    )
     curves, models = [], []
     device = {"accelerator": "auto" if GPU else "cpu", "devices": 1, "precision": precision}
     for kind in (LeNet5, Repeated):
@@ -56,31 +64,16 @@ def test_replayed_and_other_iterations_train_the_same_way(c3, precision, tiny_ro
         curves.append(torch.cat(curve.losses).cpu())
     tolerance = 1e-4 if precision == "32-true" else 1e-2
     torch.testing.assert_close(*curves, rtol=tolerance, atol=0)
-    assert models[1]._replay.calls == 3 * 14
-
-
-@pytest.mark.parametrize(
-    ("precision", "recorded"),
-    [("32-true", True), ("bf16-mixed", True), ("64-true", False), ("16-mixed", False)],
-)
-def test_what_may_be_recorded(precision, recorded):
-    plugin = (
-        MixedPrecision(precision, "cpu", None if precision == "bf16-mixed" else object())
-        if "mixed" in precision
-        else {"32-true": Precision, "64-true": DoublePrecision}[precision]()
-    )
-    model = LeNet5()
-    model.trainer = Trainer(accelerator="cpu", devices=1, plugins=[plugin], logger=False)
-    assert model._can_be_recorded() is recorded
-    model.net.c1.register_forward_hook(lambda *_: None)
-    assert not model._can_be_recorded()
+    assert [model.learner for model in models] == ["eager", "recorded"]
+    (recording,) = recordings
+    assert recording.calls == 3 * 14
 
 
 def test_step_is_that_of_plain_descent():
     torch.manual_seed(0)
     weight = torch.randn(3, requires_grad=True)
     x, labels = torch.randn(5, 3), torch.zeros(5, dtype=torch.int64)
-    iteration = graph.Iteration(lambda x, _: (x @ weight).square(), [weight])
+    iteration = recorded.Iteration(lambda x, _: (x @ weight).square(), [weight])
     before = weight.detach().clone()
     loss = iteration(x, labels, torch.tensor(0.2), torch.tensor(0.5))
     expected = (x @ before).square().mean()
@@ -103,8 +96,8 @@ def test_recording_takes_the_same_steps(backend, mixed):
     autocast = torch.autocast("cuda", torch.bfloat16, enabled=mixed, cache_enabled=False)
     tolerance, of_losses = (3e-2, 3e-2) if mixed else (1e-3, 1e-4)
     with autocast:
-        replay = graph.Replay(models[0]._one_step(), x, labels)
-        alone = models[1]._one_step()
+        replay = recorded.Replay(recorded.iteration_of(models[0]), x, labels)
+        alone = recorded.iteration_of(models[1])
         share, rate = torch.tensor(0.01).cuda(), torch.tensor(0.1).cuda()
         for _ in range(20):
             batch = (torch.rand_like(x), labels, share, rate)

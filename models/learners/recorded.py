@@ -1,4 +1,4 @@
-"""An iteration of plain gradient descent as a CUDA graph: one launch for what is some forty.
+"""Learning by a CUDA graph: one launch for an iteration of plain descent, which is some forty.
 
 LeNet-5 computes for microseconds on a GPU; launched operator by operator from Python, an iteration
 takes as long as Python does. It is recorded once and replayed for every mini-batch of the size that
@@ -13,15 +13,81 @@ Not yet run on a GPU: without one, the tests see the operators, not the recordin
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from models.by_hand import hand_over
+from models import nets
 from models.kernels import doors
+from models.layers import conv_pool
+from models.learners import door
+from models.learners.compiled import LAYERS, hand_over
+from models.learners.learner import Block, Learner, Run
+
+if TYPE_CHECKING:
+    from models.classifier import Classifier
 
 INPUTS = ("x", "labels", "share", "rate")
 Losses = Callable[[Tensor, Tensor], Tensor]
+
+
+class RecordingError(RuntimeError):
+    """An iteration that cannot be recorded, or whose recording gives other numbers."""
+
+
+class Recorded(Learner):
+    """LeNet-5 with plain descent on a GPU, in float32 or under bfloat16 autocast.
+
+    Raises:
+        RecordingError: an iteration cannot be recorded.
+    """
+
+    name = "recorded"
+    devices = ("cuda",)
+
+    def __init__(self, model: Classifier, run: Run) -> None:
+        self._model = model
+        self._alone = iteration_of(model)
+        x = torch.zeros(run.batch_size or 1, 1, 28, 28, device=run.device)
+        labels = torch.zeros(len(x), dtype=torch.int64, device=run.device)
+        with conv_pool.compiling():
+            if "mixed" not in run.precision:
+                conv_pool.warm_up(model.net, run.device, gradient=True)
+            # Under autocast, if Lightning trains under it: its casts are recorded too.
+            with model.trainer.precision_plugin.forward_context():
+                self._replay = self._record(x, labels)
+
+    def _record(self, x: Tensor, labels: Tensor) -> Replay:
+        try:
+            return Replay(self._alone, x, labels)
+        except RuntimeError as error:
+            raise RecordingError(str(error)) from error
+
+    @classmethod
+    def obstacle(cls, model: Classifier, run: Run) -> str | None:
+        """Another precision, listeners, or more than the class computes."""
+        if run.precision not in ("32-true", "bf16-mixed"):
+            return f"the precision is {run.precision}"
+        if run.batch_size is None:
+            return "the data does not say how many images a mini-batch has"
+        if run.listeners:
+            return run.listeners[0]
+        return (
+            door.own_part(model, ("forward", "inputs", "losses", "batch"))
+            or door.another_net(model, nets.LeNet5, LAYERS)
+            or door.another_descent(model, run)
+        )
+
+    def __call__(self, block: Block, rates: Tensor) -> Tensor:
+        """As `Learner`, without waiting for the device in between."""
+        shares = (1 / torch.from_numpy(block.totals)).to(block.images.device, torch.float32)
+        rates = rates.to(shares)
+        losses = torch.empty_like(shares)
+        for k, index in enumerate(block.order.split_with_sizes(block.sizes.tolist())):
+            iteration = self._replay if len(index) == self._replay.size else self._alone
+            losses[k] = iteration(*self._model.batch(block, index), shares[k], rates[k])
+        return losses
 
 
 class Iteration:
@@ -54,6 +120,13 @@ class Iteration:
             torch._foreach_add_(self.parameters, torch._foreach_mul(gradients, -rate))
         hand_over(gradients, self.parameters)
         return loss.detach()
+
+
+def iteration_of(model: Classifier) -> Iteration:
+    """The one by which a model learns."""
+    return Iteration(
+        lambda x, labels: model.losses(model.net(x), labels), list(model.net.parameters())
+    )
 
 
 class Replay:

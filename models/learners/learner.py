@@ -1,0 +1,84 @@
+"""What a learner is, and what it is told."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from models.classifier import Classifier
+
+Counts = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class Block(Protocol):
+    """K consecutive mini-batches, one after the other, by index into N images."""
+
+    images: Tensor
+    """(N, H, W) uint8"""
+    labels: Tensor
+    """(N,) int64"""
+    order: Tensor
+    """(n,) int64: this rank's share"""
+    sizes: Counts
+    """(K,) of this rank's images"""
+    totals: Counts
+    """(K,) of all ranks' images"""
+
+
+class Run(NamedTuple):
+    """What a training is like, as far as it decides how to learn."""
+
+    device: torch.device
+    precision: str
+    """As Lightning names it, or the class of a plugin that is not Lightning's."""
+    ranks: int
+    batch_size: int | None
+    """None where the data does not say."""
+    optimizer: torch.optim.Optimizer | None
+    """The one that steps; None where there is none, or more than one."""
+    is_scheduled: bool
+    """Whether the learning rates are those of `Classifier.learning_rates`, not the optimizer's."""
+    listeners: tuple[str, ...] = ()
+    """Who wants to hear of backward passes and steps, such as "EMA has an on_after_backward"."""
+
+
+class Learner(ABC):
+    """Takes the iterations of a block: one optimizer step for each mini-batch, in order.
+
+    Making one compiles or records what it calls, so that this counts as set-up.
+
+    Args:
+        model: what learns.
+        run: the training; `obstacle` of the two is None.
+    """
+
+    name: ClassVar[str]
+    """For the record."""
+    devices: ClassVar[tuple[str, ...]]
+    """Types of devices that it knows."""
+
+    @abstractmethod
+    def __init__(self, model: Classifier, run: Run) -> None: ...
+
+    @classmethod
+    @abstractmethod
+    def obstacle(cls, model: Classifier, run: Run) -> str | None:
+        """Why it would not compute exactly what is written; None where it does."""
+
+    @abstractmethod
+    def __call__(self, block: Block, rates: Tensor) -> Tensor:
+        """Learns from K mini-batches, one after the other.
+
+        Args:
+            block: this rank's share of them.
+            rates: (K,) learning rates, float64, on the CPU.
+
+        Returns:
+            The loss of each before its step (K,): this rank's part of the mean over all images,
+            times the number of ranks.
+        """

@@ -1,0 +1,72 @@
+"""What of the Trainer decides how to learn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from models.learners.door import is_scheduled
+from models.learners.learner import Run
+
+if TYPE_CHECKING:
+    from models.classifier import Classifier
+
+HOOKS = (
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+)
+"""Of modules and callbacks, around a backward pass and a step."""
+
+METHODS = (
+    "backward",
+    "manual_backward",
+    "configure_gradient_clipping",
+    "optimizer_step",
+    "optimizer_zero_grad",
+)
+"""Of modules, by which these are done."""
+
+
+def run_of(model: Classifier) -> Run:
+    """The training that `model` is in; known from `on_fit_start` on."""
+    trainer = model.trainer
+    optimizer = trainer.optimizers[0] if len(trainer.optimizers) == 1 else None
+    return Run(
+        device=trainer.strategy.root_device,
+        precision=_precision(trainer),
+        ranks=trainer.world_size,
+        batch_size=getattr(getattr(trainer, "datamodule", None), "batch_size", None),
+        optimizer=optimizer,
+        is_scheduled=not trainer.lr_scheduler_configs and is_scheduled(model, optimizer),
+        listeners=tuple(_listeners(model, trainer)),
+    )
+
+
+def _precision(trainer: Trainer) -> str:
+    plugin = type(trainer.precision_plugin)
+    is_lightnings = plugin.__module__.startswith("lightning.pytorch.plugins.precision.")
+    return str(trainer.precision) if is_lightnings else plugin.__name__
+
+
+def _listeners(model: Classifier, trainer: Trainer) -> Iterator[str]:
+    if type(trainer.strategy) is not SingleDeviceStrategy:
+        ranks, strategy = trainer.world_size, type(trainer.strategy).__name__
+        yield f"there are {ranks} ranks" if ranks > 1 else f"the strategy is {strategy}"
+    if trainer._detect_anomaly or torch.is_anomaly_enabled():
+        yield "detect_anomaly looks into backward passes"
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    heard: list[tuple[LightningModule | Callback, type, Sequence[str]]] = [
+        (model, LightningModule, (*HOOKS, *METHODS)),
+        *((callback, Callback, HOOKS) for callback in callbacks),
+    ]
+    for listener, base, hooks in heard:
+        for hook in hooks:
+            if is_overridden(hook, listener, parent=base):
+                yield f"{type(listener).__name__} has its own {hook}"

@@ -1,0 +1,71 @@
+"""Learning from one image at a time: the linear classifier, in one compiled loop a block."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from models import nets
+from models.kernels import sgd
+from models.learners import door
+from models.learners.learner import Block, Learner, Run
+from models.losses import Loss
+
+if TYPE_CHECKING:
+    from models.classifier import Classifier
+
+
+class Sequential(Learner):
+    """`models.kernels.sgd` for `models.linear.Linear`."""
+
+    name = "sequential"
+    devices = ("cpu", "cuda")
+
+    def __init__(self, model: Classifier, run: Run) -> None:
+        self._model: Any = model
+        self._backend = model.hparams["backend"]
+        dtype = next(model.net.parameters()).dtype
+        if sgd.choose(self._backend, run.device, dtype) != "reference":
+            sgd.warm_up(run.device)
+
+    @classmethod
+    def obstacle(cls, model: Classifier, run: Run) -> str | None:
+        """Other sizes of mini-batches, autocast, listeners, or more than the class computes."""
+        if run.batch_size != 1:
+            return f"the mini-batches have {run.batch_size or 'unknown numbers of'} images"
+        if not run.precision.endswith("-true"):
+            return f"the precision is {run.precision}"
+        if run.listeners:
+            return run.listeners[0]
+        return (
+            door.own_part(model, ("forward", "inputs", "losses", "batch"))
+            or _another_loss(model)
+            or door.another_net(model, nets.LinearClassifier, {"output": nn.Linear})
+            or door.another_descent(model, run)
+        )
+
+    def __call__(self, block: Block, rates: Tensor) -> Tensor:
+        """As `Learner`.
+
+        Raises:
+            ValueError: a mini-batch of another size than 1.
+        """
+        if (block.sizes != 1).any():
+            raise ValueError(f"expected mini-batches of one image, got {block.sizes.max()}")
+        output, scale = self._model.net.output, self._model.net.scale
+        return sgd.sequential_sgd(
+            block.images,
+            block.labels,
+            block.order,
+            output.weight.detach(),
+            output.bias.detach(),
+            rates,
+            self._model.loss,
+            scale=scale,
+            backend=self._backend,
+        )
+
+
+def _another_loss(model: Any) -> str | None:
+    return None if type(model.loss) is Loss else "the loss is none of models.losses"
