@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from models import learners, progress
 from models.kernels import doors
-from models.learners import Block, Learner
+from models.learners import Block, Learner, Run
 
 
 class Classifier(LightningModule):
@@ -61,6 +61,8 @@ class Classifier(LightningModule):
         self.net = net
         self.lr = lr
         self.losses_taken = []
+        self._learner: Learner | None = None
+        self._run: Run | None = None
         self.labels = range(classes)
         metrics = MetricCollection(
             {
@@ -103,7 +105,9 @@ class Classifier(LightningModule):
         self._check(block)
         self.losses_taken = []
         before, count = self.global_step, len(block.sizes)
-        losses = self._learner(block, self.learning_rates(count))
+        # A subclass may have an on_fit_start of its own.
+        learner = self._learner or self._choose(learners.run_of(self))
+        losses = learner(block, self.learning_rates(count))
         # Those that Lightning has not seen.
         progress.count_iterations(self.trainer, before + count - self.global_step)
         losses = self.trainer.strategy.reduce(losses, reduce_op="mean")
@@ -111,9 +115,13 @@ class Classifier(LightningModule):
 
     def on_fit_start(self) -> None:
         """Chooses who learns, which compiles or records; before the training, so it is set-up."""
-        self._run = learners.run_of(self)
-        self._learner, self.why_not_faster = learners.start(self, self._run)
+        self._choose(learners.run_of(self))
+
+    def _choose(self, run: Run) -> Learner:
+        self._run = run
+        self._learner, self.why_not_faster = learners.start(self, run)
         self.learner = self._learner.name
+        return self._learner
 
     def learning_rates(self, count: int) -> Tensor:
         """Learning rates of the next iterations, (count,) float64 on the CPU.
@@ -143,11 +151,11 @@ class Classifier(LightningModule):
 
     def _choose_again(self) -> None:
         # The rates of the schedule stand in the optimizer by now.
+        if self._run is None:
+            return
         run = learners.run_of(self)._replace(is_scheduled=self._run.is_scheduled)
         if run != self._run or learners.choose(self, run).learner is not type(self._learner):
-            self._run = run
-            self._learner, self.why_not_faster = learners.start(self, run)
-            self.learner = self._learner.name
+            self._choose(run)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Lets a checkpoint say where the training stands, whoever saves it and when."""

@@ -464,3 +464,21 @@ def test_a_model_of_one_s_own_needs_no_learner(tiny_root, tmp_path):
     expected = make()
     reference(expected, run.datamodule, **PLAIN)
     torch.testing.assert_close(model.net[1].weight, expected.net[1].weight)
+
+
+def test_own_hooks_without_super_do_not_stop_the_learner(tiny_root, tmp_path):
+    class Own(LeNet5):
+        def on_fit_start(self):
+            pass
+
+        def on_train_start(self):
+            pass
+
+        def on_train_epoch_start(self):
+            pass
+
+    own, _ = fit(Own, digits(tiny_root), tmp_path)
+    plain, _ = fit(LeNet5, digits(tiny_root), tmp_path)
+    assert own.learner == plain.learner == "compiled"
+    for name, weight in own.state_dict().items():
+        assert torch.equal(weight, plain.state_dict()[name]), name
