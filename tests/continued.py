@@ -131,8 +131,9 @@ def ends(experiment: str, ranks: int = 1) -> list[str]:
         *ENDS,
         # The tuned one's schedule depends on the last epoch.
         *(["epochs"] if experiment != "tuned" else []),
-        # Of several ranks each knows its own part of the losses of a block.
-        *(["exception in a block"] if ranks == 1 else []),
+        # By a loss of the user's, which only autograd would take in the others' place; and of
+        # several ranks each knows its own part of the losses of a block.
+        *(["exception in a block"] if experiment == "validated" and ranks == 1 else []),
     ]
 
 
