@@ -21,6 +21,7 @@ from lightning.pytorch import Callback
 from PIL import Image
 
 from data import DatasetError, images, source
+from models.learners.compiled import Compiled
 from models.lenet import LeNet5
 from project import evaluate, fit, predict
 from project.bench import __main__ as bench
@@ -316,7 +317,7 @@ def test_lost_rank_is_told_in_one_line(place, monkeypatch, capsys):
     def lose(*_):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [::1]:5")
 
-    monkeypatch.setattr(LeNet5, "learn", lose)
+    monkeypatch.setattr(Compiled, "__call__", lose)
     with pytest.raises(SystemExit) as stop:
         fit.main(["--data.batch_size=20", "--figures=none"])
     assert stop.value.code == 2
