@@ -13,9 +13,9 @@ def pooled_size(height: int, width: int, padding: int) -> tuple[int, int]:
     """Rows and columns of pixels behind the convolution and the pooling.
 
     Raises:
-        RuntimeError: there are none; torch's pooling raises the same.
+        RuntimeError: there are none, or none before; torch raises the same.
     """
     rows, columns = ((size + 2 * padding - K + 1) // 2 for size in (height, width))
-    if min(rows, columns) < 1:
+    if min(rows, columns, height, width) < 1:
         raise RuntimeError(f"{height} x {width} pixels, padding {padding}: too small to pool")
     return rows, columns
