@@ -33,6 +33,11 @@ PARAMETERS = {
     "lenet5-original": 60_806,
     "lenet5-original-tuned": 60_806,
 }
+LEARNERS = {
+    "lenet5-1998": "eager",
+    "lenet5-modern-tuned": "compiled-gradient",
+    "lenet5-original-tuned": "compiled-gradient",
+}
 CONFIG_NAMES = [
     *PARAMETERS,
     "logistic",
@@ -94,6 +99,9 @@ def test_fit_trains_tests_and_records(name, tiny, capsys):
     assert record["device"] == "cpu" or torch.cuda.is_available()
     fused = "composite" if name == "lenet5-1998" else "cpu"
     assert record["backend"] == fused or torch.cuda.is_available()
+    if not torch.cuda.is_available():
+        assert record["learner"] == LEARNERS.get(name, "compiled" if is_lenet else "sequential")
+        assert record["why_not_faster"] == ""
     assert record["parameters"] == PARAMETERS.get(name, 785)
     assert set(record["seconds"]) == {"setup", "train", "validate", "test"}
     assert all(record["seconds"][stage] > 0 for stage in ("setup", "train", "test"))
@@ -106,6 +114,7 @@ def test_fit_trains_tests_and_records(name, tiny, capsys):
     assert (folder / "config.yaml").is_file()
     assert len(list((folder / "checkpoints").glob("*.ckpt"))) == (2 if is_lenet else 1)
     printed = capsys.readouterr()
+    assert f"learner {record['learner']}, into {folder}" in printed.out.splitlines()[0]
     for words in ("test accuracy", str(folder), "tensorboard --logdir runs"):
         assert words in printed.out
     assert "lit" not in printed.out + printed.err, "no advertisements"
