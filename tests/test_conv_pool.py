@@ -168,16 +168,16 @@ def test_lanes_round_trip(batch):
 
 def test_matrices_of_the_kernel_filter_in_both_directions():
     """Four sums of five taps and eight pixels, and the gradients at taps and at pixels."""
-    from models.kernels import cpu
+    from models.kernels.simd import winograd
 
     rng = np.random.default_rng(0)
     taps, pixels, slopes = (rng.standard_normal(count) for count in (5, 8, 4))
-    at_points = cpu.OF_TAPS @ taps, cpu.OF_PIXELS @ pixels, cpu.OF_SUMS @ slopes
-    sums = cpu.OF_SUMS.T @ (at_points[0] * at_points[1])
+    at_points = winograd.OF_TAPS @ taps, winograd.OF_PIXELS @ pixels, winograd.OF_SUMS @ slopes
+    sums = winograd.OF_SUMS.T @ (at_points[0] * at_points[1])
     np.testing.assert_allclose(sums, np.correlate(pixels, taps), rtol=1e-5)
-    of_taps = cpu.OF_TAPS.T @ (at_points[1] * at_points[2])
+    of_taps = winograd.OF_TAPS.T @ (at_points[1] * at_points[2])
     np.testing.assert_allclose(of_taps, np.correlate(pixels, slopes), rtol=1e-5)
-    of_pixels = cpu.OF_PIXELS.T @ (at_points[0] * at_points[2])
+    of_pixels = winograd.OF_PIXELS.T @ (at_points[0] * at_points[2])
     np.testing.assert_allclose(of_pixels, np.convolve(taps, slopes), rtol=1e-5)
 
 
@@ -196,12 +196,13 @@ def test_tanh_of_the_kernel_is_within_2e_7_everywhere():
 def kernel_tanh(x):
     import numba
 
-    from models.kernels import cpu
+    from models.kernels.simd.tanh import tanh
+    from models.kernels.simd.vector import load, store
 
     @numba.njit
     def all_of(x, y):
         for i in range(0, len(x), 8):
-            cpu.store(y, i, cpu.tanh(cpu.load(x, i)))
+            store(y, i, tanh(load(x, i)))
 
     padded = np.concatenate([x, np.zeros(-len(x) % 8, np.float32)])
     y = np.empty_like(padded)

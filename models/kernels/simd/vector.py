@@ -1,0 +1,155 @@
+"""Eight floats as one value: load, store, add, multiply, transpose.
+
+Numba knows the value as the type Vector. Each function here is an intrinsic: it is called in
+compiled code, with Vectors or with a contiguous array of float32 and an index into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+from models.kernels.lanes import LANES
+from models.kernels.simd import llvm
+
+
+class Vector(types.Type):
+    """Numba's name for eight float32 in one register (two, where registers are narrow)."""
+
+    def __init__(self) -> None:
+        super().__init__(name="Vector")
+
+
+VECTOR = Vector()
+
+
+@register_model(Vector)
+class VectorModel(models.PrimitiveModel):
+    """A Vector is LLVM's <8 x float>."""
+
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, llvm.FLOATS)
+
+
+@intrinsic
+def load(typing: Any, array: Any, index: Any) -> Any:
+    """array[index : index + 8]."""
+    llvm.require_contiguous(array)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(llvm.address(context, builder, signature.args[0], *args), align=4)
+
+    return VECTOR(array, types.intp), generate
+
+
+@intrinsic
+def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
+    """array[index : index + 8] = value."""
+    llvm.require_contiguous(array)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array, index, value = args
+        address = llvm.address(context, builder, signature.args[0], array, index)
+        builder.store(value, address, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, VECTOR), generate
+
+
+@intrinsic
+def splat(typing: Any, value: Any) -> Any:
+    """The float32 value eight times."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return llvm.splat(builder, args[0])
+
+    return VECTOR(types.float32), generate
+
+
+@intrinsic
+def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """A * b + c, in one instruction where there is one."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return llvm.fmuladd(builder, *args)
+
+    return VECTOR(VECTOR, VECTOR, VECTOR), generate
+
+
+@intrinsic
+def add(typing: Any, a: Any, b: Any) -> Any:
+    """A + b."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fadd(*args)
+
+    return VECTOR(VECTOR, VECTOR), generate
+
+
+@intrinsic
+def mul(typing: Any, a: Any, b: Any) -> Any:
+    """A * b."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fmul(*args)
+
+    return VECTOR(VECTOR, VECTOR), generate
+
+
+@intrinsic
+def total_of(typing: Any, x: Any) -> Any:
+    """The sum of the eight floats, by halves."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.FloatType(), [ir.FloatType(), llvm.FLOATS])
+        name = f"llvm.vector.reduce.fadd.v{LANES}f32"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        zero = ir.Constant(ir.FloatType(), 0)
+        return builder.call(function, [zero, *args], fastmath=("reassoc",))
+
+    return types.float32(VECTOR), generate
+
+
+@intrinsic
+def transpose(typing: Any, x: Any, i: Any, x_step: Any, out: Any, j: Any, out_step: Any) -> Any:
+    """Eight vectors of x, x_step apart from x[i] on, as columns of eight vectors of out."""
+    llvm.require_contiguous(x)
+    llvm.require_contiguous(out)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        x_type, *_, out_type, _, _ = signature.args
+        x, i, x_step, out, j, out_step = args
+
+        def addresses(array_type: Any, array: Any, start: Any, step: Any) -> Any:
+            for n in range(LANES):
+                yield llvm.address(
+                    context, builder, array_type, array, llvm.ahead(builder, start, step, n)
+                )
+
+        rows = [builder.load(place, align=4) for place in addresses(x_type, x, i, x_step)]
+        half = LANES // 2
+        # Each pass rotates the bits of (row, column) by one; half of them is a transposition.
+        for _ in range(LANES.bit_length() - 1):
+            rows = [
+                builder.shuffle_vector(
+                    rows[n], rows[n + half], ir.Constant(llvm.INTEGERS, [*_interleaved(start)])
+                )
+                for n in range(half)
+                for start in (0, half)
+            ]
+        for row, place in zip(rows, addresses(out_type, out, j, out_step), strict=True):
+            builder.store(row, place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, types.intp, out, types.intp, types.intp), generate
+
+
+def _interleaved(start: int) -> Iterator[int]:
+    """Half of one vector's lanes and half of another's, by turns."""
+    for lane in range(start, start + LANES // 2):
+        yield from (lane, lane + LANES)
