@@ -40,6 +40,10 @@ def compiled(**options: Any) -> Callable[[F], F]:
     return decorate
 
 
+# For what runs so often that it matters: handing over the arguments takes 0.1 us.
+inlined = compiled(forceinline=True)
+
+
 def _cache_of(function: Callable[..., Any]) -> Any:
     try:
         return _Cache(function)

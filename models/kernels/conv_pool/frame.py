@@ -1,0 +1,73 @@
+"""Images into lanes and frames of zeros, and back.
+
+A frame (C, rows, columns, 8) holds the C input maps of one group of eight images, H x W pixels
+each, with the padding around them and what fills up the last strip of four columns.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.kernels.compiled import compiled
+from models.kernels.lanes import LANES
+from models.kernels.simd.vector import transpose
+
+
+@compiled()
+def frame_lanes(x, shape, out):
+    """One group (C, H, W, 8) into the middle of its frame of zeros (C, rows, columns, 8)."""
+    for c in range(shape.maps):
+        for r in range(shape.height):
+            i = (c * shape.height + r) * shape.width * LANES
+            j = (c * shape.rows + r + shape.padding) * shape.columns + shape.padding
+            out[j * LANES : (j + shape.width) * LANES] = x[i : i + shape.width * LANES]
+
+
+@compiled()
+def unframe_lanes(framed, shape, x):
+    """The reverse."""
+    for c in range(shape.maps):
+        for r in range(shape.height):
+            i = (c * shape.height + r) * shape.width * LANES
+            j = (c * shape.rows + r + shape.padding) * shape.columns + shape.padding
+            x[i : i + shape.width * LANES] = framed[j * LANES : (j + shape.width) * LANES]
+
+
+@compiled()
+def inside(framed, shape):
+    """A frame from its first pixel of the input on."""
+    return framed[(shape.padding * shape.columns + shape.padding) * LANES :]
+
+
+@compiled()
+def frame_images(x, first, batch, shape, out):
+    """Images `first` to `first` + 7 of x (B, C, H, W) into the middle of a frame of zeros."""
+    pixels = shape.maps * shape.height * shape.width
+    for c in range(shape.maps):
+        for r in range(shape.height):
+            i = first * pixels + (c * shape.height + r) * shape.width
+            j = (c * shape.rows + r + shape.padding) * shape.columns + shape.padding
+            into_lanes(x, i, pixels, batch - first, shape.width, out, j * LANES)
+
+
+@compiled()
+def into_lanes(x, start, step, images, width, out, out_start):
+    """Eight rows of x, step apart, side by side: out (width, 8), 0 from lane `images` on."""
+    whole = width // LANES * LANES if images >= LANES else 0
+    for s in range(0, whole, LANES):
+        transpose(x, start + s, step, out, out_start + s * LANES, LANES)
+    for s in range(whole, width):
+        for lane in range(LANES):
+            value = x[start + s + lane * step] if lane < images else np.float32(0)
+            out[out_start + s * LANES + lane] = value
+
+
+@compiled()
+def out_of_lanes(x, images, width, out, start, step):
+    """The reverse: x (width, 8) -> rows of out, step apart."""
+    whole = width // LANES * LANES if images >= LANES else 0
+    for s in range(0, whole, LANES):
+        transpose(x, s * LANES, LANES, out, start + s, step)
+    for s in range(whole, width):
+        for lane in range(min(images, LANES)):
+            out[start + s + lane * step] = x[s * LANES + lane]

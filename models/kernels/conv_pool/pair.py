@@ -1,0 +1,134 @@
+"""One group of eight images through two blocks in a row, and back.
+
+The first block writes its maps into the frame that the second one reads. Shapes as in `memory.py`;
+those of the second block are C2, M2, P2, R2 and S2, where C2 = M.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from models.kernels.compiled import compiled
+from models.kernels.conv_pool.backward import (
+    add_up,
+    backward_group,
+    gather_input_gradient,
+    sum_of_taps,
+)
+from models.kernels.conv_pool.forward import forward_group, spread_input
+from models.kernels.conv_pool.frame import inside
+from models.kernels.conv_pool.memory import Layer, Scratch
+from models.kernels.lanes import LANES
+
+
+class Pair(NamedTuple):
+    """Two blocks in a row, and a thread's memory for each."""
+
+    first: Layer
+    second: Layer
+    scratch: Scratch
+    scratch2: Scratch
+
+
+class Filters(NamedTuple):
+    """The parameters of two blocks, or the gradients there."""
+
+    weight: np.ndarray[Any, Any]
+    """(P, 5, 5)"""
+    bias: np.ndarray[Any, Any]
+    """(M,)"""
+    weight2: np.ndarray[Any, Any]
+    """(P2, 5, 5)"""
+    bias2: np.ndarray[Any, Any]
+    """(M2,)"""
+
+
+class Sums(NamedTuple):
+    """The gradients at the parameters of two blocks, added up by each thread over its groups."""
+
+    taps: np.ndarray[Any, Any]
+    """(T, 8, P, 5, 8) at the weights, at the points"""
+    bias: np.ndarray[Any, Any]
+    """(T, M, 8)"""
+    taps2: np.ndarray[Any, Any]
+    """(T, 8, P2, 5, 8)"""
+    bias2: np.ndarray[Any, Any]
+    """(T, M2, 8)"""
+
+
+@compiled()
+def new_sums(threads, bias, taps, bias2, taps2):
+    """Memory for the sums of two blocks with such parameters, not yet 0."""
+    return Sums(
+        np.empty((threads, len(taps) * LANES), np.float32),
+        np.empty((threads, len(bias) * LANES), np.float32),
+        np.empty((threads, len(taps2) * LANES), np.float32),
+        np.empty((threads, len(bias2) * LANES), np.float32),
+    )
+
+
+@compiled()
+def sums_of(sums, t):
+    """Thread t's sums, set to 0."""
+    own = Sums(sums.taps[t], sums.bias[t], sums.taps2[t], sums.bias2[t])
+    own.taps[:] = 0
+    own.bias[:] = 0
+    own.taps2[:] = 0
+    own.bias2[:] = 0
+    return own
+
+
+@compiled()
+def total_of_threads(sums, gradients):
+    """The threads' sums -> the gradients at the parameters, always in the same order."""
+    sum_of_taps(sums.taps, gradients.weight)
+    add_up(sums.bias, gradients.bias)
+    sum_of_taps(sums.taps2, gradients.weight2)
+    add_up(sums.bias2, gradients.bias2)
+
+
+@compiled()
+def kept(shape, shape2):
+    """Floats that a group keeps for its way back: both slopes and the second block's input."""
+    return shape.slopes + shape2.framed + shape2.slopes
+
+
+@compiled()
+def kept_parts(state, shape, shape2):
+    """Slope of the first block, framed input and slope of the second."""
+    end = shape.slopes + shape2.framed
+    return state[: shape.slopes], state[shape.slopes : end], state[end:]
+
+
+@compiled()
+def forward_both(pair, bias, bias2, state, y):
+    """Framed images of one group -> y (M2, R2, S2, 8) and state."""
+    shape, shape2 = pair.first.shape, pair.second.shape
+    slope, middle, slope2 = kept_parts(state, shape, shape2)
+    middle[:] = 0
+    spread_input(pair.scratch.framed, shape, pair.scratch.pixels)
+    maps = inside(middle, shape2)
+    forward_group(pair.first, bias, pair.scratch, slope, maps, shape2.rows, shape2.columns)
+    spread_input(middle, shape2, pair.scratch2.pixels)
+    rows, columns = shape2.pooled_rows, shape2.pooled
+    forward_group(pair.second, bias2, pair.scratch2, slope2, y, rows, columns)
+
+
+@compiled()
+def backward_both(grad, pair, state, sums):
+    """Gradients of one group, added to the thread's; scratch still holds its pixels at the points.
+
+    Grad (M2, R2, S2, 8) is at the second block's y.
+    """
+    first, second, scratch, scratch2 = pair
+    shape2 = second.shape
+    slope, _, slope2 = kept_parts(state, first.shape, shape2)
+    rows, columns = shape2.pooled_rows, shape2.pooled
+    sums2 = sums.taps2, sums.bias2
+    backward_group(grad, rows, columns, second, scratch2, slope2, True, *sums2)
+    gather_input_gradient(scratch2.pixel_gradients, shape2, scratch2.framed)
+    maps = inside(scratch2.framed, shape2)
+    rows, columns = shape2.rows, shape2.columns
+    backward_group(maps, rows, columns, first, scratch, slope, False, sums.taps, sums.bias)

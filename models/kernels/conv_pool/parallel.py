@@ -1,0 +1,148 @@
+"""All groups of a batch through one block or two, and back; each thread takes some of them.
+
+A thread takes its groups in order, so that the same number of threads gives the same bits. Shapes
+as in `memory.py` and `pair.py`. Records are handed over one by one, since Numba's threads take
+none that holds others.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from models.kernels.compiled import compiled
+from models.kernels.conv_pool.backward import (
+    add_up,
+    backward_group,
+    gather_input_gradient,
+    sum_of_taps,
+)
+from models.kernels.conv_pool.forward import forward_group, spread_input, spread_taps
+from models.kernels.conv_pool.frame import (
+    frame_images,
+    frame_lanes,
+    into_lanes,
+    out_of_lanes,
+    unframe_lanes,
+)
+from models.kernels.conv_pool.memory import Layer, new_scratches, part, scratch_of
+from models.kernels.conv_pool.pair import (
+    Pair,
+    backward_both,
+    forward_both,
+    kept_parts,
+    new_sums,
+    sums_of,
+    total_of_threads,
+)
+from models.kernels.lanes import LANES
+
+
+@compiled(parallel=True)
+def forward(x, groups, shape, table, weight, bias, threads, slope, y):
+    """X (G, C, H, W, 8) -> slope (G, M, 2R, 2S, 8) and y (G, M, R, S, 8)."""
+    spread = spread_taps(weight)
+    for t in prange(threads):
+        layer = Layer(shape, table, spread)
+        scratch = scratch_of(new_scratches(shape, 1, False), 0)
+        for g in range(t * groups // threads, (t + 1) * groups // threads):
+            frame_lanes(part(x, g, groups), shape, scratch.framed)
+            spread_input(scratch.framed, shape, scratch.pixels)
+            outs = part(slope, g, groups), part(y, g, groups)
+            forward_group(layer, bias, scratch, *outs, shape.pooled_rows, shape.pooled)
+
+
+@compiled(parallel=True)
+def backward(grad, x, groups, shape, table, weight, slope, threads, want_input, dx, dw, db):
+    """Gradients at x, like x, and at the parameters: dw (P, 25) and db (M,).
+
+    Every thread adds up its own groups in order, so that the same number of threads gives the same
+    bits.
+    """
+    spread = spread_taps(weight)
+    taps = np.zeros((threads, len(spread) * LANES), np.float32)
+    biases = np.zeros((threads, len(db) * LANES), np.float32)
+    for t in prange(threads):
+        layer = Layer(shape, table, spread)
+        scratch = scratch_of(new_scratches(shape, 1, True), 0)
+        framed = np.zeros(shape.framed if want_input else 0, np.float32)
+        for g in range(t * groups // threads, (t + 1) * groups // threads):
+            frame_lanes(part(x, g, groups), shape, scratch.framed)
+            spread_input(scratch.framed, shape, scratch.pixels)
+            backward_group(
+                part(grad, g, groups),
+                shape.pooled_rows,
+                shape.pooled,
+                layer,
+                scratch,
+                part(slope, g, groups),
+                want_input,
+                taps[t],
+                biases[t],
+            )
+            if want_input:
+                gather_input_gradient(scratch.pixel_gradients, shape, framed)
+                unframe_lanes(framed, shape, part(dx, g, groups))
+    sum_of_taps(taps, dw)
+    add_up(biases, db)
+
+
+@compiled()
+def _new_pair(shape, table, taps, shape2, table2, taps2, backward):
+    """Two blocks with memory for one thread."""
+    return Pair(
+        Layer(shape, table, taps),
+        Layer(shape2, table2, taps2),
+        scratch_of(new_scratches(shape, 1, backward), 0),
+        scratch_of(new_scratches(shape2, 1, backward), 0),
+    )
+
+
+@compiled(parallel=True)
+def forward_two(x, batch, shape, table, shape2, table2, filters, threads, keep, state, y):
+    """Images x (B, C, H, W) -> y (B, M2, R2, S2), and each group's state (G, ...), if it is kept.
+
+    Else state is (T, ...).
+    """
+    groups = -(-batch // LANES)
+    features = shape2.features
+    taps, taps2 = spread_taps(filters.weight), spread_taps(filters.weight2)
+    for t in prange(threads):
+        pair = _new_pair(shape, table, taps, shape2, table2, taps2, False)
+        out = np.empty(features * LANES, np.float32)  # (M2, R2, S2, 8)
+        for g in range(t * groups // threads, (t + 1) * groups // threads):
+            image = g * LANES
+            frame_images(x, image, batch, shape, pair.scratch.framed)
+            own = part(state, g, groups) if keep else part(state, t, threads)
+            forward_both(pair, filters.bias, filters.bias2, own, out)
+            out_of_lanes(out, batch - image, features, y, image * features, features)
+
+
+@compiled()
+def backward_two(grad, x, batch, shape, table, shape2, table2, filters, threads, state, gradients):
+    """Gradients at the parameters of both blocks, from grad (B, M2, R2, S2) at the second's y."""
+    taps, taps2 = spread_taps(filters.weight), spread_taps(filters.weight2)
+    sums = new_sums(threads, filters.bias, taps, filters.bias2, taps2)
+    _groups_back(grad, x, batch, shape, table, taps, shape2, table2, taps2, state, sums)
+    total_of_threads(sums, gradients)
+
+
+@compiled(parallel=True)
+def _groups_back(grad, x, batch, shape, table, taps, shape2, table2, taps2, state, sums):
+    """All groups, their gradients added up by each thread."""
+    groups, threads = -(-batch // LANES), len(sums.taps)
+    features = shape2.features
+    for t in prange(threads):
+        pair = _new_pair(shape, table, taps, shape2, table2, taps2, True)
+        own = sums_of(sums, t)
+        out = np.zeros(features * LANES, np.float32)  # (M2, R2, S2, 8)
+        # Backwards: the last groups of the forward pass are still in the cache.
+        for g in range((t + 1) * groups // threads - 1, t * groups // threads - 1, -1):
+            image = g * LANES
+            kept_state = part(state, g, groups)
+            _, middle, _ = kept_parts(kept_state, shape, shape2)
+            frame_images(x, image, batch, shape, pair.scratch.framed)
+            spread_input(pair.scratch.framed, shape, pair.scratch.pixels)
+            spread_input(middle, shape2, pair.scratch2.pixels)
+            into_lanes(grad, image * features, features, batch - image, features, out, 0)
+            backward_both(out, pair, kept_state, own)

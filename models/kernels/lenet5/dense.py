@@ -1,0 +1,113 @@
+"""Dense layers and the cross-entropy: one group of eight images, and sums over the whole batch.
+
+Arrays are flat; comments give shapes. B images, G groups; a layer's weight is (outputs, inputs),
+its values for a group are (outputs, 8). d is the gradient at the sums before the tanh. No layer
+may be narrower than a tile of sums.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.kernels.compiled import compiled
+from models.kernels.lanes import LANES
+from models.kernels.simd.tanh import tanh
+from models.kernels.simd.tile import add_outer, filled, store_tile
+from models.kernels.simd.vector import add, fma, load, mul, splat, store
+from models.kernels.sizes import TILE
+
+
+@compiled()
+def dense(x, weight, bias, squash, out):
+    """Sums x (inputs, 8) by weight (outputs, inputs), plus bias: out (outputs, 8)."""
+    inputs, outputs = len(x) // LANES, len(bias)
+    for tile_start in range(0, outputs, TILE):
+        o = min(tile_start, outputs - TILE)  # the last tile may do some outputs again
+        tile = filled(np.float32(0))
+        for i in range(inputs):
+            tile = add_outer(tile, x, i * LANES, weight, o * inputs + i, inputs)
+        store_tile(tile, out, o * LANES)
+    for o in range(outputs):
+        z = add(load(out, o * LANES), splat(bias[o]))
+        store(out, o * LANES, tanh(z) if squash else z)
+
+
+@compiled()
+def dense_input_gradient(d, weight, dx):
+    """Gradient d (outputs, 8) at a layer's sums -> dx (inputs, 8) at its input."""
+    inputs, outputs = len(dx) // LANES, len(d) // LANES
+    for tile_start in range(0, inputs, TILE):
+        i = min(tile_start, inputs - TILE)
+        tile = filled(np.float32(0))
+        for o in range(outputs):
+            tile = add_outer(tile, d, o * LANES, weight, o * inputs + i, 1)
+        store_tile(tile, dx, i * LANES)
+
+
+@compiled()
+def through_tanh(dy, y, d):
+    """Gradient dy (count, 8) at y = tanh(z) -> d at z."""
+    one = splat(np.float32(1))
+    minus = splat(np.float32(-1))
+    for i in range(0, len(y), LANES):
+        v = load(y, i)
+        store(d, i, mul(load(dy, i), fma(mul(minus, v), v, one)))
+
+
+@compiled()
+def cross_entropy(z, batch, first, d, losses):
+    """Logits z (classes, 8) -> the losses of this group, and d, share times their gradient at z.
+
+    The group's images are those from batch.order[first] on. Lanes behind the last one hold no
+    image: their gradient is 0.
+    """
+    labels, order, share = batch.labels, batch.order, batch.share
+    images, classes = len(order) - first, len(z) // LANES
+    for lane in range(LANES):
+        if lane >= images:
+            for k in range(classes):
+                d[k * LANES + lane] = 0
+            continue
+        most = z[lane]
+        for k in range(1, classes):
+            most = max(most, z[k * LANES + lane])
+        total = np.float32(0)
+        for k in range(classes):
+            power = np.exp(z[k * LANES + lane] - most)
+            d[k * LANES + lane] = power
+            total += power
+        right = labels[order[first + lane]] * LANES + lane
+        losses[first + lane] = np.log(total) - (z[right] - most)
+        for k in range(classes):
+            d[k * LANES + lane] *= share / total
+        d[right] -= share
+
+
+@compiled()
+def dense_weight_gradient(d, x, batch, outputs, first, last, dw):
+    """Sums over the batch of d (G, outputs, 8) times x (B, inputs): columns first to last - 1."""
+    inputs = len(dw) // outputs
+    for column in range(first, last, LANES):
+        i = min(column, inputs - LANES)
+        for tile_start in range(0, outputs, TILE):
+            o = min(tile_start, outputs - TILE)
+            tile = filled(np.float32(0))
+            for b in range(batch):
+                group = b // LANES
+                j = (group * outputs + o) * LANES + b - group * LANES
+                tile = add_outer(tile, x, b * inputs + i, d, j, LANES)
+            for n in range(TILE):
+                store(dw, (o + n) * inputs + i, tile[n])
+
+
+@compiled()
+def dense_bias_gradient(d, db):
+    """Sums over the batch of d (G, outputs, 8)."""
+    outputs = len(db)
+    groups = len(d) // (outputs * LANES)
+    for o in range(outputs):
+        total = np.float32(0)
+        for g in range(groups):
+            for lane in range(LANES):
+                total += d[(g * outputs + o) * LANES + lane]
+        db[o] = total

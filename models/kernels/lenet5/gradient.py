@@ -1,0 +1,110 @@
+"""LeNet-5's gradient for a mini-batch, groups over threads, and the steps of gradient descent.
+
+Shapes as in `memory.py`. Records are handed to the threads one by one, since Numba's take none
+that holds others.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from models.kernels.compiled import compiled
+from models.kernels.conv_pool.backward import add_up, sum_of_taps
+from models.kernels.conv_pool.forward import spread_taps
+from models.kernels.conv_pool.memory import Layer, scratch_of
+from models.kernels.conv_pool.pair import Pair, new_sums, sums_of
+from models.kernels.lanes import LANES
+from models.kernels.lenet5.dense import dense_bias_gradient, dense_weight_gradient
+from models.kernels.lenet5.group import back, there
+from models.kernels.lenet5.memory import Batch, new_group, new_rows
+
+
+@compiled()
+def gradient(batch, net, memory, losses):
+    """Cross-entropies of a mini-batch (B,), and share times the gradients of their sum."""
+    parameters = net.parameters
+    rows = new_rows(len(batch.order), net.c3, parameters)
+    c1, c3 = spread_taps(parameters.c1), spread_taps(parameters.c3)
+    sums = new_sums(memory.threads, parameters.c1_bias, c1, parameters.c3_bias, c3)
+    _groups(
+        batch,
+        net.c1,
+        net.c1_table,
+        c1,
+        net.c3,
+        net.c3_table,
+        c3,
+        parameters,
+        memory.c1,
+        memory.c3,
+        rows,
+        sums,
+        losses,
+    )
+    _sums(len(batch.order), rows, sums, net.gradients)
+
+
+@compiled(parallel=True)
+def _groups(
+    batch, c1, c1_table, c1_taps, c3, c3_table, c3_taps, net, scratch1, scratch3, rows, sums, losses
+):
+    """All groups there and back; a group goes all the way before the next one begins."""
+    groups, threads = -(-len(batch.order) // LANES), len(sums.taps)
+    for t in prange(threads):
+        first, second = Layer(c1, c1_table, c1_taps), Layer(c3, c3_table, c3_taps)
+        blocks = Pair(first, second, scratch_of(scratch1, t), scratch_of(scratch3, t))
+        group = new_group(c1, c3, net)
+        own = sums_of(sums, t)
+        for g in range(t * groups // threads, (t + 1) * groups // threads):
+            there(batch, g * LANES, blocks, net, group)
+            back(batch, g * LANES, blocks, net, group, rows, own, losses)
+
+
+@compiled(parallel=True)
+def _sums(batch, rows, sums, gradients):
+    """The gradients: sums over the threads, and for the dense layers over the batch."""
+    threads = len(sums.taps)
+    c5, f6, output = (
+        len(gradients.c5_bias),
+        len(gradients.f6_bias),
+        len(gradients.output_bias),
+    )
+    s4 = len(gradients.c5) // c5
+    # Columns over threads: no two write the same, and the order of the sums is the batch's.
+    for t in prange(threads):
+        columns = -(-s4 // LANES)
+        begin = t * columns // threads * LANES
+        end = min(s4, (t + 1) * columns // threads * LANES)
+        dense_weight_gradient(rows.d_c5, rows.s4, batch, c5, begin, end, gradients.c5)
+        if t == 0:
+            sum_of_taps(sums.taps, gradients.c1)
+            add_up(sums.bias, gradients.c1_bias)
+            sum_of_taps(sums.taps2, gradients.c3)
+            add_up(sums.bias2, gradients.c3_bias)
+        if t == threads - 1:
+            dense_weight_gradient(rows.d_f6, rows.c5, batch, f6, 0, c5, gradients.f6)
+            dense_weight_gradient(rows.d_output, rows.f6, batch, output, 0, f6, gradients.output)
+            dense_bias_gradient(rows.d_c5, gradients.c5_bias)
+            dense_bias_gradient(rows.d_f6, gradients.f6_bias)
+            dense_bias_gradient(rows.d_output, gradients.output_bias)
+
+
+@compiled()
+def descent(images, unit, labels, steps, net, memory, losses):
+    """A step for each of K mini-batches, and their losses (K,), weighted by their shares."""
+    end = 0
+    for k in range(len(steps.sizes)):
+        begin, end = end, end + steps.sizes[k]
+        each = np.empty(steps.sizes[k], np.float32)
+        batch = Batch(images, unit, labels, steps.order[begin:end], steps.shares[k])
+        gradient(batch, net, memory, each)
+        for parameter, slope in zip(net.parameters, net.gradients):  # noqa: B905
+            _step(parameter, slope, steps.rates[k])
+        losses[k] = each.sum() * steps.shares[k]
+
+
+@compiled()
+def _step(weight, gradient, rate):
+    for i in range(len(weight)):
+        weight[i] -= rate * gradient[i]

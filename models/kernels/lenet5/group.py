@@ -1,0 +1,65 @@
+"""One group of eight images through LeNet-5 and back, so that all of it stays in the cache.
+
+Shapes as in `memory.py`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.kernels.compiled import compiled
+from models.kernels.conv_pool.frame import frame_images, out_of_lanes
+from models.kernels.conv_pool.memory import part
+from models.kernels.conv_pool.pair import backward_both, forward_both
+from models.kernels.lanes import LANES
+from models.kernels.lenet5.dense import cross_entropy, dense, dense_input_gradient, through_tanh
+
+
+@compiled()
+def pick_images(batch, first, pixels, out):
+    """Images batch.order[first], batch.order[first + 1], ... in units: out (8, pixels)."""
+    x, order, unit = batch.images, batch.order, batch.unit
+    for lane in range(min(len(order) - first, LANES)):
+        start = order[first + lane] * pixels
+        # Slices, so that the compiler knows the index to be above 0 and uses vectors.
+        image, row = x[start : start + pixels], out[lane * pixels : (lane + 1) * pixels]
+        for s in range(pixels):
+            row[s] = np.float32(image[s]) / unit
+
+
+@compiled()
+def there(batch, first, blocks, net, group):
+    """The group's images from batch.order[first] on -> logits, and each layer's values."""
+    c1 = blocks.first.shape
+    pick_images(batch, first, c1.maps * c1.height * c1.width, group.picked)
+    frame_images(group.picked, 0, len(batch.order) - first, c1, blocks.scratch.framed)
+    forward_both(blocks, net.c1_bias, net.c3_bias, group.state, group.s4)
+    dense(group.s4, net.c5, net.c5_bias, True, group.c5)
+    dense(group.c5, net.f6, net.f6_bias, True, group.f6)
+    dense(group.f6, net.output, net.output_bias, False, group.output)
+
+
+@compiled()
+def back(batch, first, blocks, net, group, rows, sums, losses):
+    """Losses and gradients; those at the dense layers' weights are left to the sums over rows."""
+    g, groups = first // LANES, -(-len(batch.order) // LANES)
+    d_output = part(rows.d_output, g, groups)
+    d_f6, d_c5 = part(rows.d_f6, g, groups), part(rows.d_c5, g, groups)
+    cross_entropy(group.output, batch, first, d_output, losses)
+    dense_input_gradient(d_output, net.output, group.f6_gradient)
+    through_tanh(group.f6_gradient, group.f6, d_f6)
+    dense_input_gradient(d_f6, net.f6, group.c5_gradient)
+    through_tanh(group.c5_gradient, group.c5, d_c5)
+    dense_input_gradient(d_c5, net.c5, group.s4_gradient)
+    images = len(batch.order) - first
+    _into_rows(group.s4, images, first, rows.s4)
+    _into_rows(group.c5, images, first, rows.c5)
+    _into_rows(group.f6, images, first, rows.f6)
+    backward_both(group.s4_gradient, blocks, group.state, sums)
+
+
+@compiled()
+def _into_rows(x, images, first, rows):
+    """A layer's values x (width, 8) -> the rows of those images, of (B, width)."""
+    width = len(x) // LANES
+    out_of_lanes(x, images, width, rows, first * width, width)

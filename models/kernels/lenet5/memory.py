@@ -1,0 +1,154 @@
+"""What LeNet-5's compiled code is handed: parameters, sizes, a mini-batch, and memory.
+
+The layers have the paper's names: C1 and S2 are the first block, C3 and S4 the second, and C5, F6
+and the output are dense. Arrays are flat; comments give shapes: B images, G groups of eight, N
+images to choose from, T threads; the widths are those of LeNet-5 for 28 x 28 pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from models.kernels.compiled import compiled
+from models.kernels.conv_pool.memory import Scratch, Shape, Table
+from models.kernels.conv_pool.pair import kept
+from models.kernels.lanes import LANES
+
+
+class Parameters(NamedTuple):
+    """LeNet-5's, or their gradients; each flat."""
+
+    c1: np.ndarray[Any, Any]
+    c1_bias: np.ndarray[Any, Any]
+    c3: np.ndarray[Any, Any]
+    c3_bias: np.ndarray[Any, Any]
+    c5: np.ndarray[Any, Any]
+    c5_bias: np.ndarray[Any, Any]
+    f6: np.ndarray[Any, Any]
+    f6_bias: np.ndarray[Any, Any]
+    output: np.ndarray[Any, Any]
+    output_bias: np.ndarray[Any, Any]
+
+
+class Net(NamedTuple):
+    """The net that is trained."""
+
+    c1: Shape
+    c1_table: Table
+    c3: Shape
+    c3_table: Table
+    parameters: Parameters
+    gradients: Parameters
+    """Where the gradients go."""
+
+
+class Memory(NamedTuple):
+    """What all iterations with one number of threads use again."""
+
+    threads: int
+    c1: Scratch
+    """Every array with one more dimension in front, (T, ...)"""
+    c3: Scratch
+
+
+class Batch(NamedTuple):
+    """A mini-batch, chosen from images with labels."""
+
+    images: np.ndarray[Any, Any]
+    """(N, 28, 28)"""
+    unit: np.float32
+    """The pixel that counts as 1"""
+    labels: np.ndarray[Any, Any]
+    """(N,)"""
+    order: np.ndarray[Any, Any]
+    """(B,) which images"""
+    share: np.float32
+    """Weight of each image in the loss"""
+
+
+class Steps(NamedTuple):
+    """The mini-batches of K steps, one behind the other."""
+
+    order: np.ndarray[Any, Any]
+    """Their indices, (n,)"""
+    sizes: np.ndarray[Any, Any]
+    """(K,) how many images each has"""
+    shares: np.ndarray[Any, Any]
+    """(K,) weight of each image in the loss of its mini-batch"""
+    rates: np.ndarray[Any, Any]
+    """(K,) learning rates"""
+
+
+class Rows(NamedTuple):
+    """What the gradients at the dense layers are sums of, over the batch."""
+
+    s4: np.ndarray[Any, Any]
+    """(B, 400) the input of C5, image by image"""
+    c5: np.ndarray[Any, Any]
+    """(B, 120) the input of F6"""
+    f6: np.ndarray[Any, Any]
+    """(B, 84) the input of the output layer"""
+    d_c5: np.ndarray[Any, Any]
+    """(G, 120, 8) the gradient at the sums of C5"""
+    d_f6: np.ndarray[Any, Any]
+    """(G, 84, 8)"""
+    d_output: np.ndarray[Any, Any]
+    """(G, 10, 8)"""
+
+
+class Group(NamedTuple):
+    """A thread's memory for one group of eight images on its way there and back."""
+
+    picked: np.ndarray[Any, Any]
+    """(8, 28, 28) the images"""
+    state: np.ndarray[Any, Any]
+    """What the two blocks need on the way back"""
+    s4: np.ndarray[Any, Any]
+    """(400, 8)"""
+    c5: np.ndarray[Any, Any]
+    """(120, 8)"""
+    f6: np.ndarray[Any, Any]
+    """(84, 8)"""
+    output: np.ndarray[Any, Any]
+    """(10, 8) the logits"""
+    s4_gradient: np.ndarray[Any, Any]
+    """(400, 8) the gradient at s4"""
+    c5_gradient: np.ndarray[Any, Any]
+    """(120, 8)"""
+    f6_gradient: np.ndarray[Any, Any]
+    """(84, 8)"""
+
+
+@compiled()
+def new_rows(batch, c3, parameters):
+    """Memory for a batch of that many images."""
+    groups = -(-batch // LANES)
+    c5, f6 = len(parameters.c5_bias), len(parameters.f6_bias)
+    return Rows(
+        np.empty(batch * c3.features, np.float32),
+        np.empty(batch * c5, np.float32),
+        np.empty(batch * f6, np.float32),
+        np.empty(groups * c5 * LANES, np.float32),
+        np.empty(groups * f6 * LANES, np.float32),
+        np.empty(groups * len(parameters.output_bias) * LANES, np.float32),
+    )
+
+
+@compiled()
+def new_group(c1, c3, parameters):
+    """Memory for one thread."""
+    pixels = c1.maps * c1.height * c1.width
+    s4, c5, f6 = c3.features, len(parameters.c5_bias), len(parameters.f6_bias)
+    return Group(
+        np.empty(pixels * LANES, np.float32),
+        np.empty(kept(c1, c3), np.float32),
+        np.empty(s4 * LANES, np.float32),
+        np.empty(c5 * LANES, np.float32),
+        np.empty(f6 * LANES, np.float32),
+        np.empty(len(parameters.output_bias) * LANES, np.float32),
+        np.empty(s4 * LANES, np.float32),
+        np.empty(c5 * LANES, np.float32),
+        np.empty(f6 * LANES, np.float32),
+    )
