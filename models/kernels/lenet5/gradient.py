@@ -1,7 +1,8 @@
 """LeNet-5's gradient for a mini-batch, groups over threads, and the steps of gradient descent.
 
-Shapes as in `memory.py`. Records are handed to the threads one by one, since Numba's take none
-that holds others.
+Shapes as in `memory.py`. Records are handed to the threads one by one, since Numba's threads take
+none that holds others. What is compiled with `inline` becomes a part of its only caller: LLVM
+optimizes all that a function calls once more with it, so that a level more of them takes longer.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from models.kernels.lenet5.group import back, there
 from models.kernels.lenet5.memory import Batch, new_group, new_rows
 
 
-@compiled()
+@compiled(inline="always")
 def gradient(batch, net, memory, losses):
     """Cross-entropies of a mini-batch (B,), and share times the gradients of their sum."""
     parameters = net.parameters
@@ -65,11 +66,8 @@ def _groups(
 def _sums(batch, rows, sums, gradients):
     """The gradients: sums over the threads, and for the dense layers over the batch."""
     threads = len(sums.taps)
-    c5, f6, output = (
-        len(gradients.c5_bias),
-        len(gradients.f6_bias),
-        len(gradients.output_bias),
-    )
+    c5, f6 = len(gradients.c5_bias), len(gradients.f6_bias)
+    output = len(gradients.output_bias)
     s4 = len(gradients.c5) // c5
     # Columns over threads: no two write the same, and the order of the sums is the batch's.
     for t in prange(threads):

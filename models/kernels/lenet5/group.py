@@ -27,7 +27,7 @@ def pick_images(batch, first, pixels, out):
             row[s] = np.float32(image[s]) / unit
 
 
-@compiled()
+@compiled(inline="always")
 def there(batch, first, blocks, net, group):
     """The group's images from batch.order[first] on -> logits, and each layer's values."""
     c1 = blocks.first.shape
@@ -39,7 +39,7 @@ def there(batch, first, blocks, net, group):
     dense(group.f6, net.output, net.output_bias, False, group.output)
 
 
-@compiled()
+@compiled(inline="always")
 def back(batch, first, blocks, net, group, rows, sums, losses):
     """Losses and gradients; those at the dense layers' weights are left to the sums over rows."""
     g, groups = first // LANES, -(-len(batch.order) // LANES)
