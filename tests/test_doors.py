@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_by_hand import threads_of_torch
 from test_classifier import trainer
+from test_compiled_learner import threads_of_torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
