@@ -55,6 +55,8 @@ class BlockCheckpoint(Checkpoint):
     Validation of an epoch comes before its checkpoint, and so does that of a block: Lightning
     leaves out what was due where a run goes on. Not saved is a training whose loss became NaN.
 
+    Needs from the training loader, on several ranks, `is_between_blocks`.
+
     Args:
         every: iterations between two checkpoints; None saves every epoch.
         minutes: between two checkpoints, likewise.
@@ -118,6 +120,11 @@ class BlockCheckpoint(Checkpoint):
     ) -> None:
         """Saves what was learnt before; where that cannot be, says so beside the exception."""
         if trainer.state.fn != "fit" or isinstance(exception, NonFiniteLossError):
+            return
+        # Of a block that several ranks broke off in, each knows its own part of the losses.
+        if trainer.world_size > 1 and not getattr(
+            trainer.train_dataloader, "is_between_blocks", True
+        ):
             return
         try:
             # A signal stops all ranks together. Of others, some may never come to a barrier.

@@ -145,6 +145,11 @@ class BlockLoader:
         return self._images_before + learnt
 
     @property
+    def is_between_blocks(self) -> bool:
+        """Whether all of the last block has been learnt from, or nothing of it."""
+        return self.images_done - self._images_before in (0, self._images_in_block)
+
+    @property
     def blocks_done(self) -> int:
         """Whole blocks before the next image, counted from the front of the epoch."""
         return self.images_done // (self.batch_size * self.block_size)
