@@ -36,16 +36,19 @@ def held() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # which signals interrupt
         yield
         return
-    previous = {number: signal.getsignal(number) for number in (*STOP, *HANGUP)}
-    for number, handler in previous.items():
-        if handler not in (signal.SIG_IGN, None):  # None: not Python's
-            signal.signal(number, lambda number, _: received.append(number))
+    handlers = {number: signal.getsignal(number) for number in (*STOP, *HANGUP)}
+    previous = {
+        number: handler
+        for number, handler in handlers.items()
+        if handler not in (signal.SIG_IGN, None)  # None: not Python's
+    }
+    for number in previous:
+        signal.signal(number, lambda number, _: received.append(number))
     try:
         yield
     finally:
         for number, handler in previous.items():
-            if handler not in (signal.SIG_IGN, None):
-                signal.signal(number, handler)
+            signal.signal(number, handler)
         for first in received[:1]:
             signal.raise_signal(first)
 
