@@ -30,6 +30,8 @@ class Block(NamedTuple):
     """(n,) int64: which of them, one after the other."""
     sizes: Counts
     """(K,) how many of the n belong to each mini-batch."""
+    starts: Counts
+    """(K,) how many of a mini-batch's images other ranks have before them."""
     totals: Counts
     """(K,) the size of each mini-batch over all ranks."""
 
@@ -176,13 +178,14 @@ class BlockLoader:
     def _block(self, chunk: Tensor) -> Block:
         totals = np.full(-(-len(chunk) // self.batch_size), self.batch_size)
         totals[-1] -= totals.sum() - len(chunk)
-        sizes = totals
+        # As even as can be: the first ranks have one more where it does not divide.
+        share, more = np.divmod(totals, self.world_size)
+        sizes = share + (self.rank < more)
+        starts = self.rank * share + np.minimum(self.rank, more)
         if self.world_size > 1:
-            batches = chunk.split_with_sizes(totals.tolist())
-            shares = [batch.tensor_split(self.world_size)[self.rank] for batch in batches]
-            sizes = np.array([len(share) for share in shares])
-            chunk = torch.cat(shares)
-        return Block(self.images, self.labels, chunk, sizes, totals)
+            batches = zip(chunk.split_with_sizes(totals.tolist()), starts, sizes, strict=True)
+            chunk = torch.cat([batch[start : start + size] for batch, start, size in batches])
+        return Block(self.images, self.labels, chunk, sizes, starts, totals)
 
     def state_dict(self) -> dict[str, int]:
         """How many of the epoch's images have been learnt from, and how many there are."""

@@ -6,14 +6,18 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from models import learners, progress
+from models import learners, progress, schedules
+from models.distortion import NONE, Distortion, distort, draw
 from models.kernels import doors
+from models.kernels.update import PLAIN, Update
 from models.learners import Block, Learner, Run
+from models.schedules import Length, Schedule
 
 
 class Classifier(LightningModule):
@@ -25,7 +29,13 @@ class Classifier(LightningModule):
     Args:
         net: maps inputs (B, 1, H, W) to outputs.
         classes: number of classes.
-        lr: learning rate.
+        lr: highest learning rate.
+        update: what a step is beside its rate.
+        schedule: the rate over the training.
+        distortion: how far training images are distorted, anew in each iteration.
+
+    Raises:
+        ValueError: a value that has no meaning.
     """
 
     confusion: Tensor
@@ -52,14 +62,28 @@ class Classifier(LightningModule):
     labels: Sequence[int]
     """Those that there may be, ascending: 0 to classes - 1, where a subclass sets no others."""
 
-    def __init__(self, net: nn.Module, classes: int, lr: float) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        classes: int,
+        lr: float,
+        *,
+        update: Update = PLAIN,
+        schedule: Schedule = schedules.constant,
+        distortion: Distortion = NONE,
+    ) -> None:
         super().__init__()
         if not lr > 0:
             raise ValueError(f"lr must be above 0, got {lr}")
+        update.check()
+        distortion.check()
         # Several optimizer steps in one training_step are manual optimization.
         self.automatic_optimization = False
         self.net = net
         self.lr = lr
+        self.update = update
+        self.schedule = schedule
+        self.distortion = distortion
         self.losses_taken = []
         self._learner: Learner | None = None
         self._run: Run | None = None
@@ -75,7 +99,7 @@ class Classifier(LightningModule):
         self.metrics = nn.ModuleDict({"val": metrics.clone(), "test": metrics.clone()})
 
     def inputs(self, images: Tensor) -> Tensor:
-        """Pixels (B, H, W) uint8 -> what the network takes (B, 1, H, W), floating."""
+        """Pixels (B, H, W) from 0 to 255 -> what the network takes (B, 1, H, W), floating."""
         raise NotImplementedError
 
     def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -127,8 +151,22 @@ class Classifier(LightningModule):
         """Learning rates of the next iterations, (count,) float64 on the CPU.
 
         A function of `global_step`, so that a continued run needs no state for it.
+
+        Raises:
+            ValueError: the schedule needs an end, and the training has none.
         """
-        return torch.full((count,), self.lr, dtype=torch.float64)
+        iterations = self.global_step + torch.arange(count, dtype=torch.float64)
+        return self.lr * self.schedule(iterations, self._length())
+
+    def _length(self) -> Length:
+        """How long the training is: by epochs where it has a last one, else by `max_steps`."""
+        if self._trainer is None:
+            return Length(1, None)
+        epoch = self.iterations_per_epoch()
+        epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
+        if epochs not in (None, -1):
+            return Length(epoch, epoch * epochs)
+        return Length(epoch, None if steps == -1 else steps)
 
     def iterations_per_epoch(self) -> int:
         """Mini-batches in one pass through the training set; known while training."""
@@ -140,9 +178,17 @@ class Classifier(LightningModule):
         return loader
 
     def on_train_start(self) -> None:
-        """Goes on inside an epoch where the loader does."""
+        """Goes on inside an epoch where the loader does.
+
+        Raises:
+            MisconfigurationException: a schedule that needs an end, which the training has not.
+        """
         if isinstance(loader := self.trainer.train_dataloader, progress.Loader):
             progress.count_blocks(self.trainer, loader)
+        try:
+            self.learning_rates(1)
+        except ValueError as error:
+            raise MisconfigurationException(str(error)) from error
         self._choose_again()
 
     def on_train_epoch_start(self) -> None:
@@ -180,10 +226,23 @@ class Classifier(LightningModule):
         doors.check_images(block.images, self.pixels, block.order)
         doors.check_labels_once(block.labels, self.labels, block.images)
 
-    def batch(self, block: Block, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs and labels of the images of `index` (B,)."""
+    def draw(self, block: Block) -> Tensor | None:
+        """Random numbers for the distortion of a block's images, (n, 6); None where there is none.
+
+        They depend on the seed, the iteration and the place in the mini-batch alone.
+        """
+        if not any(self.distortion):
+            return None
+        return draw(torch.initial_seed(), self.global_step, block.totals, block.starts, block.sizes)
+
+    def batch(
+        self, block: Block, index: Tensor, numbers: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of the images of `index` (B,), distorted by `numbers` (B, 6) if any."""
         # index_select, since images[index] takes 20 times as long for bytes.
         images = block.images.index_select(0, index)
+        if numbers is not None:
+            images = distort(images.to(self.dtype), self.distortion, numbers)
         return self.inputs(images), block.labels.index_select(0, index)
 
     def validation_step(self, block: Block, batch_idx: int) -> None:
@@ -241,5 +300,5 @@ class Classifier(LightningModule):
         return metrics
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Plain gradient descent."""
-        return torch.optim.SGD(self.parameters(), lr=self.lr)
+        """Gradient descent, with what `update` says."""
+        return torch.optim.SGD(self.parameters(), lr=self.lr, **self.update._asdict())

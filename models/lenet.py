@@ -2,37 +2,74 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from models import nets
+from models import nets, schedules
 from models.classifier import Classifier
+from models.distortion import Distortion
 from models.kernels.dispatch import Backend
+from models.kernels.update import Update
 from models.layers import conv_pool
 from models.learners import Learner
 from models.learners.compiled import Compiled, CompiledGradient
 from models.learners.recorded import Recorded
+from models.schedules import Schedule
+
+MEAN, DEVIATION = 0.1307, 0.3081
+"""Of MNIST's training pixels in [0, 1]."""
+
+SCHEDULES: dict[str, Schedule] = {"constant": schedules.constant, "cosine": schedules.cosine}
 
 
 class LeNet5(Classifier):
-    """LeNet-5 for images in [0, 1], cross-entropy, gradient descent.
+    """LeNet-5 with cross-entropy and gradient descent; by itself the document's training.
 
     Args:
         c3: Connections of C3: by Table I of LeCun et al. 1998 (original), or all of them (modern).
-        lr: Learning rate.
+        lr: Highest learning rate.
+        momentum: Share of the last step that is taken again.
+        nesterov: Whether momentum is of Nesterov's kind.
+        weight_decay: Pull of the weights towards 0; distorted images need none.
+        schedule: The learning rate stays (constant), or rises over the first epoch and falls along
+            a cosine to 0 at the end of the last one.
+        rotation: Distortion of training images: degrees at most, either way.
+        scale: Distortion: factor of height and of width, from 1 - scale to 1 + scale.
+        shear: Distortion: columns moved sideways per row, at most.
+        shift: Distortion: pixels at most, in both directions.
+        standardize: Pixels of mean 0 and variance 1 over the training images, instead of 0 to 1.
         backend: Version of the convolutional layers; auto takes the fastest that can run.
     """
 
     learners: ClassVar[tuple[type[Learner], ...]] = (Compiled, CompiledGradient, Recorded)
 
     def __init__(
-        self, c3: nets.C3 = "original", lr: float = 0.1, backend: Backend = "auto"
+        self,
+        c3: nets.C3 = "original",
+        lr: float = 0.1,
+        momentum: float = 0,
+        nesterov: bool = False,
+        weight_decay: float = 0,
+        schedule: Literal["constant", "cosine"] = "constant",
+        rotation: float = 0,
+        scale: float = 0,
+        shear: float = 0,
+        shift: float = 0,
+        standardize: bool = False,
+        backend: Backend = "auto",
     ) -> None:
-        net = nets.LeNet5(c3, backend)
-        super().__init__(net, classes=10, lr=lr)
+        super().__init__(
+            nets.LeNet5(c3, backend),
+            classes=10,
+            lr=lr,
+            update=Update(momentum, nesterov, weight_decay),
+            schedule=SCHEDULES[schedule],
+            distortion=Distortion(rotation, scale, shear, shift),
+        )
         self.net: nets.LeNet5
+        self.standardize = standardize
         self.save_hyperparameters()
 
     @property
@@ -56,8 +93,9 @@ class LeNet5(Classifier):
         return self._trainer is not None and "mixed" in str(self.trainer.precision)
 
     def inputs(self, images: Tensor) -> Tensor:
-        """Pixels (B, 28, 28) uint8 -> (B, 1, 28, 28) in [0, 1]."""
-        return images.unsqueeze(1).to(self.dtype) / 255
+        """Pixels (B, 28, 28) -> (B, 1, 28, 28) in [0, 1], or standardized."""
+        x = images.unsqueeze(1).to(self.dtype) / 255
+        return (x - MEAN) / DEVIATION if self.standardize else x
 
     def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of logits (B, 10) -> (B,)."""

@@ -8,14 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models import nets
+from models import nets, schedules
 from models.classifier import Classifier
+from models.kernels.update import Update
 
 PAPER, INK = -0.1, 1.175
 """What pixels 0 and 255 become: over the training images about mean 0 and variance 1 (II.B)."""
-
-# Learning rates of the 20 passes through the training set, as parts of the first (III.B).
-SCHEDULE = (1.0,) * 2 + (0.4,) * 3 + (0.2,) * 3 + (0.1,) * 4 + (0.02,) * 8
 
 
 class LeNet1998(Classifier):
@@ -42,18 +40,21 @@ class LeNet1998(Classifier):
         lr: float = 0.001,
         momentum: float = 0.9,
     ) -> None:
-        super().__init__(nets.LeNet1998(), classes=10, lr=lr)
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be from 0 to below 1, got {momentum}")
+        super().__init__(
+            nets.LeNet1998(),
+            classes=10,
+            lr=lr,
+            update=Update(momentum),
+            schedule=schedules.passes,
+        )
         if not rubbish > 0:
             raise ValueError(f"rubbish must be above 0, got {rubbish}")
         self.loss = loss
         self.rubbish = rubbish
-        self.momentum = momentum
         self.save_hyperparameters()
 
     def inputs(self, images: Tensor) -> Tensor:
-        """Pixels (B, 28, 28) uint8 -> (B, 1, 32, 32) from -0.1 to 1.175, a margin of 2 around."""
+        """Pixels (B, 28, 28) -> (B, 1, 32, 32) from -0.1 to 1.175, a margin of 2 around."""
         x = images.unsqueeze(1).to(self.dtype) * ((INK - PAPER) / 255) + PAPER
         return F.pad(x, (2, 2, 2, 2), value=PAPER)
 
@@ -72,13 +73,3 @@ class LeNet1998(Classifier):
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Softmax of penalties (B, 10), the other way round."""
         return (-outputs).softmax(1)
-
-    def learning_rates(self, count: int) -> Tensor:
-        """That of the pass, for each iteration; the last one goes on."""
-        epochs = (self.global_step + torch.arange(count)) // self.iterations_per_epoch()
-        parts = torch.tensor(SCHEDULE, dtype=torch.float64)
-        return self.lr * parts[epochs.clamp(max=len(SCHEDULE) - 1)]
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Gradient descent with momentum."""
-        return torch.optim.SGD(self.parameters(), lr=self.lr, momentum=self.momentum)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from models import nets
+from models import nets, schedules
 from models.classifier import Classifier
 from models.kernels import doors, sgd
 from models.learners.sequential import Sequential
 from models.losses import LOSSES
+from models.schedules import Schedule
 
 # Added to a pixel's standard deviation, so that pixels that are hardly ever on do not rule.
 SMOOTHING = 25.5
@@ -49,15 +51,17 @@ class Linear(Classifier):
         scale: float | Literal["per-pixel"] = 1.0,
         backend: sgd.Backend = "auto",
     ) -> None:
-        super().__init__(nets.LinearClassifier(), classes=2, lr=lr)
         if decay_iterations is not None and decay_iterations < 1:
             raise ValueError(f"decay_iterations must be 1 or more, got {decay_iterations}")
+        schedule: Schedule = schedules.constant
+        if decay_iterations is not None:
+            schedule = partial(schedules.falling, last=decay_iterations)
+        super().__init__(nets.LinearClassifier(), classes=2, lr=lr, schedule=schedule)
         if scale != "per-pixel" and not scale > 0:
             raise ValueError(f"scale must be above 0, got {scale}")
         self.labels = (-1, 1)
         self.net: nets.LinearClassifier
         self.loss = LOSSES[loss]
-        self.decay_iterations = decay_iterations
         self.per_pixel = scale == "per-pixel"
         if scale != "per-pixel":
             self.net.scale.fill_(scale)
@@ -82,16 +86,8 @@ class Linear(Classifier):
             doors.check_tensor("pixel deviations", deviation, torch.float32, self.pixels)
             self.net.scale.copy_(1 / (deviation.flatten() + SMOOTHING))
 
-    def learning_rates(self, count: int) -> Tensor:
-        """Constant, or falling to 0."""
-        rates = super().learning_rates(count)
-        if self.decay_iterations is None:
-            return rates
-        done = (self.global_step + torch.arange(count, dtype=torch.float64)) / self.decay_iterations
-        return rates * (1 - done).clamp(min=0)
-
     def inputs(self, images: Tensor) -> Tensor:
-        """Pixels (B, 28, 28) uint8 -> (B, 1, 28, 28)."""
+        """Pixels (B, 28, 28) -> (B, 1, 28, 28)."""
         return images.unsqueeze(1).to(self.dtype)
 
     def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:

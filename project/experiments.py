@@ -20,7 +20,6 @@ from data import FourNineDataModule, MNISTDataModule
 from models.lenet import LeNet5
 from models.lenet1998 import LeNet1998
 from models.linear import Linear
-from models.tuned import TunedLeNet5
 from project.errors import UserError
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -33,10 +32,13 @@ STATE = {"loops", "optimizer_states", "lr_schedulers", "callbacks", "pytorch-lig
 # What the key `experiment` of a configuration may say.
 EXPERIMENTS: dict[str, tuple[type[LightningModule], type[LightningDataModule]]] = {
     "lenet5": (LeNet5, MNISTDataModule),
-    "lenet5-tuned": (TunedLeNet5, MNISTDataModule),
     "lenet5-1998": (LeNet1998, MNISTDataModule),
     "four-nine": (Linear, FourNineDataModule),
 }
+
+
+# What it said in older configurations, and which one says today what that meant.
+FORMER = {"lenet5-tuned": "lenet5-original-tuned"}
 
 
 class Config(NamedTuple):
@@ -86,11 +88,21 @@ def _read_config(source: str, text: object, path: Path) -> Config:
         content = yaml.safe_load(text) if isinstance(text, str) else None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML: {error}") from error
+    if isinstance(content, dict) and content.get("experiment") in FORMER:
+        content = _renewed(content)
+        source = yaml.safe_dump(content)
     experiment = content.get("experiment") if isinstance(content, dict) else None
     if not isinstance(content, dict) or experiment not in list(EXPERIMENTS):
         known = " or ".join(EXPERIMENTS)
         raise UserError(f"{path} must have a line `experiment:` that says {known}.")
     return Config(source, str(experiment), check_name(content.get("name") or path.stem))
+
+
+def _renewed(content: dict[str, Any]) -> dict[str, Any]:
+    """A configuration of an experiment that has become another one with settings of its own."""
+    today = yaml.safe_load(Path(find_config(FORMER[content["experiment"]]).source).read_text())
+    model = {**today["model"], **(content.get("model") or {})}
+    return {**content, "experiment": today["experiment"], "model": model}
 
 
 def check_name(name: object) -> str:

@@ -11,12 +11,18 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from data import DatasetError, source
 
 REPOSITORY = Path(__file__).parent.parent
+
+TUNED = yaml.safe_load((REPOSITORY / "project/configs/lenet5-original-tuned.yaml").read_text())[
+    "model"
+]
+"""What makes a LeNet5 the tuned one."""
 
 
 @pytest.fixture(scope="session")

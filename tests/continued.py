@@ -23,6 +23,7 @@ import lightning
 import numpy as np
 import pytest
 import torch
+from conftest import TUNED
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer import call
@@ -38,7 +39,6 @@ from callbacks.timing import Timing
 from data import FourNineDataModule, MNISTDataModule
 from models.lenet import LeNet5
 from models.linear import Linear
-from models.tuned import TunedLeNet5
 from project.errors import UserError
 from project.experiments import RUNS, last_checkpoint
 
@@ -115,7 +115,7 @@ def validated(**data: Any) -> tuple[Any, Any]:
 
 
 def tuned(**data: Any) -> tuple[Any, Any]:
-    return TunedLeNet5(), MNISTDataModule(batch_size=13, **data)
+    return LeNet5(**TUNED), MNISTDataModule(batch_size=13, **data)
 
 
 def logistic(**data: Any) -> tuple[Any, Any]:

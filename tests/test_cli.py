@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY
+from conftest import REPOSITORY, TUNED
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data import source
@@ -33,11 +33,7 @@ PARAMETERS = {
     "lenet5-original": 60_806,
     "lenet5-original-tuned": 60_806,
 }
-LEARNERS = {
-    "lenet5-1998": "eager",
-    "lenet5-modern-tuned": "compiled-gradient",
-    "lenet5-original-tuned": "compiled-gradient",
-}
+LEARNERS = {"lenet5-1998": "eager"}
 CONFIG_NAMES = [
     *PARAMETERS,
     "logistic",
@@ -349,8 +345,22 @@ def last_weights(name):
     return torch.load(newest, weights_only=True)
 
 
+def test_former_experiment_is_today_s_with_its_settings(tiny, capsys):
+    """A configuration and a checkpoint of before say lenet5-tuned, and of some settings nothing."""
+    text = "experiment: lenet5-tuned\nmodel:\n  lr: 0.02\n  momentum: 0.8\n"
+    Path("old.yaml").write_text(text)
+    fit.main(["--config=old.yaml", "--trainer.max_epochs=1"])
+    (written,) = Path("runs/old").glob("version_0/config.yaml")
+    model = yaml.safe_load(written.read_text())["model"]
+    assert model == {**TUNED, "lr": 0.02, "momentum": 0.8, "backend": "auto"}
+    weights = {"state_dict": LeNet5().state_dict(), "config": f"{text}name: old\n"}
+    torch.save(weights, "old.ckpt")
+    evaluate.main(["--ckpt_path=old.ckpt"])
+    assert "old.ckpt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config", ["lenet5-original", "lenet5-original-tuned", "mse"])
 @pytest.mark.parametrize("first", [1, 3, 5, 6, 7, 9])
-@pytest.mark.parametrize("config", ["lenet5-original", "mse"])
 def test_stopping_by_max_steps_and_going_on_changes_nothing(config, first, tiny):
     epochs = "--trainer.max_epochs=3"
     options = [*SMALL, epochs] if config.startswith("lenet5") else SMALL_LINEAR

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import nets
-from models.learners.compiled import Gradient
+from models.kernels.lenet5.cpu import MiniBatches
+from models.learners.compiled import gradient_of
 
 
 def net_and_batch(c3, batch, seed):
@@ -29,7 +30,7 @@ def net_and_batch(c3, batch, seed):
 )
 def test_losses_and_every_gradient_equal_autograd_in_float64(c3, batch, share, seed):
     net, x, labels = net_and_batch(c3, batch, seed)
-    losses = Gradient(net)(x, labels, share)
+    losses = gradient_of(net)(x, labels, share)
     exact = nets.LeNet5(c3, "reference").double()
     exact.load_state_dict(net.state_dict())
     expected = F.cross_entropy(exact(x.double()), labels, reduction="none")
@@ -44,7 +45,7 @@ def test_losses_and_every_gradient_equal_autograd_in_float64(c3, batch, share, s
 @pytest.mark.parametrize("batch", [9, 100])
 def test_threads_and_repetition_do_not_matter_more_than_rounding(batch):
     net, x, labels = net_and_batch("original", batch, 0)
-    differentiate = Gradient(net)
+    differentiate = gradient_of(net)
     found = []
     for threads in (1, 1, 2, 2):
         with threads_of_torch(threads):
@@ -59,7 +60,7 @@ def test_threads_and_repetition_do_not_matter_more_than_rounding(batch):
 def test_it_reads_what_the_optimizer_wrote():
     net, x, labels = net_and_batch("modern", 20, 0)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    differentiate = Gradient(net)
+    differentiate = gradient_of(net)
     first = differentiate(x, labels, 1 / 20)
     optimizer.step()
     second = differentiate(x, labels, 1 / 20)
@@ -83,7 +84,8 @@ def test_descent_is_one_step_after_the_other(sizes, c3, seed):
     rates = torch.linspace(0.1, 0.02, len(sizes), dtype=torch.float64)
     exact = nets.LeNet5(c3, "reference").double()
     exact.load_state_dict(net.state_dict())
-    losses = Gradient(net).descend(images, labels, order, np.array(sizes), shares, rates)
+    batches = MiniBatches(images, labels, order)
+    losses = gradient_of(net).descend(batches, np.array(sizes), shares, rates)
     optimizer = torch.optim.SGD(exact.parameters(), lr=0.1)
     for k, index in enumerate(order.split(sizes)):
         optimizer.param_groups[0]["lr"] = rates[k].item()
@@ -112,6 +114,6 @@ def test_losses_stay_finite_for_any_logits():
     net, x, labels = net_and_batch("original", 8, 0)
     with torch.no_grad():
         net.output.bias.copy_(torch.linspace(-1e4, 1e4, 10))
-    losses = Gradient(net)(x, labels, 1.0)
+    losses = gradient_of(net)(x, labels, 1.0)
     assert losses.isfinite().all()
     assert all(parameter.grad.isfinite().all() for parameter in net.parameters())

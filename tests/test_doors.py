@@ -19,12 +19,15 @@ from torch._subclasses import FakeTensorMode
 
 from data import FourNineDataModule, MNISTDataModule
 from models import nets
+from models.distortion import Distortion, distort
 from models.kernels import cpu, doors, operator, reference
 from models.kernels.lanes import LANES, from_lanes, to_lanes
+from models.kernels.lenet5.cpu import Inputs, MiniBatches
 from models.kernels.sgd import reference as sgd_reference
 from models.kernels.sgd import sequential_sgd
 from models.kernels.table import connections
-from models.learners.compiled import Gradient
+from models.kernels.update import Update
+from models.learners.compiled import gradient_of
 from models.learners.recorded import Replay
 from models.lenet import LeNet5
 from models.lenet1998 import LeNet1998
@@ -292,19 +295,18 @@ TABLES = {"c1_connections": NET.c1.connections, "c3_connections": NET.c3.connect
 BATCH = {"x": randn(9, 1, 28, 28), "labels": torch.arange(9), **TABLES, **WEIGHTS}
 
 
-def lenet5_gradient(weights, c1_connections, c3_connections, gradients=None):
+def lenet5_gradient(weights, c1_connections, c3_connections, **settings):
     first = cpu.Block(weights[0], weights[1], c1_connections, 2)
     second = cpu.Block(weights[2], weights[3], c3_connections, 0)
-    if gradients is None:
-        gradients = [torch.empty_like(w, memory_format=torch.contiguous_format) for w in weights]
-        for gradient in gradients:
-            gradient.fill_(77)  # whatever is not written is seen
-    return cpu.LeNet5Gradient(first, second, weights, gradients), gradients
+    compute = cpu.LeNet5Gradient(first, second, weights, **settings)
+    compute._row.fill_(77)  # whatever is not written is seen
+    return compute
 
 
 def losses_and_gradients(x, labels, c1_connections, c3_connections, **weights):
-    compute, gradients = lenet5_gradient([*weights.values()], c1_connections, c3_connections)
-    return compute(x, labels, 0.1), *gradients
+    weights = [*weights.values()]
+    losses = lenet5_gradient(weights, c1_connections, c3_connections)(x, labels, 0.1)
+    return losses, *(weight.grad for weight in weights)
 
 
 def cross_entropies(x, labels, c1_connections, c3_connections, weights):
@@ -332,11 +334,16 @@ def test_gradient_of_lenet5(changes):
 
 @pytest.mark.parametrize("number", range(10))
 @pytest.mark.parametrize("kind", ["another type", "shorter", "an axis more", "elsewhere", "gaps"])
-def test_gradients_that_do_not_fit_the_weights_are_refused(kind, number):
-    gradients = [torch.empty_like(weight) for weight in WEIGHTS.values()]
-    gradients[number] = CHANGES[kind](gradients[number], 0, 0)
+def test_velocities_that_do_not_fit_the_weights_are_refused(kind, number):
+    velocities = [torch.empty_like(weight) for weight in WEIGHTS.values()]
+    velocities[number] = CHANGES[kind](velocities[number], 0, 0)
     with pytest.raises((TypeError, ValueError), match="expected"):
-        lenet5_gradient([*WEIGHTS.values()], **TABLES, gradients=gradients)
+        lenet5_gradient([*WEIGHTS.values()], **TABLES, velocities=velocities)
+
+
+def test_momentum_without_velocities_is_refused():
+    with pytest.raises(ValueError, match="momentum needs velocities"):
+        lenet5_gradient([*WEIGHTS.values()], **TABLES, update=Update(momentum=0.9))
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
@@ -358,29 +365,36 @@ STEPS = {
     "order": torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 11]),
     "sizes": np.array([3, 3, 3]),
     "shares": torch.full((3,), 1 / 3),
+    "numbers": 2 * torch.rand(9, 6, generator=GENERATOR) - 1,
     "rates": torch.linspace(0.1, 0.05, 3, dtype=torch.float64),
 }
 
 
-def descended(**steps):
+UPDATE = Update(momentum=0.9, nesterov=True, weight_decay=0.01)
+DISTORTION = Distortion(rotation=30, scale=0.3, shear=0.2, shift=3)
+
+
+def descended(sizes, shares, rates, **batches):
     weights = [weight.clone() for weight in WEIGHTS.values()]
-    compute, _ = lenet5_gradient(weights, **TABLES)
-    return compute.descend(**steps), *weights
+    velocities = [torch.zeros_like(weight) for weight in weights]
+    settings = {"update": UPDATE, "velocities": velocities, "inputs": Inputs(100, -1, DISTORTION)}
+    compute = lenet5_gradient(weights, **TABLES, **settings)
+    return compute.descend(MiniBatches(**batches), sizes, shares, rates), *weights
 
 
-def descended_by_autograd(images, labels, order, sizes, shares, rates):
+def descended_by_autograd(images, labels, order, sizes, shares, numbers, rates):
     weights = [weight.double().requires_grad_() for weight in WEIGHTS.values()]
-    losses = []
-    steps = zip(order.split(sizes.tolist()), shares.double(), rates.double(), strict=True)
-    for index, share, rate in steps:
-        x = images[index].unsqueeze(1) / 255
-        each = cross_entropies(x, labels[index], *TABLES.values(), weights)
-        loss = share * each.sum()
-        gradients = torch.autograd.grad(loss, weights)
+    optimizer = torch.optim.SGD(weights, **UPDATE._asdict())
+    losses, split = [], sizes.tolist()
+    steps = zip(order.split(split), numbers.double().split(split), shares, rates, strict=True)
+    for index, drawn, share, rate in steps:
+        x = distort(images[index].double(), DISTORTION, drawn).unsqueeze(1) / 100 - 1
+        loss = share * cross_entropies(x, labels[index], *TABLES.values(), weights).sum()
         losses.append(loss.detach())
-        with torch.no_grad():
-            for weight, gradient in zip(weights, gradients, strict=True):
-                weight -= rate * gradient
+        optimizer.param_groups[0]["lr"] = float(rate)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
     return torch.stack(losses) if losses else shares, *weights
 
 
@@ -522,7 +536,7 @@ def test_connections_that_were_written_to_are_looked_at_again():
         with torch.set_grad_enabled(enabled), pytest.raises(ValueError, match="from 0 to 5, got 6"):
             net(x)
     with pytest.raises(ValueError, match="from 0 to 5, got 6"):
-        Gradient(net)
+        gradient_of(net)
 
 
 def test_connections_on_cuda_that_were_written_to_are_looked_at_again():
@@ -559,7 +573,7 @@ def test_weights_that_do_not_fit_are_refused(name):
         getattr(net, layer), part, torch.nn.Parameter(weight.repeat(2, *[1] * (weight.dim() - 1)))
     )
     with pytest.raises(ValueError, match="expected"):
-        Gradient(net)
+        gradient_of(net)
     with torch.no_grad(), pytest.raises((ValueError, RuntimeError), match=r"expected|shape|size"):
         net(randn(2, 1, 28, 28))
 

@@ -9,7 +9,7 @@ from itertools import product
 import lightning
 import pytest
 import torch
-from conftest import Curve
+from conftest import TUNED, Curve
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
 from test_classifier import fit
@@ -20,14 +20,13 @@ from data import FourNineDataModule, MNISTDataModule
 from models import nets
 from models.classifier import Classifier
 from models.learners import Run, choose
-from models.learners.compiled import Compiled, CompiledGradient
+from models.learners.compiled import Compiled
 from models.learners.eager import Eager
 from models.learners.recorded import Recorded
 from models.learners.sequential import Sequential
 from models.lenet import LeNet5
 from models.lenet1998 import LeNet1998
 from models.linear import Linear
-from models.tuned import TunedLeNet5
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -69,14 +68,18 @@ FALLING = {"rate": lambda k: 1e-4 * (1 - k / 70)}
 OLD = {"rate": lambda k: 0.001, "momentum": 0.9}
 # Three iterations, of which the first epoch, all of them, warm up.
 COSINE = {"rate": lambda k: 0.05 * (k + 1) / 3 * (1 + math.cos(math.pi * k / 3)) / 2}
-TUNED = {**COSINE, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}
-STILL = {"rotation": 0, "scale": 0, "shear": 0, "shift": 0}
+STEEP = {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}
 TRAININGS = {
     "original": (LeNet5, digits, PLAIN, "compiled"),
     "modern": (partial(LeNet5, "modern"), digits, PLAIN, "compiled"),
     "composite": (partial(LeNet5, backend="composite"), digits, PLAIN, "eager"),
     "1998": (LeNet1998, digits, OLD, "eager"),
-    "tuned": (partial(TunedLeNet5, weight_decay=0.01, **STILL), digits, TUNED, "compiled-gradient"),
+    "tuned": (
+        partial(LeNet5, lr=0.05, schedule="cosine", **STEEP),
+        digits,
+        COSINE | STEEP,
+        "compiled",
+    ),
     "linear": (partial(Linear, decay_iterations=70), two_digits, FALLING, "sequential"),
     "batches": (Linear, partial(two_digits, batch_size=4), SLOW, "eager"),
 }
@@ -391,17 +394,25 @@ def choice(model, **changes):
     ("make", "changes", "learner", "why"),
     [
         (LeNet5, {}, Compiled, ""),
-        (TunedLeNet5, {}, CompiledGradient, ""),
+        (partial(LeNet5, **TUNED), {}, Compiled, ""),
         (LeNet1998, {}, Eager, ""),
         (Linear, {}, Sequential, ""),
         (LeNet5, {"device": torch.device("cuda", 0)}, Recorded, ""),
-        (TunedLeNet5, {"device": torch.device("cuda", 0)}, Eager, ""),
+        (
+            partial(LeNet5, **TUNED),
+            {"device": torch.device("cuda", 0)},
+            Eager,
+            "not recorded: the images are distorted",
+        ),
         (LeNet5, {"device": torch.device("mps")}, Eager, ""),
         (LeNet5, {"precision": "64-true"}, Eager, "not compiled: the precision is 64-true"),
         (Linear, {"precision": "64-true"}, Sequential, ""),
         (Linear, {"precision": "bf16-mixed"}, Eager, "not sequential: the precision is bf16-mixed"),
         (Linear, {"batch_size": 4}, Eager, "not sequential: the mini-batches have 4 images"),
-        (LeNet5, {"listeners": ("there are 3 ranks",)}, Eager, "not compiled: there are 3 ranks"),
+        (LeNet5, {"listeners": ("a hook",)}, Eager, "not compiled: a hook"),
+        (LeNet5, {"strategy": "there are 3 ranks"}, Eager, "not compiled: there are 3 ranks"),
+        (LeNet5, {"strategy": "there are 3 ranks", "all_reduce": print}, Compiled, ""),
+        (Linear, {"strategy": "there are 3 ranks"}, Eager, "not sequential: there are 3 ranks"),
         (
             LeNet5,
             {"device": torch.device("cuda"), "precision": "16-mixed"},
@@ -453,7 +464,10 @@ def test_detecting_anomalies_looks_at_autograd(tiny_root, tmp_path):
 
 def test_a_model_of_one_s_own_needs_no_learner(tiny_root, tmp_path):
     class Own(Classifier):
-        inputs, losses, classes = LeNet5.inputs, LeNet5.losses, LeNet5.classes
+        losses, classes = LeNet5.losses, LeNet5.classes
+
+        def inputs(self, images):
+            return images.unsqueeze(1) / 255
 
     def make():
         return Own(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), classes=10, lr=0.1)

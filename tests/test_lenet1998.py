@@ -13,7 +13,8 @@ from models import nets
 from models.bitmaps import bitmaps
 from models.kernels import reference
 from models.layers.subsampling import Subsampling
-from models.lenet1998 import SCHEDULE, LeNet1998
+from models.lenet1998 import LeNet1998
+from models.schedules import PASSES
 
 PARAMETERS = {"c1": 156, "s2": 12, "c3": 1516, "s4": 32, "c5": 48_120, "f6": 10_164}
 CONNECTIONS = {
@@ -139,7 +140,7 @@ def test_schedule_follows_the_passes_whatever_the_block_size(block_size, tiny_ro
     trained.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total.completed = 0
     rates = one.learning_rates(21 * 15).view(21, 15)
     assert (rates == rates[:, :1]).all()
-    assert rates[:20, 0].tolist() == pytest.approx([0.001 * part for part in SCHEDULE])
+    assert rates[:20, 0].tolist() == pytest.approx([0.001 * part for part in PASSES])
     assert rates[20, 0] == rates[19, 0]
 
 

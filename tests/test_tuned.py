@@ -1,20 +1,29 @@
-"""The tuned recipe: distortions, schedule, and what must not depend on how a run is cut up."""
+"""The tuned settings: distortions, schedule, and what must not depend on how a run is cut up."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import lightning
 import numpy as np
 import pytest
 import torch
+from conftest import TUNED
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from test_classifier import StopAfter, fit, trainer
 
 from data import MNISTDataModule, source
-from models.layers.affine import Affine, distort, draw
-from models.tuned import TunedLeNet5
+from models.distortion import NONE, Distortion, distort, draw, maps_of
+from models.lenet import LeNet5
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-STILL = Affine(0, 0, 0, 0)
+
+tuned = partial(LeNet5, **TUNED)
+
+
+def numbers(count, seed=0):
+    sizes = np.array([count])
+    return draw(seed, 0, sizes, np.array([0]), sizes)
 
 
 def slow_distort(image, matrix):
@@ -34,21 +43,21 @@ def slow_distort(image, matrix):
 
 
 def test_distortion_equals_the_slow_one():
-    images = torch.rand(3, 1, 9, 9)
-    maps = draw(Affine(30, 0.3, 0.3, 2), 3, 9, np.random.default_rng(0))
-    expected = torch.stack([slow_distort(i[0], m) for i, m in zip(images, maps, strict=True)])
-    torch.testing.assert_close(distort(images, maps)[:, 0], expected, atol=1e-5, rtol=1e-5)
+    images, drawn = torch.rand(3, 9, 9), numbers(3)
+    distortion = Distortion(30, 0.3, 0.3, 2)
+    maps = maps_of(distortion, drawn, 9)
+    expected = torch.stack([slow_distort(i, m) for i, m in zip(images, maps, strict=True)])
+    torch.testing.assert_close(distort(images, distortion, drawn), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_without_limits_nothing_moves():
-    images = torch.rand(5, 1, 28, 28)
-    maps = draw(STILL, 5, 28, np.random.default_rng(0))
-    torch.testing.assert_close(distort(images, maps), images, atol=1e-5, rtol=0)
+    images = torch.rand(5, 28, 28)
+    torch.testing.assert_close(distort(images, NONE, numbers(5)), images, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("limits", [STILL._replace(shift=2), STILL._replace(scale=0.3)])
+@pytest.mark.parametrize("limits", [NONE._replace(shift=2), NONE._replace(scale=0.3)])
 def test_draws_stay_within_their_limits_and_reach_them(limits):
-    maps = draw(limits, 10_000, 28, np.random.default_rng(0))
+    maps = maps_of(limits, numbers(10_000), 28)
     shift = maps[:, :, 2] * 14
     scale = maps[:, [0, 1], [0, 1]]
     assert shift.abs().max() <= limits.shift
@@ -64,7 +73,7 @@ def data(root, block_size=4, **options):
 
 
 def test_rates_rise_for_an_epoch_and_fall_to_nothing(tiny_root, tmp_path):
-    model, run = fit(TunedLeNet5, data(tiny_root), tmp_path, max_epochs=4)
+    model, run = fit(tuned, data(tiny_root), tmp_path, max_epochs=4)
     assert run.global_step == 60
     lightning_step = run.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
     lightning_step.completed = 0
@@ -77,64 +86,85 @@ def test_rates_rise_for_an_epoch_and_fall_to_nothing(tiny_root, tmp_path):
 
 @pytest.mark.parametrize("block_size", [1, 7, 1000])
 def test_weights_do_not_depend_on_the_block_size(block_size, tiny_root, tmp_path):
-    one, _ = fit(TunedLeNet5, data(tiny_root), tmp_path)
-    other, _ = fit(TunedLeNet5, data(tiny_root, block_size), tmp_path)
+    one, _ = fit(tuned, data(tiny_root), tmp_path)
+    other, _ = fit(tuned, data(tiny_root, block_size), tmp_path)
     for name, weight in one.state_dict().items():
         assert torch.equal(weight, other.state_dict()[name]), name
 
 
 @pytest.mark.parametrize("iteration", [4, 15, 22])
 def test_continued_run_ends_with_the_same_bits(iteration, tiny_root, tmp_path):
-    whole, _ = fit(TunedLeNet5, data(tiny_root), tmp_path)
+    whole, _ = fit(tuned, data(tiny_root), tmp_path)
     path = tmp_path / "stopped.ckpt"
     with pytest.raises(SystemExit):
-        fit(TunedLeNet5, data(tiny_root), tmp_path, callbacks=[StopAfter(iteration, path)])
+        fit(tuned, data(tiny_root), tmp_path, callbacks=[StopAfter(iteration, path)])
     lightning.seed_everything(0, verbose=False)
-    continued = TunedLeNet5()
+    continued = tuned()
     trainer(tmp_path).fit(continued, data(tiny_root), ckpt_path=path, weights_only=True)
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, continued.state_dict()[name]), name
 
 
 def test_only_what_is_learnt_from_is_distorted(tiny_root, tmp_path):
-    model, _ = fit(TunedLeNet5, data(tiny_root), tmp_path)
-    images = torch.randint(0, 256, (3, 28, 28), dtype=torch.uint8)
-    assert torch.equal(model.eval().inputs(images), images[:, None] / 255)
+    model, run = fit(tuned, data(tiny_root, val_size=30), tmp_path)
+    block = next(iter(run.datamodule.train_dataloader()))
+    images = block.images[block.order]
+    assert torch.equal(model.inputs(images), images[:, None] / 255)
+    x, _ = model.batch(block, block.order)
+    assert torch.equal(x, model.inputs(images))
+    x, _ = model.batch(block, block.order, model.draw(block))
+    assert not torch.isclose(x, model.inputs(images)).all()
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 50])
+def test_an_image_is_distorted_the_same_on_any_rank(ranks):
+    totals = np.array([9, 4])
+    whole = draw(3, 7, totals, 0 * totals, totals).split(totals.tolist())
+    for rank in range(ranks):
+        places = [torch.arange(total).tensor_split(ranks)[rank] for total in totals]
+        sizes = np.array([len(place) for place in places])
+        starts = np.array([rank * (n // ranks) + min(rank, n % ranks) for n in totals.tolist()])
+        expected = torch.cat([part[place] for part, place in zip(whole, places, strict=True)])
+        assert torch.equal(draw(3, 7, totals, starts, sizes), expected)
 
 
 def test_standardized_pixels_have_mean_0_and_variance_1(mnist_root):
     images = source.load(mnist_root, train=True)[0]
-    x = TunedLeNet5(standardize=True).eval().inputs(images)
+    x = tuned(standardize=True).eval().inputs(images)
     assert x.mean().item() == pytest.approx(0, abs=1e-3)
     assert x.std().item() == pytest.approx(1, abs=1e-3)
 
 
-def test_seeds_draw_differently(tiny_root, tmp_path):
-    model, _ = fit(TunedLeNet5, data(tiny_root), tmp_path)
-    images = torch.randint(0, 256, (3, 28, 28), dtype=torch.uint8)
-    seen = []
-    for seed in (0, 0, 1):
-        lightning.seed_everything(seed, verbose=False)
-        model.train()
-        seen.append(model.inputs(images))
-    assert torch.equal(seen[0], seen[1])
-    assert not torch.equal(seen[1], seen[2])
+def test_seeds_and_iterations_draw_differently():
+    one = np.array([5])
+    drawn = [draw(*place, one, 0 * one, one) for place in ((0, 0), (0, 1), (1, 0))]
+    assert torch.equal(drawn[0], draw(0, 0, one, 0 * one, one))
+    assert len({tuple(numbers.flatten().tolist()) for numbers in drawn}) == 3
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"momentum": 1}, "momentum must be between 0 and 1"),
-        ({"weight_decay": -1}, "weight_decay must be 0 or more"),
-        ({"shift": -1}, "distortions must be 0 or more"),
-        ({"scale": 1}, "scale below 1"),
+        ({"momentum": 1}, "momentum must be from 0 to below 1, got 1"),
+        ({"momentum": 0}, "nesterov needs a momentum above 0"),
+        ({"weight_decay": -1}, "weight_decay must be 0 or more, got -1"),
+        ({"shift": -1}, "shift must be 0 or more, got -1"),
+        ({"rotation": float("nan")}, "rotation must be 0 or more, got nan"),
+        ({"scale": 1}, "scale must be from 0 to below 1, got 1"),
     ],
 )
 def test_bad_values_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        TunedLeNet5(**options)
+        LeNet5(**TUNED | options)
 
 
-def test_schedule_needs_a_last_epoch(tiny_root, tmp_path):
+@pytest.mark.parametrize("limit", [{"max_steps": -1, "max_time": "00:00:01:00"}])
+def test_schedule_needs_an_end(limit, tiny_root, tmp_path):
     with pytest.raises(MisconfigurationException, match="max_epochs"):
-        fit(TunedLeNet5, data(tiny_root), tmp_path, max_epochs=-1, max_steps=5)
+        fit(tuned, data(tiny_root), tmp_path, max_epochs=-1, **limit)
+
+
+def test_where_no_epoch_is_the_last_the_schedule_ends_with_the_last_iteration(tiny_root, tmp_path):
+    model, run = fit(tuned, data(tiny_root), tmp_path, max_epochs=-1, max_steps=20)
+    assert run.global_step == 20
+    assert model.learning_rates(1).item() == pytest.approx(0, abs=1e-9)

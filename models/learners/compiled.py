@@ -6,7 +6,7 @@ and autograd's graph take as long for them as the arithmetic of the dense layers
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,15 @@ from torch import Tensor, nn
 from models import nets
 from models.kernels import dispatch, doors
 from models.kernels.sizes import pooled_size
+from models.kernels.update import Update
 from models.layers import conv_pool
 from models.layers.conv_pool import ConvPool
 from models.learners import door, eager
-from models.learners.learner import Block, Counts, Learner, Run
+from models.learners.learner import Block, Learner, Run
 
 if TYPE_CHECKING:
     from models.classifier import Classifier
+    from models.kernels.lenet5.cpu import LeNet5Gradient
 
 LAYERS: dict[str, type[nn.Module]] = {
     "c1": ConvPool,
@@ -34,69 +36,85 @@ LAYERS: dict[str, type[nn.Module]] = {
 """Of `nets.LeNet5`, in order."""
 
 
-class Gradient:
+def gradient_of(net: Any, **settings: Any) -> LeNet5Gradient:
     """What `F.cross_entropy` and `backward` do, for a net that is exactly `nets.LeNet5`.
 
-    Every parameter's `grad` becomes that of the last iteration, the same tensor every time.
+    Args:
+        net: what learns.
+        settings: more of `models.kernels.lenet5.cpu.LeNet5Gradient`.
     """
+    # Numba is loaded only where it runs.
+    from models.kernels.conv_pool.cpu import Block
+    from models.kernels.lenet5.cpu import LeNet5Gradient
 
-    def __init__(self, net: Any) -> None:
-        from models.kernels import cpu  # Numba is loaded only where it runs
-
-        self._parameters = list(net.parameters())
-        self._gradients = [torch.empty_like(parameter) for parameter in self._parameters]
-        first, second = (cpu.Block(*layer.arguments()) for layer in (net.c1, net.c3))
-        self._compute = cpu.LeNet5Gradient(first, second, self._parameters, self._gradients)
-
-    def __call__(self, x: Tensor, labels: Tensor, share: float) -> Tensor:
-        """As `models.kernels.cpu.LeNet5Gradient`; returns the cross-entropies (B,)."""
-        losses: Tensor = self._compute(x, labels, share)
-        hand_over(self._gradients, self._parameters)
-        return losses
-
-    def descend(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        order: Tensor,
-        sizes: Counts,
-        shares: Tensor,
-        rates: Tensor,
-    ) -> Tensor:
-        """As `models.kernels.cpu.LeNet5Gradient.descend`; returns the losses (K,)."""
-        losses: Tensor = self._compute.descend(images, labels, order, sizes, shares, rates)
-        hand_over(self._gradients, self._parameters)
-        return losses
+    first, second = (Block(*layer.arguments()) for layer in (net.c1, net.c3))
+    return LeNet5Gradient(first, second, list(net.parameters()), **settings)
 
 
 class Compiled(Learner):
-    """LeNet-5 on pixels / 255 with cross-entropy and plain descent: a block is one call."""
+    """LeNet-5 with cross-entropy and gradient descent: a block is one call.
+
+    On several ranks each iteration is: the gradient, the sum of it over the ranks, and the step.
+    """
 
     name = "compiled"
     devices = ("cpu",)
 
     def __init__(self, model: Classifier, run: Run) -> None:
-        self._net: Any = model.net
-        none = torch.empty(0, dtype=torch.int64)
-        images = torch.empty(0, 28, 28, dtype=torch.uint8)
+        from models.kernels.lenet5.cpu import Inputs
+
+        assert isinstance(run.optimizer, torch.optim.SGD)
+        self._model = model
+        self._optimizer = run.optimizer
+        self._ranks, self._all_reduce = run.ranks, run.all_reduce
+        # Pixels 0 and 255, as the net gets them.
+        ends = torch.tensor([0, 255], dtype=torch.uint8)[:, None, None].expand(2, *model.pixels)
+        low, high = model.inputs(ends)[:, 0, 14, 14].tolist()
+        self._inputs = Inputs(255 / (high - low), low, model.distortion)
         with _rehearsal(model, run):
-            Gradient(self._net).descend(images, none, none, none.numpy(), none, none)
+            self._gradient().rehearse(is_joined=run.all_reduce is not None)
 
     @classmethod
     def obstacle(cls, model: Classifier, run: Run) -> str | None:
-        """What is one for `CompiledGradient`, other inputs, or more than plain descent."""
+        """What is one for `CompiledGradient` but ranks; other inputs, or another optimizer."""
+        if run.all_reduce is not None:
+            run = run._replace(strategy="")
         return (
             CompiledGradient.obstacle(model, run)
-            or door.own_part(model, ("inputs", "batch"))
-            or door.another_descent(model, run)
+            or door.own_part(model, ("inputs", "batch", "draw"))
+            or door.another_descent(model, run, known=door.BESIDE_THE_RATE)
         )
 
     def __call__(self, block: Block, rates: Tensor) -> Tensor:
         """As `Learner`."""
+        from models.kernels.lenet5.cpu import MiniBatches
+
         shares = 1 / torch.from_numpy(block.totals)
+        numbers = self._model.draw(block)
+        batches = MiniBatches(block.images, block.labels, block.order, numbers)
         # Anew for each block, since somebody may have given the parameters other memory.
-        gradient = Gradient(self._net)
-        return gradient.descend(block.images, block.labels, block.order, block.sizes, shares, rates)
+        losses = self._gradient().descend(batches, block.sizes, shares, rates, self._all_reduce)
+        self._optimizer.param_groups[0]["lr"] = float(rates[-1])  # for whoever looks
+        return losses * self._ranks
+
+    def _gradient(self) -> LeNet5Gradient:
+        (group,) = self._optimizer.param_groups
+        update = Update(*(group[name] for name in Update._fields))
+        velocities = None
+        if update.momentum:
+            velocities = [velocity_of(self._optimizer, p) for p in group["params"]]
+        settings = {"inputs": self._inputs, "update": update, "velocities": velocities}
+        return gradient_of(self._model.net, **settings)
+
+
+def velocity_of(optimizer: torch.optim.SGD, parameter: Tensor) -> Tensor:
+    """What the optimizer's momentum keeps of the steps before, where it keeps it."""
+    state = optimizer.state[parameter]
+    velocity: Tensor | None = state.get("momentum_buffer")
+    if velocity is None or not velocity.is_contiguous():
+        zeros = torch.zeros_like(parameter, memory_format=torch.contiguous_format)
+        velocity = state["momentum_buffer"] = zeros if velocity is None else zeros.copy_(velocity)
+    return velocity
 
 
 class CompiledGradient(Learner):
@@ -112,15 +130,15 @@ class CompiledGradient(Learner):
         self._is_scheduled = run.is_scheduled
         none = torch.empty(0, dtype=torch.int64)
         with _rehearsal(model, run):
-            Gradient(self._net)(torch.empty(0, 1, 28, 28), none, 1)
+            gradient_of(self._net)(torch.empty(0, 1, 28, 28), none, 1)
 
     @classmethod
     def obstacle(cls, model: Classifier, run: Run) -> str | None:
         """Another precision, listeners, or more than the class computes behind the inputs."""
         if run.precision != "32-true":
             return f"the precision is {run.precision}"
-        if run.listeners:
-            return run.listeners[0]
+        if onlooker := run.onlooker():
+            return onlooker
         return (
             door.own_part(model, ("forward", "losses"))
             or door.another_net(model, nets.LeNet5, LAYERS)
@@ -129,14 +147,8 @@ class CompiledGradient(Learner):
 
     def __call__(self, block: Block, rates: Tensor) -> Tensor:
         """As `Learner`."""
-        step = eager.unheard_step(self._model, Gradient(self._net))
+        step = eager.unheard_step(self._model, gradient_of(self._net))
         return eager.take_steps(self._model, block, rates if self._is_scheduled else None, step)
-
-
-def hand_over(gradients: Sequence[Tensor], parameters: Sequence[Tensor]) -> None:
-    """Makes the gradients the `grad` of the parameters."""
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
 
 
 @contextmanager

@@ -82,8 +82,18 @@ def _unusual_parameters(net: nn.Module) -> Iterator[str]:
             yield f"{name} is not contiguous"
 
 
-def another_descent(model: Classifier, run: Run) -> str | None:
-    """Says what is not a plain step against the gradient, by the rates of `learning_rates`."""
+BESIDE_THE_RATE = ("momentum", "nesterov", "weight_decay")
+"""What `models.kernels.update.Update` says."""
+
+
+def another_descent(model: Classifier, run: Run, *, known: Sequence[str] = ()) -> str | None:
+    """Says what is not a step against the gradient, by the rates of `learning_rates`.
+
+    Args:
+        model: its `net` is what must be learnt.
+        run: has the optimizer.
+        known: what the step may have beside its rate, of `BESIDE_THE_RATE`.
+    """
     optimizer = run.optimizer
     if not run.is_scheduled:
         return "the optimizer has learning rates of its own"
@@ -93,8 +103,8 @@ def another_descent(model: Classifier, run: Run) -> str | None:
     parameters = list(model.net.parameters())
     if more or [*map(id, group["params"])] != [*map(id, parameters)]:
         return "the optimizer has other parameters than net, or groups of them"
-    for name in ("momentum", "dampening", "weight_decay", "nesterov", "maximize", "differentiable"):
-        if group[name]:
+    for name in (*BESIDE_THE_RATE, "dampening", "maximize", "differentiable"):
+        if group[name] and name not in known:
             return f"the optimizer has {name}"
     hooks = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
     if any(hooks) or "step" in vars(optimizer):

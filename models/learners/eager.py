@@ -43,7 +43,7 @@ class Eager(Learner):
         check(model)
         self._model = model
         self._is_scheduled = run.is_scheduled
-        is_heard = bool(run.listeners) or run.precision != "32-true"
+        is_heard = run.onlooker() is not None or run.precision != "32-true"
         self._step = self._heard_step if is_heard else unheard_step(model, by_autograd(model))
         if "mixed" not in run.precision:
             with conv_pool.compiling():
@@ -92,14 +92,19 @@ def take_steps(model: Classifier, block: Block, rates: Tensor | None, step: Step
         step: takes one.
     """
     groups = the_optimizer(model).param_groups
-    batches = block.order.split_with_sizes(block.sizes.tolist())
+    sizes = block.sizes.tolist()
+    numbers = model.draw(block)
+    each = None if numbers is None else numbers.split_with_sizes(sizes)
     # Ranks may hold unequal shares; the mean over ranks of these is the global mean.
     shares = (model.trainer.world_size / block.totals).tolist()
-    for k, (index, share) in enumerate(zip(batches, shares, strict=True)):
+    for k, (index, share) in enumerate(
+        zip(block.order.split_with_sizes(sizes), shares, strict=True)
+    ):
         if rates is not None:
             for group in groups:
                 group["lr"] = float(rates[k])
-        model.losses_taken.append(step(*model.batch(block, index), share))
+        batch = model.batch(block, index, *([each[k]] if each else ()))
+        model.losses_taken.append(step(*batch, share))
         if rates is None:
             _step_schedulers(model, "step", model.global_step)
     if rates is None and model.trainer.is_last_batch:

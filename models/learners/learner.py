@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -26,6 +27,8 @@ class Block(Protocol):
     """(n,) int64: this rank's share"""
     sizes: Counts
     """(K,) of this rank's images"""
+    starts: Counts
+    """(K,) how many of a mini-batch's images other ranks have before them"""
     totals: Counts
     """(K,) of all ranks' images"""
 
@@ -45,6 +48,14 @@ class Run(NamedTuple):
     """Whether the learning rates are those of `Classifier.learning_rates`, not the optimizer's."""
     listeners: tuple[str, ...] = ()
     """Who wants to hear of backward passes and steps, such as "EMA has an on_after_backward"."""
+    strategy: str = ""
+    """How it is spread, such as "there are 2 ranks"; empty on one device and no more."""
+    all_reduce: Callable[[Tensor], Any] | None = None
+    """Adds a tensor up over the ranks, in place, where that is all that joins them."""
+
+    def onlooker(self) -> str | None:
+        """Who must be told of each backward pass and step, or take part in it."""
+        return self.strategy or (self.listeners[0] if self.listeners else None)
 
 
 class Learner(ABC):

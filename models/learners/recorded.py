@@ -12,7 +12,7 @@ Not yet run on a GPU: without one, the tests see the operators, not the recordin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,7 +22,7 @@ from models import nets
 from models.kernels import doors
 from models.layers import conv_pool
 from models.learners import door
-from models.learners.compiled import LAYERS, hand_over
+from models.learners.compiled import LAYERS
 from models.learners.learner import Block, Learner, Run
 
 if TYPE_CHECKING:
@@ -71,10 +71,11 @@ class Recorded(Learner):
             return f"the precision is {run.precision}"
         if run.batch_size is None:
             return "the data does not say how many images a mini-batch has"
-        if run.listeners:
-            return run.listeners[0]
+        if onlooker := run.onlooker():
+            return onlooker
         return (
             door.own_part(model, ("forward", "inputs", "losses", "batch"))
+            or ("the images are distorted" if any(model.distortion) else None)
             or door.another_net(model, nets.LeNet5, LAYERS)
             or door.another_descent(model, run)
         )
@@ -120,6 +121,12 @@ class Iteration:
             torch._foreach_add_(self.parameters, torch._foreach_mul(gradients, -rate))
         hand_over(gradients, self.parameters)
         return loss.detach()
+
+
+def hand_over(gradients: Sequence[Tensor], parameters: Sequence[Tensor]) -> None:
+    """Makes the gradients the `grad` of the parameters."""
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
 
 
 def iteration_of(model: Classifier) -> Iteration:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import Tensor
 
 from models.learners.door import is_scheduled
 from models.learners.learner import Run
@@ -38,6 +39,7 @@ def run_of(model: Classifier) -> Run:
     """The training that `model` is in; known from `on_fit_start` on."""
     trainer = model.trainer
     optimizer = trainer.optimizers[0] if len(trainer.optimizers) == 1 else None
+    strategy, all_reduce = _joined(trainer)
     return Run(
         device=trainer.strategy.root_device,
         precision=_precision(trainer),
@@ -46,7 +48,19 @@ def run_of(model: Classifier) -> Run:
         optimizer=optimizer,
         is_scheduled=not trainer.lr_scheduler_configs and is_scheduled(model, optimizer),
         listeners=tuple(_listeners(model, trainer)),
+        strategy=strategy,
+        all_reduce=all_reduce,
     )
+
+
+def _joined(trainer: Trainer) -> tuple[str, Callable[[Tensor], Any] | None]:
+    """How the training is spread, and what joins its ranks, if it is no more than a sum."""
+    strategy, ranks = trainer.strategy, trainer.world_size
+    if type(strategy) is SingleDeviceStrategy:
+        return "", None
+    if type(strategy) is not DDPStrategy or strategy._ddp_comm_hook is not None:
+        return f"the strategy is {type(strategy).__name__}", None
+    return f"there are {ranks} ranks", torch.distributed.all_reduce
 
 
 def _precision(trainer: Trainer) -> str:
@@ -56,9 +70,6 @@ def _precision(trainer: Trainer) -> str:
 
 
 def _listeners(model: Classifier, trainer: Trainer) -> Iterator[str]:
-    if type(trainer.strategy) is not SingleDeviceStrategy:
-        ranks, strategy = trainer.world_size, type(trainer.strategy).__name__
-        yield f"there are {ranks} ranks" if ranks > 1 else f"the strategy is {strategy}"
     if trainer._detect_anomaly or torch.is_anomaly_enabled():
         yield "detect_anomaly looks into backward passes"
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]

@@ -36,8 +36,8 @@ class Sequential(Learner):
             return f"the mini-batches have {run.batch_size or 'unknown numbers of'} images"
         if not run.precision.endswith("-true"):
             return f"the precision is {run.precision}"
-        if run.listeners:
-            return run.listeners[0]
+        if onlooker := run.onlooker():
+            return onlooker
         return (
             door.own_part(model, ("forward", "inputs", "losses", "batch"))
             or _another_loss(model)

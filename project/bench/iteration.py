@@ -19,7 +19,7 @@ from torch import Tensor
 
 from data import source
 from models import lenet
-from models.learners.compiled import Gradient
+from models.learners.compiled import gradient_of
 from models.learners.eager import by_autograd
 from models.nets import C3, LeNet5
 from project.bench.fit import our_seconds_per_iteration
@@ -49,17 +49,20 @@ def pieces(c3: C3, batch: int, root: Path) -> dict[str, Callable[[], Any]]:
     head = list(net.parameters())[len(trunk) :]
     learner = lenet.LeNet5(c3).to(device)  # apart: a graph that is walked again keeps its weights
     is_compiled = learner.backend == "cpu"
-    differentiate = Gradient(learner.net) if is_compiled else by_autograd(learner)
+    differentiate: Any = gradient_of(learner.net) if is_compiled else by_autograd(learner)
     optimizer = learner.configure_optimizers()
 
     def gather() -> tuple[Tensor, Tensor]:
         return learner.inputs(images.index_select(0, index)), labels.index_select(0, index)
 
     def steps() -> None:
-        if isinstance(differentiate, Gradient):
+        if is_compiled:
+            from models.kernels.lenet5.cpu import MiniBatches  # with Numba, which may be missing
+
             sizes, ones = np.full(STEPS, batch), torch.ones(STEPS)
             order = index.repeat(STEPS)
-            differentiate.descend(images, labels, order, sizes, ones / batch, ones * learner.lr)
+            batches = MiniBatches(images, labels, order)
+            differentiate.descend(batches, sizes, ones / batch, ones * learner.lr)
             return
         for _ in range(STEPS):
             optimizer.zero_grad()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,22 +14,59 @@ from models.kernels import doors
 from models.kernels.conv_pool.cpu import Block, flat, shapes_of
 from models.kernels.conv_pool.memory import new_scratches
 from models.kernels.lanes import LANES
-from models.kernels.lenet5.gradient import descent, gradient
+from models.kernels.lenet5.gradient import descent, gradient, take_step
 from models.kernels.lenet5.memory import Batch, Memory, Net, Parameters, Steps
 from models.kernels.threads import use_threads
+from models.kernels.update import PLAIN, Update
 
 CPU = torch.device("cpu")
+PIXELS = (28, 28)
+
+
+class Inputs(NamedTuple):
+    """How bytes become the inputs of the net."""
+
+    unit: float = 255
+    offset: float = 0
+    """A pixel v becomes v / unit + offset."""
+    distortion: Sequence[float] = (0, 0, 0, 0)
+    """As `models.distortion.Distortion`."""
+
+
+BYTES = Inputs()
+"""From 0 to 1."""
+
+FLOATS = Inputs(unit=1)
+"""As they are."""
+
+
+class MiniBatches(NamedTuple):
+    """K of them, one after the other, by index into N images."""
+
+    images: Tensor
+    """(N, 28, 28) uint8, contiguous"""
+    labels: Tensor
+    """(N,) int64"""
+    order: Tensor
+    """(n,) int64, the images of the first mini-batch, of the second, ..."""
+    numbers: Tensor | None = None
+    """(n, 6) float32, see `models.distortion.draw`; None where nothing is distorted"""
 
 
 class LeNet5Gradient:
     """The gradient of LeNet-5 for images of 28 x 28 pixels, alone and followed by steps.
+
+    Every parameter's `grad` becomes that of the last iteration, the same tensor every time: a part
+    of one row of numbers.
 
     Args:
         first: C1 and S2.
         second: C3 and S4.
         parameters: weights and biases of C1, C3, C5, F6 and the output layer, contiguous; read anew
             by every call.
-        gradients: where their gradients go, of the same shapes.
+        inputs: what `descend` does to pixels.
+        update: what `descend` does beside the plain step.
+        velocities: what momentum keeps, like the parameters; needed where there is some.
 
     Raises:
         TypeError: an argument of another type.
@@ -41,17 +79,29 @@ class LeNet5Gradient:
         first: Block,
         second: Block,
         parameters: Sequence[Tensor],
-        gradients: Sequence[Tensor],
+        inputs: Inputs = BYTES,
+        update: Update = PLAIN,
+        velocities: Sequence[Tensor] | None = None,
     ) -> None:
-        blocks = shapes_of(torch.empty(0, 1, 28, 28), first, second)
+        blocks = shapes_of(torch.empty(0, 1, *PIXELS), first, second)
         convolutions = (first.weight, first.bias, second.weight, second.bias)
         features = blocks[2].features
         doors.check_parameters(parameters, convolutions, features)
-        doors.check_parameters(gradients, parameters[:4], features)
+        self._parameters = parameters
+        self._row = torch.empty(sum(part.numel() for part in parameters))
+        rows = self._row.split([part.numel() for part in parameters])
+        self._gradients = [row.view_as(p) for row, p in zip(rows, parameters, strict=True)]
+        if update.momentum and velocities is None:
+            raise ValueError("momentum needs velocities")
+        velocities = self._gradients if velocities is None else velocities
+        doors.check_parameters(velocities, parameters[:4], features)
         self._classes = range(len(parameters[-1]))
         self._net = Net(
-            *blocks, Parameters(*map(flat, parameters)), Parameters(*map(flat, gradients))
+            *blocks,
+            *(Parameters(*map(flat, p)) for p in (parameters, self._gradients, velocities)),
         )
+        self._inputs = inputs
+        self._update = _in_float32(update)
         self._memory: Memory | None = None
 
     def _memory_for(self, images: int) -> Memory:
@@ -61,6 +111,10 @@ class LeNet5Gradient:
             c1, c3 = (new_scratches(part, threads, True) for part in (self._net.c1, self._net.c3))
             self._memory = Memory(threads, c1, c3)
         return self._memory
+
+    def _hand_over(self) -> None:
+        for parameter, gradient_ in zip(self._parameters, self._gradients, strict=True):
+            parameter.grad = gradient_
 
     def __call__(self, x: Tensor, labels: Tensor, share: float) -> Tensor:
         """Writes the gradients of share times the sum of the cross-entropies.
@@ -77,47 +131,95 @@ class LeNet5Gradient:
             TypeError: an argument of another type.
             ValueError: another shape, or a label that is no class.
         """
-        doors.check_tensor("x", x, torch.float32, ("B", 1, 28, 28), CPU)
+        doors.check_tensor("x", x, torch.float32, ("B", 1, *PIXELS), CPU)
         doors.check_labels(labels, self._classes, x)
         losses = np.empty(len(x), np.float32)
-        batch = Batch(flat(x), np.float32(1), flat(labels), np.arange(len(x)), np.float32(share))
+        batch = _batch(MiniBatches(x, labels, torch.arange(len(x))), FLOATS, share)
         gradient(batch, self._net, self._memory_for(len(x)), losses)
+        self._hand_over()
         return torch.from_numpy(losses)
+
+    def rehearse(self, *, is_joined: bool) -> None:
+        """Compiles what `descend` calls, alone or with an `all_reduce`; nothing is learnt."""
+        none = torch.empty(0, dtype=torch.int64)
+        images, rates = torch.empty(0, *PIXELS, dtype=torch.uint8), torch.empty(0)
+        self.descend(MiniBatches(images, none, none), none.numpy(), rates, rates)
+        if is_joined:
+            nothing = Parameters(*[np.empty(0, np.float32)] * len(self._parameters))
+            net = self._net._replace(parameters=nothing, gradients=nothing, velocities=nothing)
+            take_step(net, self._update, np.float32(0))
 
     def descend(
         self,
-        images: Tensor,
-        labels: Tensor,
-        order: Tensor,
+        batches: MiniBatches,
         sizes: np.ndarray[Any, Any],
         shares: Tensor,
         rates: Tensor,
+        all_reduce: Callable[[Tensor], Any] | None = None,
     ) -> Tensor:
-        """Takes K steps of plain gradient descent, one after the other.
+        """Takes K steps of gradient descent, one after the other.
 
         Args:
-            images: (N, 28, 28) uint8, contiguous; 255 counts as 1.
-            labels: (N,) int64.
-            order: (n,) int64, the images of the first mini-batch, of the second, ...
-            sizes: (K,) int64, how many each has.
+            batches: what is learnt from.
+            sizes: (K,) int64, how many images each mini-batch has.
             shares: (K,) weight of each image in the loss of its mini-batch.
             rates: (K,) learning rates.
+            all_reduce: adds a tensor up over all ranks, in place; None on one rank.
 
         Returns:
-            The loss of each mini-batch (K,).
+            The loss of each mini-batch (K,), of this rank's images.
 
         Raises:
             TypeError: an argument of another type.
             ValueError: another shape, a label that is no class, an image that does not exist, or
                 sizes that do not add up.
         """
-        doors.check_images(images, (28, 28), order, CPU)
+        images, labels, order, numbers = batches
+        doors.check_images(images, PIXELS, order, CPU)
         doors.check_labels(labels, self._classes, images)
         doors.check_steps(sizes, shares, rates, len(order))
+        if numbers is not None:
+            doors.check_tensor("numbers", numbers, torch.float32, (len(order), 6), CPU)
         losses = np.empty(len(sizes), np.float32)
-        steps = Steps(
-            flat(order), np.ascontiguousarray(sizes), flat(shares.float()), flat(rates.float())
-        )
+        batch = _batch(batches, self._inputs, 1)
+        steps = Steps(np.ascontiguousarray(sizes), flat(shares.float()), flat(rates.float()))
         memory = self._memory_for(int(sizes.max(initial=0)))
-        descent(flat(images), np.float32(255), flat(labels), steps, self._net, memory, losses)
+        if all_reduce is None:
+            descent(batch, steps, self._update, self._net, memory, losses)
+        else:
+            for k, (one, step) in enumerate(_one_by_one(batch, steps)):
+                descent(one, step, self._update, self._net, memory, losses[k : k + 1])
+                all_reduce(self._row)
+                take_step(self._net, self._update, steps.rates[k])
+        self._hand_over()
         return torch.from_numpy(losses)
+
+
+def _in_float32(update: Update) -> Any:
+    """As compiled code takes it: with Python's floats it would compute in float64."""
+    numbers: Any = np.float32(update.momentum), np.float32(update.weight_decay)
+    return Update(numbers[0], update.nesterov, numbers[1])
+
+
+def _batch(batches: MiniBatches, inputs: Inputs, share: float) -> Batch:
+    rotation, *others = inputs.distortion
+    numbers = torch.empty(0, 6) if batches.numbers is None else batches.numbers
+    return Batch(
+        flat(batches.images),
+        np.float32(inputs.unit),
+        np.float32(inputs.offset),
+        np.array([math.radians(rotation), *others], np.float32),
+        flat(batches.labels),
+        numbers.detach().contiguous().numpy(),
+        flat(batches.order),
+        np.float32(share),
+    )
+
+
+def _one_by_one(batches: Batch, steps: Steps) -> Iterator[tuple[Batch, Steps]]:
+    """Each mini-batch by itself, without a rate: nothing is learnt from it yet."""
+    ends = np.cumsum(steps.sizes)
+    for k, (begin, end) in enumerate(zip(ends - steps.sizes, ends, strict=True)):
+        order, numbers = batches.order[begin:end], batches.numbers[begin:end]
+        step = Steps(steps.sizes[k : k + 1], steps.shares[k : k + 1], steps.rates[:0])
+        yield batches._replace(order=order, numbers=numbers), step

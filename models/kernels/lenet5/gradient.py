@@ -89,20 +89,38 @@ def _sums(batch, rows, sums, gradients):
 
 
 @compiled()
-def descent(images, unit, labels, steps, net, memory, losses):
-    """A step for each of K mini-batches, and their losses (K,), weighted by their shares."""
+def descent(batches, steps, update, net, memory, losses):
+    """A step for each of K mini-batches, and their losses (K,), weighted by their shares.
+
+    Without rates there is no step: the gradients are those of the last mini-batch.
+    """
     end = 0
     for k in range(len(steps.sizes)):
         begin, end = end, end + steps.sizes[k]
         each = np.empty(steps.sizes[k], np.float32)
-        batch = Batch(images, unit, labels, steps.order[begin:end], steps.shares[k])
+        batch = Batch(
+            batches.images,
+            batches.unit,
+            batches.offset,
+            batches.limits,
+            batches.labels,
+            batches.numbers[begin:end],
+            batches.order[begin:end],
+            steps.shares[k],
+        )
         gradient(batch, net, memory, each)
-        for parameter, slope in zip(net.parameters, net.gradients):  # noqa: B905
-            _step(parameter, slope, steps.rates[k])
         losses[k] = each.sum() * steps.shares[k]
+        if len(steps.rates):
+            take_step(net, update, steps.rates[k])
 
 
 @compiled()
-def _step(weight, gradient, rate):
-    for i in range(len(weight)):
-        weight[i] -= rate * gradient[i]
+def take_step(net, update, rate):
+    """Moves all parameters against their gradients, as `torch.optim.SGD` does."""
+    for weight, slope, velocity in zip(net.parameters, net.gradients, net.velocities):  # noqa: B905
+        for i in range(len(weight)):
+            d = slope[i] + update.weight_decay * weight[i]
+            if update.momentum:
+                velocity[i] = update.momentum * velocity[i] + d
+                d = d + update.momentum * velocity[i] if update.nesterov else velocity[i]
+            weight[i] -= rate * d

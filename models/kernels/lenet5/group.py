@@ -5,34 +5,21 @@ Shapes as in `memory.py`.
 
 from __future__ import annotations
 
-import numpy as np
-
 from models.kernels.compiled import compiled
 from models.kernels.conv_pool.frame import frame_images, out_of_lanes
 from models.kernels.conv_pool.memory import part
 from models.kernels.conv_pool.pair import backward_both, forward_both
 from models.kernels.lanes import LANES
 from models.kernels.lenet5.dense import cross_entropy, dense, dense_input_gradient, through_tanh
-
-
-@compiled()
-def pick_images(batch, first, pixels, out):
-    """Images batch.order[first], batch.order[first + 1], ... in units: out (8, pixels)."""
-    x, order, unit = batch.images, batch.order, batch.unit
-    for lane in range(min(len(order) - first, LANES)):
-        start = order[first + lane] * pixels
-        # Slices, so that the compiler knows the index to be above 0 and uses vectors.
-        image, row = x[start : start + pixels], out[lane * pixels : (lane + 1) * pixels]
-        for s in range(pixels):
-            row[s] = np.float32(image[s]) / unit
+from models.kernels.lenet5.distort import pick_images
 
 
 @compiled(inline="always")
 def there(batch, first, blocks, net, group):
     """The group's images from batch.order[first] on -> logits, and each layer's values."""
-    c1 = blocks.first.shape
-    pick_images(batch, first, c1.maps * c1.height * c1.width, group.picked)
-    frame_images(group.picked, 0, len(batch.order) - first, c1, blocks.scratch.framed)
+    pick_images(batch, first, group.frame, group.picked)
+    images = len(batch.order) - first
+    frame_images(group.picked, 0, images, blocks.first.shape, blocks.scratch.framed)
     forward_both(blocks, net.c1_bias, net.c3_bias, group.state, group.s4)
     dense(group.s4, net.c5, net.c5_bias, True, group.c5)
     dense(group.c5, net.f6, net.f6_bias, True, group.f6)

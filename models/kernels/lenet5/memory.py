@@ -15,6 +15,7 @@ from models.kernels.compiled import compiled
 from models.kernels.conv_pool.memory import Scratch, Shape, Table
 from models.kernels.conv_pool.pair import kept
 from models.kernels.lanes import LANES
+from models.kernels.lenet5.distort import FRAME
 
 
 class Parameters(NamedTuple):
@@ -42,6 +43,8 @@ class Net(NamedTuple):
     parameters: Parameters
     gradients: Parameters
     """Where the gradients go."""
+    velocities: Parameters
+    """What momentum keeps of the steps before; read and written only where there is some."""
 
 
 class Memory(NamedTuple):
@@ -54,14 +57,19 @@ class Memory(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A mini-batch, chosen from images with labels."""
+    """A mini-batch, or several one behind the other, chosen from images with labels."""
 
     images: np.ndarray[Any, Any]
     """(N, 28, 28)"""
     unit: np.float32
-    """The pixel that counts as 1"""
+    offset: np.float32
+    """A pixel v is v / unit + offset to the net"""
+    limits: np.ndarray[Any, Any]
+    """(4,) how far images are distorted at most: radians, scale, shear, pixels"""
     labels: np.ndarray[Any, Any]
     """(N,)"""
+    numbers: np.ndarray[Any, Any]
+    """(B, 6) from -1 to 1, which say how far each one is; (0, 6) where none is"""
     order: np.ndarray[Any, Any]
     """(B,) which images"""
     share: np.float32
@@ -69,10 +77,8 @@ class Batch(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """The mini-batches of K steps, one behind the other."""
+    """K steps, for mini-batches that are one behind the other in a `Batch` of them all."""
 
-    order: np.ndarray[Any, Any]
-    """Their indices, (n,)"""
     sizes: np.ndarray[Any, Any]
     """(K,) how many images each has"""
     shares: np.ndarray[Any, Any]
@@ -101,6 +107,8 @@ class Rows(NamedTuple):
 class Group(NamedTuple):
     """A thread's memory for one group of eight images on its way there and back."""
 
+    frame: np.ndarray[Any, Any]
+    """(31, 32) an image that is distorted, and zeros around it"""
     picked: np.ndarray[Any, Any]
     """(8, 28, 28) the images"""
     state: np.ndarray[Any, Any]
@@ -142,6 +150,7 @@ def new_group(c1, c3, parameters):
     pixels = c1.maps * c1.height * c1.width
     s4, c5, f6 = c3.features, len(parameters.c5_bias), len(parameters.f6_bias)
     return Group(
+        np.zeros(FRAME, np.float32),
         np.empty(pixels * LANES, np.float32),
         np.empty(kept(c1, c3), np.float32),
         np.empty(s4 * LANES, np.float32),

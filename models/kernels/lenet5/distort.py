@@ -1,0 +1,94 @@
+"""Images on their way into the net: chosen, distorted where that is asked for, and scaled.
+
+The distortion is that of `models/distortion.py`, written out for one image.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from models.kernels.compiled import compiled
+from models.kernels.lanes import LANES
+
+SIZE = 28
+"""Height and width of an image."""
+
+LINE = 32
+"""Floats of a row of the frame: an image with a zero before each row, and more behind it."""
+
+FRAME = (SIZE + 3) * LINE
+"""Floats of a frame: a row of zeros above the image, and two below."""
+
+
+@compiled()
+def pick_images(batch, first, frame, out):
+    """Images batch.order[first], batch.order[first + 1], ... as the net takes them: out (8, 784).
+
+    A pixel v becomes v / unit + offset. What is around the image in `frame` must be 0.
+    """
+    pixels = SIZE * SIZE
+    for lane in range(min(len(batch.order) - first, LANES)):
+        start = batch.order[first + lane] * pixels
+        # Slices, so that the compiler knows the index to be above 0 and uses vectors.
+        image = batch.images[start : start + pixels]
+        row = out[lane * pixels : (lane + 1) * pixels]
+        if len(batch.numbers):
+            _into_frame(image, frame)
+            _distort(frame, batch.limits, batch.numbers[first + lane], row)
+            for s in range(pixels):
+                row[s] = row[s] / batch.unit + batch.offset
+        else:
+            for s in range(pixels):
+                row[s] = np.float32(image[s]) / batch.unit + batch.offset
+
+
+@compiled()
+def _into_frame(image, frame):
+    for r in range(SIZE):
+        pixels, start = image[r * SIZE : (r + 1) * SIZE], (r + 1) * LINE + 1
+        row = frame[start : start + SIZE]
+        for c in range(SIZE):
+            row[c] = np.float32(pixels[c])
+
+
+@compiled()
+def _distort(frame, limits, numbers, out):
+    """Draws an image (28, 28) where its random numbers say, between pixels in straight lines."""
+    rotation, scale, shear, shift = limits
+    angle = rotation * numbers[0]
+    cos, sin = math.cos(angle), math.sin(angle)
+    height, width = np.float32(1) + scale * numbers[1], np.float32(1) + scale * numbers[2]
+    lean = shear * numbers[3]
+    # From columns and rows of the result, counted from its middle, to those of the image.
+    x_column, x_row = cos * width, cos * lean - sin * height
+    y_column, y_row = sin * width, sin * lean + cos * height
+    middle = np.float32((SIZE - 1) / 2)
+    x_start = shift * numbers[4] + middle - middle * (x_column + x_row) + np.float32(1)
+    y_start = shift * numbers[5] + middle - middle * (y_column + y_row) + np.float32(1)
+    for r in range(SIZE):
+        for c in range(SIZE):
+            x = x_column * np.float32(c) + (x_row * np.float32(r) + x_start)
+            y = y_column * np.float32(c) + (y_row * np.float32(r) + y_start)
+            out[r * SIZE + c] = _between(frame, _inside(x), _inside(y))
+
+
+@compiled()
+def _inside(x):
+    """Up to the zeros on either side, which are all that is beyond; 0 for what is no number."""
+    x = x if x > np.float32(0) else np.float32(0)
+    return x if x < np.float32(SIZE + 1) else np.float32(SIZE + 1)
+
+
+@compiled()
+def _between(frame, x, y):
+    """The value at column x and row y of the frame, which are 0 or more."""
+    column, row = np.int32(x), np.int32(y)
+    right, down = x - np.float32(column), y - np.float32(row)
+    # Unsigned, since Numba would look whether an index counts from the end.
+    i = np.uint64(np.uint32(row) * np.uint32(LINE) + np.uint32(column))
+    a, b = frame[i], frame[i + np.uint64(1)]
+    c, d = frame[i + np.uint64(LINE)], frame[i + np.uint64(LINE + 1)]
+    above, below = a + right * (b - a), c + right * (d - c)
+    return above + down * (below - above)

@@ -1,0 +1,35 @@
+"""A step of gradient descent."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Update(NamedTuple):
+    """What a step is beside its rate; as `torch.optim.SGD` documents it."""
+
+    momentum: float = 0
+    nesterov: bool = False
+    """Whether momentum is of Nesterov's kind."""
+    weight_decay: float = 0
+
+    def check(self) -> None:
+        """Refuses what is no update.
+
+        Raises:
+            ValueError: a value that has no meaning.
+
+        >>> Update(momentum=1).check()
+        Traceback (most recent call last):
+        ValueError: momentum must be from 0 to below 1, got 1
+        """
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be from 0 to below 1, got {self.momentum}")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+
+
+PLAIN = Update()
+"""Against the gradient, and nothing else."""

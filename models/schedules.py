@@ -1,0 +1,72 @@
+"""Learning rates over a training, as parts of the highest one: pure functions of the iteration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+PASSES = (1.0,) * 2 + (0.4,) * 3 + (0.2,) * 3 + (0.1,) * 4 + (0.02,) * 8
+"""Of the 20 passes through the training set of LeCun et al. 1998 (III.B)."""
+
+
+class Length(NamedTuple):
+    """How long a training is."""
+
+    epoch: int
+    """Iterations in one pass through the training set."""
+    total: int | None
+    """Iterations in all; None where nobody has said when it ends."""
+
+
+Schedule = Callable[[Tensor, Length], Tensor]
+"""From the iterations (K,) float64, counted from 0, to their parts of the rate (K,)."""
+
+
+def constant(iterations: Tensor, length: Length) -> Tensor:
+    """Always the same.
+
+    >>> constant(torch.tensor([0.0, 9.0]), Length(10, None)).tolist()
+    [1.0, 1.0]
+    """
+    return torch.ones_like(iterations)
+
+
+def falling(iterations: Tensor, length: Length, last: int) -> Tensor:
+    """In a straight line to 0 at the iteration `last`, and 0 from there on.
+
+    >>> falling(torch.tensor([0.0, 5.0, 10.0, 99.0]), Length(10, None), last=10).tolist()
+    [1.0, 0.5, 0.0, 0.0]
+    """
+    return (1 - iterations / last).clamp(min=0)
+
+
+def cosine(iterations: Tensor, length: Length) -> Tensor:
+    """Up over the first epoch, and down along a cosine to 0 at the end.
+
+    Loshchilov and Hutter 2017, 3, with a warm-up.
+
+    Raises:
+        ValueError: the training has no end.
+
+    >>> parts = cosine(torch.tensor([0.0, 4.0, 50.0, 100.0]), Length(5, 100))
+    >>> [round(part, 3) for part in parts.tolist()]
+    [0.2, 0.996, 0.5, 0.0]
+    """
+    if length.total is None:
+        raise ValueError("the schedule needs a last iteration: set --trainer.max_epochs")
+    warm_up = ((iterations + 1) / length.epoch).clamp(max=1)
+    return warm_up * (1 + (math.pi * iterations / length.total).cos()) / 2
+
+
+def passes(iterations: Tensor, length: Length) -> Tensor:
+    """That of the pass (`PASSES`); the last one goes on.
+
+    >>> passes(torch.tensor([0.0, 19.0, 20.0, 999.0]), Length(10, None)).tolist()
+    [1.0, 1.0, 0.4, 0.02]
+    """
+    parts = torch.tensor(PASSES, dtype=torch.float64)
+    return parts[(iterations // length.epoch).long().clamp(max=len(PASSES) - 1)]
