@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
 import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-import yaml
-from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from helpers import REPOSITORY, write_set
 
 from data import DatasetError, source
-
-REPOSITORY = Path(__file__).parent.parent
-
-TUNED = yaml.safe_load((REPOSITORY / "project/configs/lenet5-original-tuned.yaml").read_text())[
-    "model"
-]
-"""What makes a LeNet5 the tuned one."""
 
 
 @pytest.fixture(scope="session")
@@ -57,49 +45,6 @@ def foreign_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def write_set(root: Path, *, train: int, test: int) -> dict[str, bytes]:
-    """Random images and labels in MNIST's layout; returns the content of the four files."""
-    generator = torch.Generator().manual_seed(0)
-    folder = source.raw_folder(root)
-    folder.mkdir(parents=True)
-    content = {}
-    for prefix, count in (("train", train), ("t10k", test)):
-        images = torch.randint(0, 256, (count, 28, 28), generator=generator, dtype=torch.uint8)
-        labels = torch.randint(0, 10, (count,), generator=generator, dtype=torch.uint8)
-        content[f"{prefix}-images-idx3-ubyte"] = idx(images)
-        content[f"{prefix}-labels-idx1-ubyte"] = idx(labels)
-    for name in content:
-        (folder / name).write_bytes(content[name])
-    return content
-
-
-def idx(array: Tensor) -> bytes:
-    """The array as an IDX file of unsigned bytes."""
-    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
-    return bytes([0, 0, 8, array.dim()]) + sizes + array.numpy().tobytes()
-
-
-def free_port() -> int:
-    """A port at which nobody listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
-
-
-class Curve(Callback):
-    """Keeps the losses of a training, of every iteration."""
-
-    def __init__(self) -> None:
-        self.losses: list[Tensor] = []
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Keeps those of a block."""
-        self.losses.append(outputs["losses"])
-
-
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder, so that runs/ lands in it."""
@@ -107,6 +52,13 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def tiny(tiny_root: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder, and the tiny data set found as a user's would be."""
+    monkeypatch.setenv("MNIST_ROOT", str(tiny_root))
+    return workplace
 
 
 @pytest.fixture(autouse=True)

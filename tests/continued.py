@@ -23,7 +23,7 @@ import lightning
 import numpy as np
 import pytest
 import torch
-from conftest import TUNED
+from helpers import TUNED
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer import call

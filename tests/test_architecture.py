@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 
 import pytest
-from conftest import REPOSITORY
+from helpers import REPOSITORY, loaded_by
 
 ALLOWED = {
     "data": {"data"},
@@ -30,15 +28,6 @@ def test_packages_import_only_what_lies_below_them(package):
     for path in (REPOSITORY / package).rglob("*.py"):
         ours = {name.split(".")[0] for name in imported(path)} & set(ALLOWED)
         assert ours <= ALLOWED[package], path
-
-
-def loaded_by(statement):
-    """The modules that a fresh Python loads for a statement."""
-    code = f"{statement}\nimport sys\nprint(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
-    return set(done.stdout.split())
 
 
 def test_nets_and_kernels_load_no_lightning():

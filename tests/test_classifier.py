@@ -4,36 +4,14 @@ import lightning
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from helpers import StopAfter, assert_same_weights, fit, trainer
+from lightning.pytorch import Callback
 
-from callbacks.loss_log import LossLog
 from data import FourNineDataModule, MNISTDataModule
 from models.lenet import LeNet5
 from models.linear import Linear
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-def trainer(folder, **options):
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
-    return Trainer(
-        **{
-            "max_epochs": 2,
-            "accelerator": "cpu",
-            "enable_checkpointing": False,
-            "default_root_dir": folder,
-            **quiet,
-            **options,
-        }
-    )
-
-
-def fit(module, data, folder, **options):
-    lightning.seed_everything(0, verbose=False)
-    model = module()
-    run = trainer(folder, **options)
-    run.fit(model, data)
-    return model, run
 
 
 EXPERIMENTS = {
@@ -49,8 +27,7 @@ def test_weights_do_not_depend_on_the_block_size(name, block_size, tiny_root, tm
     one, first = fit(module, data(str(tiny_root), 1), tmp_path)
     many, second = fit(module, data(str(tiny_root), block_size), tmp_path)
     assert first.global_step == second.global_step > 20
-    for name, weight in one.state_dict().items():
-        assert torch.equal(weight, many.state_dict()[name]), name
+    assert_same_weights(one.state_dict(), many.state_dict())
 
 
 def test_block_step_is_plain_gradient_descent(tiny_root, tmp_path):
@@ -135,18 +112,6 @@ def test_checkpoint_loads_without_the_command_line(tiny_root, tmp_path):
     assert torch.equal(loaded(x), model.cpu()(x))
 
 
-class StopAfter(lightning.Callback):
-    """Saves at the end of a block and stops there, as an interruption does."""
-
-    def __init__(self, iteration, path):
-        self.iteration, self.path = iteration, path
-
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step >= self.iteration:
-            trainer.save_checkpoint(self.path)
-            raise SystemExit
-
-
 @pytest.mark.parametrize("iteration", [1, 13, 15, 16, 29, 30])
 def test_continued_run_ends_with_the_same_bits(iteration, tiny_root, tmp_path):
     def data():
@@ -157,16 +122,11 @@ def test_continued_run_ends_with_the_same_bits(iteration, tiny_root, tmp_path):
     path = tmp_path / "stopped.ckpt"
     with pytest.raises(SystemExit):
         fit(LeNet5, data(), tmp_path, callbacks=[StopAfter(iteration, path)])
-    model, losses = LeNet5(), Losses()
-    continued = trainer(tmp_path, callbacks=[losses])
+    model = LeNet5()
+    continued = trainer(tmp_path)
     continued.fit(model, data(), ckpt_path=path, weights_only=True)
     assert continued.global_step == 30
-    for name, weight in whole.state_dict().items():
-        assert torch.equal(weight, model.state_dict()[name]), name
-
-
-class Losses(LossLog):
-    """Keeps the losses in memory."""
+    assert_same_weights(whole.state_dict(), model.state_dict())
 
 
 def test_training_step_returns_the_loss_of_every_iteration(tiny_root, tmp_path):

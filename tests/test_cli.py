@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY, TUNED
+from helpers import REPOSITORY, TUNED, assert_same_weights, python, refusal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data import source
@@ -47,23 +47,9 @@ SMALL = ["--data.batch_size=20", "--data.block_size=3", "--trainer.max_epochs=2"
 SMALL_LINEAR = ["--data.iterations=40", "--data.block_size=15"]
 
 
-@pytest.fixture
-def tiny(tiny_root, workplace, monkeypatch):
-    """The tiny data set, found as a user's would be."""
-    monkeypatch.setenv("MNIST_ROOT", str(tiny_root))
-    return workplace
-
-
-def run(program, *args, **options):
-    """A program in a process of its own, on the real data."""
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run(
-        [sys.executable, "-m", f"project.{program}", *args],
-        capture_output=True,
-        text=True,
-        env=environment | options.pop("env", {}),
-        **options,
-    )
+def program(name, *args, **options):
+    """A program in a process of its own."""
+    return python("-m", f"project.{name}", *args, **options)
 
 
 def results(folder):
@@ -189,14 +175,7 @@ def test_restart_looks_at_numbered_folders_only(tiny, monkeypatch):
     assert checkpoint.path.parent.parent == folder / "version_0"
 
 
-def test_evaluate_asks_for_a_checkpoint(tiny, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        evaluate.main([])
-    assert stopped.value.code == 2
-    assert "--ckpt_path" in capsys.readouterr().err
-
-
-def test_truncated_data_is_refused_and_left_alone(mnist_root, tmp_path):
+def test_truncated_data_is_refused_and_left_alone(mnist_root, tmp_path, workplace, capsys):
     folder = source.raw_folder(tmp_path)
     folder.mkdir(parents=True)
     for name in source.CHECKSUMS:
@@ -204,11 +183,8 @@ def test_truncated_data_is_refused_and_left_alone(mnist_root, tmp_path):
     damaged = folder / "train-images-idx3-ubyte"
     damaged.unlink()
     damaged.write_bytes(b"\0" * 1000)
-    done = run("fit", "--data.root", str(tmp_path), cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    assert "train-images-idx3-ubyte is no IDX file of 3 dimensions" in done.stderr
+    line = refusal(capsys, fit.main, "--data.root", str(tmp_path))
+    assert "train-images-idx3-ubyte is no IDX file of 3 dimensions" in line
     assert damaged.read_bytes() == b"\0" * 1000
 
 
@@ -228,7 +204,7 @@ def test_interrupted_fit_can_be_continued(number, code, mnist_root, tmp_path):
     done = int(error.split("Stopped after iteration ")[1].split(".")[0])
     assert len(np.load(losses)) == done < 50_000
     options = ["--config=logistic", "--ckpt_path=last", f"--trainer.max_steps={done + 250}"]
-    continued = run("fit", *options, cwd=tmp_path, env={"MNIST_ROOT": str(mnist_root)})
+    continued = program("fit", *options, folder=tmp_path, MNIST_ROOT=str(mnist_root))
     assert continued.returncode == 0, continued.stderr
     assert len(np.load(losses)) == done + 250
 
@@ -236,14 +212,8 @@ def test_interrupted_fit_can_be_continued(number, code, mnist_root, tmp_path):
 def test_ranks_do_not_change_the_result(mnist_root, tmp_path):
     common = ["--trainer.max_steps=45", "--trainer.accelerator=cpu", "--data.val_size=1111"]
     for name, more in (("one", []), ("two", ["--trainer.devices=2", "--trainer.strategy=ddp"])):
-        done = run(
-            "fit",
-            f"--name={name}",
-            *common,
-            *more,
-            cwd=tmp_path,
-            env={"MNIST_ROOT": str(mnist_root)},
-        )
+        options = [f"--name={name}", *common, *more]
+        done = program("fit", *options, folder=tmp_path, MNIST_ROOT=str(mnist_root))
         assert done.returncode == 0, done.stderr
     one, two = (tmp_path / "runs" / name / "version_0" for name in ("one", "two"))
     np.testing.assert_allclose(np.load(one / "losses.npy"), np.load(two / "losses.npy"), rtol=1e-4)
@@ -253,15 +223,21 @@ def test_ranks_do_not_change_the_result(mnist_root, tmp_path):
     assert not (two.with_name("version_1")).exists()
 
 
-def test_help_speaks_of_the_chosen_experiment():
-    done = run("fit", "--config", "logistic", "--help", cwd=REPOSITORY)
-    assert done.returncode == 0
+def help_of(capsys, *options):
+    with pytest.raises(SystemExit) as stop:
+        fit.main([*options, "--help"])
+    assert stop.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_speaks_of_the_chosen_experiment(capsys):
+    text = help_of(capsys, "--config", "logistic")
     for words in ("--model.loss {logistic,mse,mse-as-printed}", "--data.digits", "--ckpt_path"):
-        assert words in done.stdout
+        assert words in text
 
 
-def test_help_puts_the_experiment_before_lightning():
-    text = run("fit", "--config", "logistic", "--help", cwd=REPOSITORY).stdout
+def test_help_puts_the_experiment_before_lightning(capsys):
+    text = help_of(capsys, "--config", "logistic")
     places = [text.index(word) for word in ("--name", "--model.loss", "--trainer.devices")]
     assert places == sorted(places)
     assert "known subclasses" not in text
@@ -279,10 +255,7 @@ def test_help_puts_the_experiment_before_lightning():
     ],
 )
 def test_typo_gets_the_nearest_option(typo, meant, tiny, capsys):
-    with pytest.raises(SystemExit) as exit_:
-        fit.main([typo])
-    assert exit_.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].endswith(f"did you mean {meant}?")
+    assert refusal(capsys, fit.main, typo).endswith(f"did you mean {meant}?")
 
 
 @pytest.mark.parametrize(
@@ -291,10 +264,7 @@ def test_typo_gets_the_nearest_option(typo, meant, tiny, capsys):
 )
 def test_typo_in_a_configuration_gets_one_too(section, meant, tiny, capsys):
     Path("my.yaml").write_text(f"experiment: lenet5\n{section}\n")
-    with pytest.raises(SystemExit) as exit_:
-        fit.main(["--config=my.yaml"])
-    assert exit_.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].endswith(f"did you mean {meant}?")
+    assert refusal(capsys, fit.main, "--config=my.yaml").endswith(f"did you mean {meant}?")
 
 
 @pytest.mark.parametrize("config", ["lenet5-modern-tuned", "logistic", "lenet5-1998"])
@@ -331,10 +301,10 @@ def test_shell_completes_the_options_of_the_chosen_experiment(tmp_path):
         "COMP_LINE": line,
         "COMP_POINT": str(len(line)),
     }
-    assert run("fit", cwd=REPOSITORY, env=shell).returncode == 0
+    assert program("fit", **shell).returncode == 0
     assert answer.read_text().split() == ["--model.decay_iterations"]
-    for program in ("fit", "evaluate", "predict", "export"):
-        assert "PYTHON_ARGCOMPLETE_OK" in (REPOSITORY / f"project/{program}.py").read_text()[:1024]
+    for name in ("fit", "evaluate", "predict", "export"):
+        assert "PYTHON_ARGCOMPLETE_OK" in (REPOSITORY / f"project/{name}.py").read_text()[:1024]
 
 
 def last_weights(name):
@@ -370,8 +340,7 @@ def test_stopping_by_max_steps_and_going_on_changes_nothing(config, first, tiny)
     fit.main(["--name", "parts", "--ckpt_path", "last", f"{steps}17"])
     whole, parts = last_weights("whole"), last_weights("parts")
     assert whole["global_step"] == parts["global_step"] == 17
-    for name, weight in whole["state_dict"].items():
-        assert torch.equal(weight, parts["state_dict"][name]), name
+    assert_same_weights(whole["state_dict"], parts["state_dict"])
     losses = [np.load(f"runs/{name}/version_0/losses.npy") for name in ("whole", "parts")]
     np.testing.assert_array_equal(*losses)
 
@@ -385,7 +354,7 @@ def test_files_of_another_set_are_refused_by_every_program(
     before = {path: (path.is_symlink(), path.read_bytes()) for path in foreign_root.rglob("*-*")}
     monkeypatch.setenv("MNIST_ROOT", str(foreign_root))
     torch.save({"state_dict": LeNet5().state_dict(), "config": "experiment: lenet5\n"}, "a.ckpt")
-    for program, *options in (
+    for module, *options in (
         (fit,),
         (fit, "--config=logistic"),
         (evaluate, "--ckpt_path=a.ckpt"),
@@ -393,10 +362,7 @@ def test_files_of_another_set_are_refused_by_every_program(
         (bench,),
         (reproduce, "mean"),
     ):
-        with pytest.raises(SystemExit) as stop:
-            program.main(options)
-        assert stop.value.code == 2
-        (line,) = capsys.readouterr().err.splitlines()
+        line = refusal(capsys, module.main, *options)
         assert line.startswith(f"error: {raw} holds files that are not MNIST's: train-images-idx3")
         assert "--data.verify false" in line
     after = {path: (path.is_symlink(), path.read_bytes()) for path in foreign_root.rglob("*-*")}

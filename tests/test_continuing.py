@@ -17,8 +17,8 @@ import continued
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
 from continued import Piece, difference
+from helpers import REPOSITORY, assert_same_weights, refusal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lightning.pytorch import Callback, Trainer
@@ -38,12 +38,6 @@ from project.experiments import last_checkpoint
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 SMALL = ["--data.batch_size=20", "--figures=none", "--trainer.max_epochs=2"]  # of 7 iterations
-
-
-@pytest.fixture
-def tiny(tiny_root, workplace, monkeypatch):
-    monkeypatch.setenv("MNIST_ROOT", str(tiny_root))
-    return workplace
 
 
 @pytest.fixture
@@ -160,8 +154,7 @@ def test_last_weights_are_in_the_last_checkpoint(ending, tiny, monkeypatch):
     monkeypatch.setattr(BlockCheckpoint, "on_train_end", on_train_end)
     saved = last_checkpoint("lenet5-original")
     assert saved.iterations == trained.pop("step") > 0
-    for name, weight in saved.state_dict.items():
-        assert torch.equal(weight, trained[name]), name
+    assert_same_weights(saved.state_dict, trained)
 
 
 def test_rest_of_an_epoch_is_counted_in_images_with_another_batch_size(tiny):
@@ -174,10 +167,9 @@ def test_rest_of_an_epoch_is_counted_in_images_with_another_batch_size(tiny):
 
 def test_epoch_of_another_length_is_refused_inside_and_taken_at_its_end(tiny, capsys):
     fit.main(["--config=logistic", "--data.iterations=20", "--trainer.max_steps=5"])
-    with pytest.raises(SystemExit) as stop:
-        fit.main(["--ckpt_path=last", "--trainer.max_steps=-1", "--data.iterations=30"])
-    assert stop.value.code == 2
-    assert "5 images into an epoch of 20, and an epoch now has 30" in capsys.readouterr().err
+    longer = ["--ckpt_path=last", "--trainer.max_steps=-1", "--data.iterations=30"]
+    line = refusal(capsys, fit.main, *longer)
+    assert "5 images into an epoch of 20, and an epoch now has 30" in line
     fit.main(["--ckpt_path=last", "--trainer.max_steps=-1"])
     fit.main(["--ckpt_path=last", "--trainer.max_epochs=2", "--data.iterations=30"])
     assert len(np.load("runs/logistic/version_0/losses.npy")) == 50
@@ -410,8 +402,7 @@ def test_digits_of_64_bits_are_continued(tiny):
     fit.main([*options, "--trainer.max_steps=5"])
     fit.main(["--ckpt_path=last", "--trainer.max_steps=-1"])
     whole, continued_ = last_checkpoint("whole"), last_checkpoint("lenet5-original")
-    for name, weight in whole.state_dict.items():
-        assert torch.equal(weight, continued_.state_dict[name]), name
+    assert_same_weights(whole.state_dict, continued_.state_dict)
 
 
 def test_losses_in_the_folder_of_somebody_else_stay(tiny):

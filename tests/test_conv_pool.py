@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers import assert_block_close, block_tensors, output_and_gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -18,18 +19,6 @@ from models.layers.conv_pool import ConvPool
 NAMES = ["output", "x", "weight", "bias"]
 
 
-def tensors(seed, batch, in_channels, height, width, pairs, out_channels, kernel_size):
-    """x, weight and bias in float64, scaled as a network's would be."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def random(*shape):
-        return torch.randn(*shape, dtype=torch.float64, generator=generator)
-
-    scale = kernel_size * (len(pairs) / out_channels) ** 0.5
-    weight = random(len(pairs), kernel_size, kernel_size) / scale
-    return random(batch, in_channels, height, width), weight, random(out_channels)
-
-
 @st.composite
 def problems(draw, *, sizes, batches, kernel_sizes=(5,)):
     """A random table, and tensors that fit it."""
@@ -41,26 +30,7 @@ def problems(draw, *, sizes, batches, kernel_sizes=(5,)):
     pairs = connections(table, in_channels)
     shape = (draw(batches), in_channels, height, width)
     seed = draw(st.integers(0, 2**32))
-    return *tensors(seed, *shape, pairs, len(table), kernel_size), pairs, padding
-
-
-def run(function, inputs, *rest):
-    """Output and gradients of a function of x, weight and bias."""
-    inputs = [tensor.detach().clone().requires_grad_() for tensor in inputs]
-    output = function(*inputs, *rest)
-    # All positive: sums that cancel would measure float32, not the kernel.
-    direction = torch.linspace(0.5, 1.5, output.numel(), dtype=output.dtype).view(output.shape)
-    return output, *torch.autograd.grad((output * direction).sum(), inputs)
-
-
-def relative_error(actual, expected):
-    return ((actual - expected).norm() / expected.norm().clamp(min=1e-30)).item()
-
-
-def assert_close(actual, expected, value=1e-5, gradient=5e-5):
-    for name, a, e in zip(NAMES, actual, expected, strict=True):
-        assert a.shape == e.shape, name
-        assert relative_error(a, e) < (value if name == "output" else gradient), name
+    return *block_tensors(seed, *shape, pairs, len(table), kernel_size), pairs, padding
 
 
 SMALL = problems(sizes=st.integers(6, 12), batches=st.integers(1, 9), kernel_sizes=(1, 3, 5))
@@ -71,17 +41,18 @@ LARGE = problems(sizes=st.integers(8, 40), batches=st.sampled_from([1, 2, 7, 8, 
 @given(problem=SMALL)
 def test_composite_equals_the_reference_in_float64(problem):
     expected, actual = (
-        run(version.conv_pool, problem[:3], *problem[3:]) for version in (reference, composite)
+        output_and_gradients(version.conv_pool, problem[:3], *problem[3:])
+        for version in (reference, composite)
     )
-    assert_close(actual, expected, 1e-12, 1e-12)
+    assert_block_close(actual, expected, 1e-12, 1e-12)
 
 
 @settings(deadline=None, max_examples=60)
 @given(problem=LARGE)
 def test_cpu_kernel_equals_the_reference(problem):
-    expected = run(reference.conv_pool, problem[:3], *problem[3:])
-    actual = run(operator.fused, [t.float() for t in problem[:3]], *problem[3:])
-    assert_close(actual, expected)
+    expected = output_and_gradients(reference.conv_pool, problem[:3], *problem[3:])
+    actual = output_and_gradients(operator.fused, [t.float() for t in problem[:3]], *problem[3:])
+    assert_block_close(actual, expected)
 
 
 @pytest.mark.parametrize("version", [reference.conv_pool, composite.conv_pool, operator.fused])
@@ -112,7 +83,7 @@ def test_gradcheck(version):
 
 def lanes_problem(want_input=True):
     pairs = connections(C3_TABLE, 6)
-    x, weight, bias = (t.float() for t in tensors(0, 9, 6, 14, 14, pairs, 16, 5))
+    x, weight, bias = (t.float() for t in block_tensors(0, 9, 6, 14, 14, pairs, 16, 5))
     x = to_lanes(x).requires_grad_(want_input)
     return x, weight.requires_grad_(), bias.requires_grad_(), pairs, 0
 
@@ -125,15 +96,19 @@ def test_operator_passes_opcheck(want_input):
 
 def test_operator_and_eager_shortcut_give_the_same_bits():
     problem = lanes_problem()
-    shortcut = run(operator.fused, problem[:3], *problem[3:])
-    whole = run(lambda *args: operator.conv_pool(*args)[0], problem[:3], *problem[3:])
+    shortcut = output_and_gradients(operator.fused, problem[:3], *problem[3:])
+    whole = output_and_gradients(
+        lambda *args: operator.conv_pool(*args)[0], problem[:3], *problem[3:]
+    )
     for name, a, b in zip(NAMES, shortcut, whole, strict=True):
         assert torch.equal(a, b), name
 
 
 def test_two_runs_give_the_same_bits():
     problem = lanes_problem()
-    first, second = (run(operator.fused, problem[:3], *problem[3:]) for _ in range(2))
+    first, second = (
+        output_and_gradients(operator.fused, problem[:3], *problem[3:]) for _ in range(2)
+    )
     for name, a, b in zip(NAMES, first, second, strict=True):
         assert torch.equal(a, b), name
 
@@ -142,11 +117,13 @@ def test_two_runs_give_the_same_bits():
 def test_any_number_of_threads_is_right(threads):
     x, weight, bias, pairs, padding = lanes_problem()
     inputs = [from_lanes(x, 9), weight, bias]
-    expected = run(reference.conv_pool, [t.double() for t in inputs], pairs, padding)
+    expected = output_and_gradients(
+        reference.conv_pool, [t.double() for t in inputs], pairs, padding
+    )
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        assert_close(run(operator.fused, inputs, pairs, padding), expected)
+        assert_block_close(output_and_gradients(operator.fused, inputs, pairs, padding), expected)
     finally:
         torch.set_num_threads(before)
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 
 import pytest
 import torch
-from conftest import REPOSITORY
+from helpers import REPOSITORY, python
 
 # The switch is read when Triton is imported, which other tests may have done: hence a process.
 INTERPRETED = """
 import random
 import torch
-from test_conv_pool import assert_close, run, tensors
+from helpers import assert_block_close, block_tensors, output_and_gradients
 from models.kernels import cuda, reference
 from models.kernels.table import connections
 
@@ -44,17 +43,18 @@ for seed, (batch, maps, height, width, padding, outputs) in enumerate(SHAPES):
     random.seed(seed)
     table = [random.sample(range(maps), random.randint(1, maps)) for _ in range(outputs)]
     pairs = connections(table, maps)
-    inputs = tensors(seed, batch, maps, height, width, pairs, outputs, 5)
-    expected = run(reference.conv_pool, inputs, pairs, padding)
+    inputs = block_tensors(seed, batch, maps, height, width, pairs, outputs, 5)
+    expected = output_and_gradients(reference.conv_pool, inputs, pairs, padding)
     inputs, pairs = [t.float().to(DEVICE) for t in inputs], pairs.to(DEVICE)
-    actual, again = (run(Fused.apply, inputs, pairs, padding) for _ in range(2))
-    assert_close([t.cpu() for t in actual], expected)
+    actual, again = (output_and_gradients(Fused.apply, inputs, pairs, padding) for _ in range(2))
+    assert_block_close([t.cpu() for t in actual], expected)
     assert all(torch.equal(a, b) for a, b in zip(actual, again)), "not the same bits"
 """
 
 DESCENT = """
 import torch
-from test_sgd import LOSSES, problem, run
+from helpers import descend, linear_problem
+from models.losses import LOSSES
 from models.kernels.sgd import cuda, sequential_sgd
 
 GPU = torch.cuda.is_available()
@@ -62,7 +62,7 @@ GPU = torch.cuda.is_available()
 
 def launch(data, lr, loss, scale):
     if GPU:
-        return run("cuda", [tensor.cuda() for tensor in data], lr, loss, scale)
+        return descend("cuda", [tensor.cuda() for tensor in data], lr, loss, scale)
     images, labels, order, weight, bias = data
     weight, bias = weight.clone(), bias.clone()
     lrs = torch.full((order.shape[1],), lr, dtype=weight.dtype)
@@ -76,15 +76,16 @@ for loss in LOSSES:
         (torch.float64, 784, 1 / 255, 0.03), (torch.float64, 9, 1 / 255, 0.03),
         (torch.float32, 784, 1 / 255, 0.03), (torch.float64, 784, 1.0, 1e-4),
     ):
-        data = problem(7, size=size, runs=3, iterations=12, dtype=dtype)
-        expected, actual = run("reference", data, lr, loss, scale), launch(data, lr, loss, scale)
+        data = linear_problem(7, size=size, runs=3, iterations=12, dtype=dtype)
+        expected = descend("reference", data, lr, loss, scale)
+        actual = launch(data, lr, loss, scale)
         again = launch(data, lr, loss, scale)
         for name, value in actual.items():
             close = 1e-9 if dtype == torch.float64 else 1e-4
             torch.testing.assert_close(value.cpu(), expected[name], rtol=close, atol=close / 100)
             assert torch.equal(value, again[name]), "not the same bits"
     for bias in (-1e30, -800.0, 800.0, 1e30):
-        images, labels, order, weight, _ = problem(0, iterations=3, dtype=torch.float32)
+        images, labels, order, weight, _ = linear_problem(0, iterations=3, dtype=torch.float32)
         data = images, labels, order, weight, torch.tensor([bias])
         assert all(value.isfinite().all() for value in launch(data, 1e-4, loss, 1.0).values())
 """
@@ -121,14 +122,9 @@ print("descent", len(compiled.asm["cubin"]))
 """
 
 
-def python(code, **environment):
+def printed_by(code, **environment):
     paths = f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": paths} | environment,
-        capture_output=True,
-        text=True,
-    )
+    done = python("-c", code, PYTHONPATH=paths, **environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -139,9 +135,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton runs on 
 @pytest.mark.parametrize("code", [INTERPRETED, DESCENT], ids=["convolution", "descent"])
 def test_kernels_equal_the_reference(code):
     interpret = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
-    python(code, **interpret)
+    printed_by(code, **interpret)
 
 
 def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path):
-    printed = python(COMPILED, TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(tmp_path))
+    printed = printed_by(COMPILED, TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(tmp_path))
     assert len(printed.splitlines()) == 4

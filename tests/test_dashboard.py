@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import matplotlib
 import pytest
 import torch
-from conftest import REPOSITORY
+from helpers import python
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
@@ -36,12 +33,6 @@ PICTURES = {
     "lenet5-original": {"model/C1", "model/C3", "model/feature_maps"},
     "logistic": {"model/weights"},
 }
-
-
-@pytest.fixture
-def tiny(tiny_root, workplace, monkeypatch):
-    """The tiny data set, found as a user's would be."""
-    monkeypatch.setenv("MNIST_ROOT", str(tiny_root))
 
 
 def events(name):
@@ -148,12 +139,5 @@ def test_figure_that_cannot_be_drawn_is_one_line(tiny, monkeypatch, capsys):
 
 
 def test_programs_take_no_backend_from_a_notebook(tmp_path):
-    environment = {"PYTHONPATH": str(REPOSITORY), "MPLBACKEND": "not-installed"}
-    done = subprocess.run(
-        [sys.executable, "-m", "project.evaluate"],
-        cwd=tmp_path,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-    )
+    done = python("-m", "project.evaluate", folder=tmp_path, MPLBACKEND="not-installed")
     assert done.stderr.startswith("error: say which checkpoint to test")

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import idx
+from helpers import idx
 
 from data import DatasetError, FourNineDataModule, MNISTDataModule, source
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import trainer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_classifier import trainer
 from test_compiled_learner import threads_of_torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode

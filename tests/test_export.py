@@ -12,6 +12,7 @@ import lightning
 import onnxruntime
 import pytest
 import torch
+from helpers import refusal
 
 from models.lenet import LeNet5
 from models.lenet1998 import LeNet1998
@@ -110,10 +111,9 @@ def test_training_goes_on_where_it_ran(tmp_path):
 
 
 @pytest.fixture
-def checkpoint(tiny_root, workplace, monkeypatch):
-    monkeypatch.setenv("MNIST_ROOT", str(tiny_root))
+def checkpoint(tiny):
     fit.main(["--trainer.max_steps=2", "--figures=none"])
-    return str(next(workplace.rglob("*.ckpt")))
+    return str(next(tiny.rglob("*.ckpt")))
 
 
 @pytest.mark.parametrize("kind", export.FORMATS)
@@ -126,21 +126,13 @@ def test_program_says_how_far_the_file_is_from_the_model(kind, checkpoint, capsy
     assert "On 70 test digits" in said
 
 
-def refused(capsys, *args):
-    with pytest.raises(SystemExit) as exit_:
-        export.main(list(args))
-    assert exit_.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    return line
-
-
 def test_file_that_says_something_else_gets_no_name(checkpoint, capsys, monkeypatch):
     def wrong(portable, x):
         return b"another model", lambda x: [y + 1e-3 for y in portable(x)]
 
     monkeypatch.setitem(export.FORMATS, "onnx", wrong)
     Path("o.onnx").write_text("an older one")
-    line = refused(capsys, f"--ckpt_path={checkpoint}", "--output=o.onnx")
+    line = refusal(capsys, export.main, f"--ckpt_path={checkpoint}", "--output=o.onnx")
     assert "differs from the model" in line
     assert Path("o.onnx").read_text() == "an older one"
     assert not list(Path().glob("*.tmp"))
@@ -149,7 +141,7 @@ def test_file_that_says_something_else_gets_no_name(checkpoint, capsys, monkeypa
 def test_file_under_the_default_name_is_not_replaced(checkpoint, capsys, monkeypatch):
     monkeypatch.setattr(export, "export", lambda *args: pytest.fail("it exports"))
     Path("lenet5-original.onnx").write_text("the user's")
-    line = refused(capsys, f"--ckpt_path={checkpoint}")
+    line = refusal(capsys, export.main, f"--ckpt_path={checkpoint}")
     assert line.startswith("error: lenet5-original.onnx is there already")
     assert "--output" in line
     assert Path("lenet5-original.onnx").read_text() == "the user's"
@@ -170,9 +162,5 @@ def test_named_file_is_replaced_and_that_is_said(checkpoint, capsys):
 
 def test_missing_package_is_named(checkpoint, capsys, monkeypatch):
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
-    line = refused(capsys, f"--ckpt_path={checkpoint}")
+    line = refusal(capsys, export.main, f"--ckpt_path={checkpoint}")
     assert "pip install -r requirements-export.txt" in line
-
-
-def test_without_a_checkpoint_it_says_what_is_missing(capsys, workplace):
-    assert "--ckpt_path" in refused(capsys)

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import stat
 import threading
 from pathlib import Path
 
 import pytest
+from helpers import full_disk
 
 from callbacks.files import write_json, write_text, written_whole
 
@@ -51,15 +51,9 @@ def test_what_fails_half_way_leaves_everything_as_it_was(path, tmp_path, error):
 
 
 def test_full_disk_is_told_of_the_file_that_was_asked_for(path, tmp_path):
-    """A limit on the size of a file meets it as a full disk does."""
     before = content(tmp_path)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    try:
-        with pytest.raises(OSError, match=r"File too large: '.*/file.json'$"):
-            write_text(path, "x" * 2000)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with full_disk(1000), pytest.raises(OSError, match=r"File too large: '.*/file.json'$"):
+        write_text(path, "x" * 2000)
     assert content(tmp_path) == before
 
 

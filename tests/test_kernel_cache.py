@@ -12,7 +12,7 @@ import sys
 
 import numba
 import pytest
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 
 KERNEL = """
 from kernels.compiled import compiled

@@ -9,10 +9,9 @@ from itertools import product
 import lightning
 import pytest
 import torch
-from conftest import TUNED, Curve
+from helpers import TUNED, Curve, fit
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
-from test_classifier import fit
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from test_classifier import fit
+from helpers import fit
 
 from data import MNISTDataModule
 from models import nets

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, free_port
+from helpers import REPOSITORY, assert_same_weights, free_port
 
 ITERATIONS = 300
 COMMON = ["--trainer.accelerator=cpu", f"--trainer.max_steps={ITERATIONS}", "--figures=none"]
@@ -59,8 +59,7 @@ def assert_same(one, other):
     """Bit for bit."""
     np.testing.assert_array_equal(one[1], other[1])
     assert one[0]["test"] == other[0]["test"]
-    for name, weight in one[2].items():
-        assert torch.equal(weight, other[2][name]), name
+    assert_same_weights(one[2], other[2])
 
 
 @pytest.fixture(scope="module")

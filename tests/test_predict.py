@@ -5,15 +5,12 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, idx
+from helpers import REPOSITORY, idx, python, refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -193,11 +190,7 @@ def test_bad_files_end_with_one_line_and_nothing_written(
     good = save(tmp_path / "good.png", ring())
     bad = make_bad(name, tmp_path)
     options = ["--ckpt_path", str(checkpoints["lenet5-original"]), "--output", "answers.csv"]
-    with pytest.raises(SystemExit) as stop:
-        predict.main([*options, str(good), str(bad)])
-    assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert BAD[name][1] in line
+    assert BAD[name][1] in refusal(capsys, predict.main, *options, str(good), str(bad))
     assert list(workplace.iterdir()) == []
 
 
@@ -252,12 +245,7 @@ def test_ranks_keep_the_order_of_the_images(checkpoints, workplace, mnist_root):
         save(workplace / f"{n}.png", picture)
     arguments = ["--ckpt_path", str(checkpoints["lenet5-original"]), str(workplace)]
     predict.main([*arguments, "--output=one.csv"])
-    done = subprocess.run(
-        [sys.executable, "-m", "project.predict", *arguments, "--output=two.csv", *TWO_RANKS],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-    )
+    done = python("-m", "project.predict", *arguments, "--output=two.csv", *TWO_RANKS)
     assert done.returncode == 0, done.stderr
     one, two = (
         list(csv.reader(Path(f"{name}.csv").read_text().splitlines())) for name in ("one", "two")
@@ -269,15 +257,6 @@ def test_ranks_keep_the_order_of_the_images(checkpoints, workplace, mnist_root):
 
 def test_more_ranks_than_images_are_refused(checkpoints, workplace, capsys):
     picture = str(save(workplace / "one.png", ring()))
-    with pytest.raises(SystemExit) as stop:
-        predict.main(["--ckpt_path", str(checkpoints["lenet5-original"]), *TWO_RANKS, picture])
-    assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    options = ["--ckpt_path", str(checkpoints["lenet5-original"]), *TWO_RANKS]
+    line = refusal(capsys, predict.main, *options, picture)
     assert "2 ranks cannot share 1 images" in line
-
-
-def test_without_a_checkpoint_it_says_what_is_missing(tiny_root, workplace, capsys):
-    with pytest.raises(SystemExit) as stop:
-        predict.main(["x.png"])
-    assert stop.value.code == 2
-    assert "--ckpt_path" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import sys
 from unittest import mock
 
 import pytest
-from conftest import REPOSITORY, free_port
+from helpers import REPOSITORY, free_port, refusal
 from lightning.pytorch.utilities import rank_zero_only
 
 from project import evaluate, fit, processes
@@ -58,12 +58,6 @@ def _keep_environment():
         yield
 
 
-@pytest.fixture
-def place(tiny_root, workplace, monkeypatch):
-    monkeypatch.setenv("MNIST_ROOT", str(tiny_root))
-    return workplace
-
-
 def surround(monkeypatch, environment):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -82,7 +76,7 @@ LEFT_OVER = {
     "torchrun's restart": {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_RESTART_COUNT": "1"},
 }
 ALONE = {
-    "meeting place": MEETING,
+    "meeting tiny": MEETING,
     "batch job of several tasks": BATCH,
     "batch job of several tasks on each node": BATCH | {"SLURM_NTASKS_PER_NODE": "4"},
     "shell of salloc": BATCH | {"SLURM_JOB_NAME": "interactive"},
@@ -94,30 +88,30 @@ ALONE = {
 
 
 @pytest.mark.parametrize("environment", LEFT_OVER.values(), ids=LEFT_OVER)
-def test_what_is_left_over_is_named_and_ignored(environment, place, monkeypatch, capsys):
+def test_what_is_left_over_is_named_and_ignored(environment, tiny, monkeypatch, capsys):
     surround(monkeypatch, environment)
     fit.main(SMALL)
     printed = capsys.readouterr()
     assert "test accuracy" in printed.out
     (line,) = printed.err.splitlines()
     assert f"unset {' '.join(sorted(environment))}" in line
-    assert (place / "runs/lenet5-original/version_0/results.json").exists()
+    assert (tiny / "runs/lenet5-original/version_0/results.json").exists()
 
 
 @pytest.mark.parametrize("environment", ALONE.values(), ids=ALONE)
-def test_one_device_is_one_process(environment, place, monkeypatch, capsys):
+def test_one_device_is_one_process(environment, tiny, monkeypatch, capsys):
     surround(monkeypatch, environment)
     fit.main(SMALL)
     printed = capsys.readouterr()
     assert "test accuracy" in printed.out
     assert printed.err == ""
-    (checkpoint,) = place.rglob("*.ckpt")
+    (checkpoint,) = tiny.rglob("*.ckpt")
     surround(monkeypatch, environment)
     evaluate.main([f"--ckpt_path={checkpoint}"])
     assert "test accuracy" in capsys.readouterr().out
 
 
-def test_sweep_is_told_what_it_is(place, monkeypatch, capsys):
+def test_sweep_is_told_what_it_is(tiny, monkeypatch, capsys):
     surround(monkeypatch, srun(0, 4))
     fit.main(SMALL)
     (line,) = capsys.readouterr().err.splitlines()
@@ -162,26 +156,18 @@ REFUSED = {
 
 @pytest.mark.parametrize(("environment", "options", "words"), REFUSED.values(), ids=REFUSED)
 def test_what_does_not_fit_together_is_refused_in_one_line(
-    environment, options, words, place, monkeypatch, capsys
+    environment, options, words, tiny, monkeypatch, capsys
 ):
     for program in (fit, evaluate):
         surround(monkeypatch, environment)
-        with pytest.raises(SystemExit) as stop:
-            program.main([*SMALL, *options])
-        assert stop.value.code == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert words in line
-    assert not (place / "runs").exists()
+        assert words in refusal(capsys, program.main, *SMALL, *options)
+    assert not (tiny / "runs").exists()
 
 
 def test_report_and_benchmark_are_not_started_several_times(workplace, monkeypatch, capsys):
     for program, words in ((reproduce, "would write one report"), (bench, "start project.bench")):
         surround(monkeypatch, srun(1, 2))
-        with pytest.raises(SystemExit) as stop:
-            program.main([])
-        assert stop.value.code == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert words in line
+        assert words in refusal(capsys, program.main)
     assert not list(workplace.iterdir())
 
 

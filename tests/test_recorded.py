@@ -6,8 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import Curve
-from test_classifier import fit
+from helpers import Curve, fit
 
 from data import MNISTDataModule
 from models.learners import recorded

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 from test_architecture import loaded_by
 from torch import nn
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers import descend, linear_problem, relative_error
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,68 +10,43 @@ from models.kernels.sgd import sequential_sgd
 from models.losses import LOSSES
 
 
-def problem(seed, *, count=60, size=784, runs=1, iterations=100, dtype=torch.float64):
-    """Random digits of a kind: four pixels in five are black. Weights as nn.Linear draws them."""
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 256, (count, size), generator=generator, dtype=torch.uint8)
-    images *= torch.rand(count, size, generator=generator) > 0.8
-    labels = 2 * torch.randint(0, 2, (count,), generator=generator) - 1
-    order = torch.randint(0, count, (runs, iterations), generator=generator)
-    weight, bias = (
-        (2 * torch.rand(*shape, dtype=dtype, generator=generator) - 1) / size**0.5
-        for shape in ((runs, size), (runs,))
-    )
-    return images, labels, order, weight, bias
-
-
-def run(backend, data, lr, loss, scale):
-    images, labels, order, weight, bias = data
-    weight, bias = weight.clone(), bias.clone()
-    losses = sequential_sgd(
-        images, labels, order, weight, bias, lr, LOSSES[loss], scale=scale, backend=backend
-    )
-    return {"weight": weight, "bias": bias, "losses": losses}
-
-
-def relative(actual, expected):
-    return ((actual - expected).norm() / expected.norm().clamp(min=1e-300)).item()
-
-
 @pytest.mark.parametrize("loss", LOSSES)
 def test_2000_iterations_equal_autograd_in_float64(loss):
-    data = problem(1, count=500, iterations=2000)
-    expected = run("reference", data, 0.03, loss, 1 / 255)
-    for name, value in run("cpu", data, 0.03, loss, 1 / 255).items():
-        assert relative(value, expected[name]) < 1e-9, name
+    data = linear_problem(1, count=500, iterations=2000)
+    expected = descend("reference", data, 0.03, loss, 1 / 255)
+    for name, value in descend("cpu", data, 0.03, loss, 1 / 255).items():
+        assert relative_error(value, expected[name]) < 1e-9, name
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_first_200_losses_equal_autograd_in_float32(loss):
-    data = problem(2, iterations=200, dtype=torch.float32)
-    expected = run("reference", data, 0.03, loss, 1 / 255)["losses"]
-    actual = run("cpu", data, 0.03, loss, 1 / 255)["losses"]
+    data = linear_problem(2, iterations=200, dtype=torch.float32)
+    expected = descend("reference", data, 0.03, loss, 1 / 255)["losses"]
+    actual = descend("cpu", data, 0.03, loss, 1 / 255)["losses"]
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_iteration_on_raw_pixels_equals_autograd(loss):
     # Each from the same weights: on raw pixels the smallest rounding error grows without bound.
-    images, labels, order, weight, bias = problem(3, count=500, iterations=2000)
+    images, labels, order, weight, bias = linear_problem(3, count=500, iterations=2000)
     for k in range(order.shape[1]):
         step = images, labels, order[:, k : k + 1], weight, bias
-        expected = run("reference", step, 1e-4, loss, 1.0)
-        for name, value in run("cpu", step, 1e-4, loss, 1.0).items():
+        expected = descend("reference", step, 1e-4, loss, 1.0)
+        for name, value in descend("cpu", step, 1e-4, loss, 1.0).items():
             torch.testing.assert_close(value, expected[name], rtol=1e-9, atol=1e-12, msg=name)
         weight, bias = expected["weight"], expected["bias"]
 
 
 def test_raw_pixels_are_chaotic_for_the_reference_itself():
-    images, labels, order, weight, bias = problem(3, count=500, iterations=2000)
+    images, labels, order, weight, bias = linear_problem(3, count=500, iterations=2000)
     turned = images.flip(1), labels, order, weight.flip(1), bias
-    one = run("reference", (images, labels, order, weight, bias), 1e-4, "logistic", 1.0)
-    other = run("reference", turned, 1e-4, "logistic", 1.0)
-    assert relative(other["losses"][:, :20], one["losses"][:, :20]) < 1e-9
-    assert relative(other["weight"].flip(1), one["weight"]) > 1e-9, "the order of a sum mattered"
+    one = descend("reference", (images, labels, order, weight, bias), 1e-4, "logistic", 1.0)
+    other = descend("reference", turned, 1e-4, "logistic", 1.0)
+    assert relative_error(other["losses"][:, :20], one["losses"][:, :20]) < 1e-9
+    assert relative_error(other["weight"].flip(1), one["weight"]) > 1e-9, (
+        "the order of a sum mattered"
+    )
 
 
 @given(
@@ -82,10 +58,10 @@ def test_raw_pixels_are_chaotic_for_the_reference_itself():
     changing=st.booleans(),
 )
 def test_any_shape_equals_autograd(seed, size, runs, iterations, loss, changing):
-    data = problem(seed, count=5, size=size, runs=runs, iterations=iterations)
+    data = linear_problem(seed, count=5, size=size, runs=runs, iterations=iterations)
     lr = torch.linspace(0.1, 0, iterations) if changing else 0.05
-    expected = run("reference", data, lr, loss, 1 / 255)
-    for name, value in run("cpu", data, lr, loss, 1 / 255).items():
+    expected = descend("reference", data, lr, loss, 1 / 255)
+    for name, value in descend("cpu", data, lr, loss, 1 / 255).items():
         torch.testing.assert_close(value, expected[name], rtol=1e-9, atol=1e-12, msg=name)
 
 
@@ -93,17 +69,17 @@ def test_any_shape_equals_autograd(seed, size, runs, iterations, loss, changing)
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 @pytest.mark.parametrize("bias", [-1e30, -800.0, 800.0, 1e30])
 def test_finite_at_any_margin(loss, backend, bias):
-    images, labels, order, weight, _ = problem(0, iterations=20, dtype=torch.float32)
+    images, labels, order, weight, _ = linear_problem(0, iterations=20, dtype=torch.float32)
     data = images, labels, order, weight, torch.tensor([bias])
-    for name, value in run(backend, data, 1e-4, loss, 1.0).items():
+    for name, value in descend(backend, data, 1e-4, loss, 1.0).items():
         assert value.isfinite().all(), name
 
 
 def test_runs_side_by_side_are_the_same_runs():
-    images, labels, order, weight, bias = problem(4, runs=5, dtype=torch.float32)
-    together = run("cpu", (images, labels, order, weight, bias), 1e-4, "mse", 1.0)
+    images, labels, order, weight, bias = linear_problem(4, runs=5, dtype=torch.float32)
+    together = descend("cpu", (images, labels, order, weight, bias), 1e-4, "mse", 1.0)
     for s in range(5):
-        alone = run("cpu", (images, labels, order[s], weight[s], bias[s]), 1e-4, "mse", 1.0)
+        alone = descend("cpu", (images, labels, order[s], weight[s], bias[s]), 1e-4, "mse", 1.0)
         for name, value in alone.items():
             assert torch.equal(value, together[name][s]), name
 
@@ -111,11 +87,11 @@ def test_runs_side_by_side_are_the_same_runs():
 @pytest.mark.parametrize("size", [1, 9, 784])
 @pytest.mark.parametrize("block", [1, 2, 7, 64])
 def test_blocks_of_any_size_give_the_same_bits(block, size):
-    images, labels, order, weight, bias = problem(5, size=size, dtype=torch.float32)
-    whole = run("cpu", (images, labels, order, weight, bias), 0.03, "logistic", 1 / 255)
+    images, labels, order, weight, bias = linear_problem(5, size=size, dtype=torch.float32)
+    whole = descend("cpu", (images, labels, order, weight, bias), 0.03, "logistic", 1 / 255)
     losses = []
     for part in order.split(block, dim=1):
-        result = run("cpu", (images, labels, part, weight, bias), 0.03, "logistic", 1 / 255)
+        result = descend("cpu", (images, labels, part, weight, bias), 0.03, "logistic", 1 / 255)
         weight, bias = result["weight"], result["bias"]
         losses.append(result["losses"])
     assert torch.equal(torch.cat(losses, dim=1), whole["losses"])
@@ -124,8 +100,8 @@ def test_blocks_of_any_size_give_the_same_bits(block, size):
 
 
 def test_strided_arguments_are_changed_in_place():
-    images, labels, order, weight, bias = problem(6, runs=2)
-    expected = run("cpu", (images, labels, order, weight, bias), 1e-4, "mse", 1.0)
+    images, labels, order, weight, bias = linear_problem(6, runs=2)
+    expected = descend("cpu", (images, labels, order, weight, bias), 1e-4, "mse", 1.0)
     strided = weight.t().contiguous().t()
     sequential_sgd(images, labels, order, strided, bias, 1e-4, LOSSES["mse"])
     assert torch.equal(strided, expected["weight"])
@@ -144,7 +120,7 @@ def test_strided_arguments_are_changed_in_place():
     ],
 )
 def test_bad_arguments_are_named(change, message):
-    images, labels, order, weight, bias = problem(0)
+    images, labels, order, weight, bias = linear_problem(0)
     arguments = {
         "images": images,
         "labels": labels,

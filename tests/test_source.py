@@ -5,7 +5,6 @@ import errno
 import gzip
 import http.client
 import os
-import resource
 import tarfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import idx
+from helpers import full_disk, idx
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -322,15 +321,12 @@ def test_many_that_fetch_at_once_agree(tmp_path, whole, monkeypatch):
 
 
 def test_full_disk_is_one_line_and_leaves_nothing(tmp_path, whole, monkeypatch):
-    """A limit on the size of a file meets it as a full disk does."""
     asked = serve(monkeypatch, whole, whole)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    try:
-        with pytest.raises(DatasetError, match=f"{TRAIN_IMAGES} cannot be written .* too large"):
-            source.ensure(tmp_path / "new")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with (
+        full_disk(1000),
+        pytest.raises(DatasetError, match=f"{TRAIN_IMAGES} cannot be written .* too large"),
+    ):
+        source.ensure(tmp_path / "new")
     assert len(asked) == 1, "another source would not help"
     assert not [path for path in (tmp_path / "new").rglob("*") if path.is_file()]
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
-from conftest import REPOSITORY
+from helpers import python
 
 # In a process of its own: Numba starts its threads once.
 SCRIPT = """
@@ -27,9 +23,5 @@ assert torch.get_num_threads() == 2
 
 @pytest.mark.parametrize("module", ["models.kernels.cpu", "models.kernels.sgd.cpu"])
 def test_numba_leaves_the_threads_of_torch_alone(module):
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "NUMBA_NUM_THREADS": "2"}
-    script = SCRIPT.format(module=module)
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True
-    )
+    done = python("-c", SCRIPT.format(module=module), NUMBA_NUM_THREADS="2")
     assert done.returncode == 0, done.stderr

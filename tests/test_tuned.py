@@ -8,9 +8,8 @@ import lightning
 import numpy as np
 import pytest
 import torch
-from conftest import TUNED
+from helpers import TUNED, StopAfter, fit, trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from test_classifier import StopAfter, fit, trainer
 
 from data import MNISTDataModule, source
 from models.distortion import NONE, Distortion, distort, draw, maps_of
