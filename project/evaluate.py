@@ -9,8 +9,8 @@ from pathlib import Path
 from lightning.pytorch.cli import LightningArgumentParser
 
 from callbacks.files import write_json
-from project.cli import ExperimentCLI
 from project.errors import fail, user_errors
+from project.program import ExperimentCLI
 from project.table import print_classes, print_results
 
 DESCRIPTION = "Tests a checkpoint on the test images of its experiment. Needs only --ckpt_path F."

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from callbacks.files import written_whole
 from models.classifier import Classifier
 from models.layers.conv_pool import ConvPool
-from project.cli import ExperimentCLI
 from project.errors import UserError, fail, user_errors
+from project.program import ExperimentCLI
 
 DESCRIPTION = """Writes a trained model as one file that runs without this project: ONNX for any
 runtime, or pt2 for torch.export.load. What goes into the file is run on test digits and compared

@@ -11,8 +11,8 @@ from lightning.pytorch import Callback
 from callbacks.finite import NonFiniteLossError
 from callbacks.interrupt import Interrupted
 from callbacks.run_folder import removed_if_empty
-from project.cli import ExperimentCLI
 from project.errors import UserError, fail, user_errors
+from project.program import ExperimentCLI
 from project.table import print_results
 
 # What `Classifier` logs of an evaluation, behind the name of its stage.

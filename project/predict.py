@@ -20,8 +20,8 @@ from callbacks.files import write_text
 from data import images
 from data.blocks import BlockLoader, InOrder
 from data.images import Digit
-from project.cli import ExperimentCLI
 from project.errors import UserError, fail, user_errors
+from project.program import ExperimentCLI
 
 DESCRIPTION = """Labels images of single digits with a trained model. Takes PNG, JPEG, BMP, IDX
 files, gzipped or not, and folders; of any size, dark ink on light paper or light on dark. Pictures

@@ -25,9 +25,9 @@ from models.learners.compiled import Compiled
 from models.lenet import LeNet5
 from project import evaluate, export, fit, predict
 from project.bench import __main__ as bench
-from project.cli import ExperimentCLI
 from project.errors import UserError
 from project.experiments import STATE, read_checkpoint
+from project.program import ExperimentCLI
 from project.reproduce import __main__ as reproduce
 
 

@@ -22,8 +22,8 @@ from models.lenet import LeNet5
 from models.linear import Linear
 from project import evaluate, export, fit
 from project.bench import __main__ as bench
-from project.cli import read_request
 from project.experiments import CONFIGS
+from project.program import read_request
 from project.reproduce import __main__ as reproduce
 
 PARAMETERS = {

@@ -32,8 +32,8 @@ from callbacks.tensorboard import TensorBoard
 from data import MNISTDataModule, source
 from models.lenet import LeNet5
 from project import evaluate, fit
-from project.cli import ExperimentCLI, read_request
 from project.experiments import last_checkpoint
+from project.program import ExperimentCLI, read_request
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -14,7 +14,8 @@ from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
 from models import nets
 from models.kernels.table import C3_TABLE
-from project import figures, fit
+from project import fit
+from project.dashboard import figures
 
 LENET = ["--data.batch_size=20", "--trainer.max_epochs=2"]
 LINEAR = ["--config=logistic", "--data.iterations=40"]
@@ -126,7 +127,7 @@ def test_figure_that_cannot_be_drawn_is_one_line(tiny, monkeypatch, capsys):
         raise RuntimeError("no\nroom")
 
     monkeypatch.setattr(figures, "gallery", broken)
-    monkeypatch.setattr("project.dashboard.write_more", broken)
+    monkeypatch.setattr("project.dashboard.callback.write_more", broken)
     fit.main([*LINEAR, "--figures=full"])
     said = capsys.readouterr()
     assert said.err.splitlines() == [

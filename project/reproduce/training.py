@@ -14,7 +14,7 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.interrupt import Interrupted
-from project.cli import ExperimentCLI
+from project.program import ExperimentCLI
 from project.reproduce.record import Task
 
 

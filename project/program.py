@@ -30,7 +30,7 @@ from callbacks.timing import Timing
 from models import learners
 from models.classifier import Classifier
 from project import processes
-from project.dashboard import Amount, Dashboard
+from project.dashboard.callback import Amount, Dashboard
 from project.errors import OneLineParser, UserError, fail, user_errors
 from project.experiments import (
     CONFIGS,

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run beyond its curves."""
+"""The callback that adds to TensorBoard what a run has beyond its curves."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Dashboard(Callback):
         self, module: LightningModule, data: Any, probabilities: Tensor
     ) -> Iterator[tuple[str, Callable[[], Figure]]]:
         # Matplotlib takes half a second to import, and a run that draws nothing can do without.
-        from project import figures
+        from project.dashboard import figures
 
         counts: Any = module.confusion
         yield "test/confusion", partial(figures.confusion_matrix, counts.cpu(), data.digits)
@@ -145,7 +145,7 @@ def _classes(data: Any) -> Tensor:
 
 def _mistakes(data: Any, probabilities: Tensor) -> Iterator[Any]:
     """Those among the first of the test images: the ones that this rank has seen."""
-    from project.figures import Mistake
+    from project.dashboard.figures import Mistake
 
     confidence, predicted = probabilities.max(1)
     true = _classes(data)[: len(predicted)]
