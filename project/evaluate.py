@@ -10,13 +10,13 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from callbacks.files import write_json
 from project.errors import fail, user_errors
-from project.program import ExperimentCLI
+from project.program import Program
 from project.table import print_classes, print_results
 
 DESCRIPTION = "Tests a checkpoint on the test images of its experiment. Needs only --ckpt_path F."
 
 
-class EvaluateCLI(ExperimentCLI):
+class EvaluateCLI(Program):
     """The programs' command line, with a file for the record."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -31,7 +31,7 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: command line without the program; None takes that of the process.
     """
-    cli = EvaluateCLI("evaluate", args, DESCRIPTION, records=False)
+    cli = EvaluateCLI("evaluate", args, DESCRIPTION)
     if cli.ckpt_path is None:
         fail("say which checkpoint to test: --ckpt_path runs/NAME/version_N/checkpoints/FILE.ckpt")
     with user_errors():

@@ -21,7 +21,7 @@ from callbacks.files import written_whole
 from models.classifier import Classifier
 from models.layers.conv_pool import ConvPool
 from project.errors import UserError, fail, user_errors
-from project.program import ExperimentCLI
+from project.program import Program
 
 DESCRIPTION = """Writes a trained model as one file that runs without this project: ONNX for any
 runtime, or pt2 for torch.export.load. What goes into the file is run on test digits and compared
@@ -35,7 +35,7 @@ NEEDED = ("onnx", "onnxscript", "onnxruntime")
 Run = Callable[[Tensor], Sequence[Tensor]]
 
 
-class ExportCLI(ExperimentCLI):
+class ExportCLI(Program):
     """The programs' command line, with a format and a file."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -74,7 +74,7 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: command line without the program; None takes that of the process.
     """
-    cli = ExportCLI("export", args, DESCRIPTION, records=False)
+    cli = ExportCLI("export", args, DESCRIPTION)
     if cli.ckpt_path is None:
         fail("say which model to export: --ckpt_path runs/NAME/version_N/checkpoints/FILE.ckpt")
     if not cli.trainer.is_global_zero:

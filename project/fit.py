@@ -12,7 +12,7 @@ from callbacks.finite import NonFiniteLossError
 from callbacks.interrupt import Interrupted
 from callbacks.run_folder import removed_if_empty
 from project.errors import UserError, fail, user_errors
-from project.program import ExperimentCLI
+from project.recorded_run import RecordedRun
 from project.table import print_results
 
 # What `Classifier` logs of an evaluation, behind the name of its stage.
@@ -30,7 +30,7 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: command line without the program; None takes that of the process.
     """
-    cli = ExperimentCLI("fit", args, DESCRIPTION)
+    cli = RecordedRun(args, DESCRIPTION)
     trainer = cli.trainer
     with user_errors():
         check(cli)
@@ -58,7 +58,7 @@ def main(args: list[str] | None = None) -> None:
         print_results(cli.results.record, cli.results.folder)
 
 
-def check(cli: ExperimentCLI) -> None:
+def check(cli: RecordedRun) -> None:
     """Refuses what could only fail later, or would not do what it seems to.
 
     Raises:
@@ -80,7 +80,7 @@ def check(cli: ExperimentCLI) -> None:
     _check_monitors(cli)
 
 
-def _check_monitors(cli: ExperimentCLI) -> None:
+def _check_monitors(cli: RecordedRun) -> None:
     validates = cli.datamodule.val_size > 0 and cli.trainer.limit_val_batches > 0
     known = {"epoch", "step"} | {f"val/{name}" for name in METRICS if validates}
     callbacks: list[Callback] = cli.trainer.callbacks  # type: ignore[attr-defined]

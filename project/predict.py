@@ -21,14 +21,14 @@ from data import images
 from data.blocks import BlockLoader, InOrder
 from data.images import Digit
 from project.errors import UserError, fail, user_errors
-from project.program import ExperimentCLI
+from project.program import Program
 
 DESCRIPTION = """Labels images of single digits with a trained model. Takes PNG, JPEG, BMP, IDX
 files, gzipped or not, and folders; of any size, dark ink on light paper or light on dark. Pictures
 are brought into MNIST's shape first; IDX files of 28x28 pixels are taken as they are."""
 
 
-class PredictCLI(ExperimentCLI):
+class PredictCLI(Program):
     """The programs' command line, with images."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -70,7 +70,7 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: command line without the program; None takes that of the process.
     """
-    cli = PredictCLI("predict", args, DESCRIPTION, records=False)
+    cli = PredictCLI("predict", args, DESCRIPTION)
     if cli.ckpt_path is None:
         fail("say which model to use: --ckpt_path runs/NAME/version_N/checkpoints/FILE.ckpt")
     with user_errors():
@@ -87,7 +87,7 @@ def main(args: list[str] | None = None) -> None:
                 print(text, end="")
 
 
-def predict(cli: ExperimentCLI, digits: list[Digit]) -> Tensor:
+def predict(cli: Program, digits: list[Digit]) -> Tensor:
     """The probabilities (N, classes), shared out over the Trainer's ranks.
 
     Raises:

@@ -62,6 +62,14 @@ def settle() -> None:
         _meet(size)
 
 
+def leave() -> None:
+    """Ends the threads behind the ranks' connections while Python is whole, as torch asks for."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def ranks() -> int | None:
     """How many processes were started to work together; None for one that was started alone."""
     is_numbered = bool({"RANK", "LOCAL_RANK"} & os.environ.keys())

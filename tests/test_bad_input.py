@@ -27,7 +27,7 @@ from project import evaluate, export, fit, predict
 from project.bench import __main__ as bench
 from project.errors import UserError
 from project.experiments import STATE, read_checkpoint
-from project.program import ExperimentCLI
+from project.recorded_run import RecordedRun
 from project.reproduce import __main__ as reproduce
 
 
@@ -282,7 +282,7 @@ def test_what_lightning_refuses_later_gets_one_line_too(options, words, place, c
 
 def test_early_stopping_may_wait_for_any_metric_of_the_validation(place):
     options = ["--data.batch_size=20", "--figures=none", "--trainer.max_epochs=1", *VALIDATED]
-    cli = ExperimentCLI("fit", options, "")
+    cli = RecordedRun(options, "")
     cli.trainer.fit(cli.model, datamodule=cli.datamodule)
     logged = set(cli.trainer.callback_metrics)
     assert logged == {"step", *(f"val/{name}" for name in fit.METRICS)}

@@ -23,8 +23,8 @@ from models.linear import Linear
 from project import evaluate, export, fit
 from project.bench import __main__ as bench
 from project.experiments import CONFIGS
-from project.program import read_request
 from project.reproduce import __main__ as reproduce
+from project.request import read_request
 
 PARAMETERS = {
     "lenet5-1998": 60_000,

@@ -33,7 +33,8 @@ from data import MNISTDataModule, source
 from models.lenet import LeNet5
 from project import evaluate, fit
 from project.experiments import last_checkpoint
-from project.program import ExperimentCLI, read_request
+from project.recorded_run import RecordedRun
+from project.request import read_request
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -314,7 +315,7 @@ def test_plain_trainer_continues_any_number_of_times(tiny, tiny_root):
 
 
 def test_what_the_program_records_comes_before_what_a_user_raises(tiny):
-    cli = ExperimentCLI("fit", [*SMALL, "--trainer.callbacks=test_continuing.Raises"], "")
+    cli = RecordedRun([*SMALL, "--trainer.callbacks=test_continuing.Raises"], "")
     names = [type(callback).__name__ for callback in cli.trainer.callbacks]
     assert names.index("LossLog") < names.index("Raises") < names.index("Interrupt")
     assert names[-1] == "BlockCheckpoint"

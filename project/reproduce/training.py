@@ -14,7 +14,7 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.interrupt import Interrupted
-from project.program import ExperimentCLI
+from project.recorded_run import RecordedRun
 from project.reproduce.record import Task
 
 
@@ -76,7 +76,7 @@ def _written(path: Path) -> int:
 
 
 def _fit(options: list[str], progress: Callable[[float], None]) -> None:
-    cli = ExperimentCLI("fit", options, "Trains for the report.")
+    cli = RecordedRun(options, "Trains for the report.")
     # Lightning sets this attribute where mypy does not look.
     cli.trainer.callbacks.append(Share(progress))  # type: ignore[attr-defined]
     try:

@@ -1,0 +1,123 @@
+"""A training with a folder of its own: what is recorded of it, and where."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+
+from callbacks.checkpoint import BlockCheckpoint, SyncedCheckpointIO
+from callbacks.files import write_text
+from callbacks.interrupt import Interrupt
+from callbacks.results import describe_device
+from callbacks.run_folder import RunFolder, run_folder
+from callbacks.tensorboard import TensorBoard
+from models import learners
+from models.classifier import Classifier
+from project.dashboard.callback import Dashboard
+from project.experiments import RUNS
+from project.program import Program
+from project.table import describe_learner
+
+
+class SaveConfig(SaveConfigCallback):
+    """Puts the configuration into every checkpoint too, so that a checkpoint needs no company."""
+
+    @cached_property
+    def text(self) -> str:
+        """The content of config.yaml."""
+        text: str = self.parser.dump(self.config, skip_none=False)
+        return text
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Writes config.yaml into the run's folder and nowhere else, while it counts as set-up."""
+        folder = run_folder(trainer)
+        if trainer.is_global_zero and folder is not None and not self.already_saved:
+            write_text(folder / "config.yaml", self.text)
+            self.already_saved = True
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Adds the key "config", the text of config.yaml."""
+        checkpoint["config"] = self.text
+
+
+class Announcement(Callback):
+    """The first line of a training: what is about to run, how, and where it will be found.
+
+    Args:
+        name: of the run.
+        start: the checkpoint that it goes on from.
+    """
+
+    def __init__(self, name: str, start: Path | None) -> None:
+        self.name = name
+        self.start = start
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Says it, before the learner is made, which may take long."""
+        folder = run_folder(trainer)
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, Classifier)
+        kind, why = learners.choose(pl_module, learners.run_of(pl_module))
+        parameters = sum(parameter.numel() for parameter in pl_module.parameters())
+        device = describe_device(trainer.strategy.root_device)
+        print(
+            f"{self.name}: {parameters:,} parameters on {device}, "
+            f"learner {describe_learner(kind.name, why)}, "
+            f"{f'into {folder}' if folder else 'nothing is written'}"
+            f"{f', from {self.start}' if self.start else ''}",
+            flush=True,
+        )
+
+
+class RecordedRun(Program):
+    """The command line of a training that is recorded in runs/NAME/version_N.
+
+    Args:
+        args: command line without the program; None takes that of the process.
+        description: what the program does, for --help.
+
+    Attributes:
+        checkpoints: what saves them; None where nothing is saved.
+    """
+
+    def __init__(self, args: list[str] | None, description: str) -> None:
+        self.checkpoints: BlockCheckpoint | None = None
+        super().__init__("fit", args, description, SaveConfig)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """A Trainer that records what this project records."""
+        config = self.config.trainer
+        records: list[Callback] = [Dashboard(self.config.figures, self.results)]
+        # What says how a training learns comes behind the user's callbacks too: they may change it.
+        ends: list[Callback] = [Interrupt(), Announcement(self.request.name, self.ckpt_path)]
+        if not config.fast_dev_run:
+            folder = self._folder()
+            records.append(folder)
+            if config.logger in (None, True):
+                kwargs["logger"] = TensorBoard(folder, default_hp_metric=False)
+        if config.enable_checkpointing is not False:
+            every, minutes = self.config.checkpoint_every, self.config.checkpoint_minutes
+            self.checkpoints = BlockCheckpoint(every, minutes)
+            ends.append(self.checkpoints)
+            if config.plugins is None:
+                kwargs["plugins"] = SyncedCheckpointIO()
+        return self.trainer_with(records, ends, **kwargs)
+
+    def claim_folder(self) -> Path | None:
+        """Makes the run's folder, for the rank that writes; None where nothing is written."""
+        folder = run_folder(self.trainer)
+        return folder if self.trainer.is_global_zero else None
+
+    def _folder(self) -> RunFolder:
+        # A run that continues one of the same name goes on in its folder.
+        parent, name = RUNS / self.request.name, None
+        if self.ckpt_path and self.ckpt_path.resolve().parent.parent.parent == parent.resolve():
+            name = self.ckpt_path.resolve().parent.parent.name
+        return RunFolder(parent, name)

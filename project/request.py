@@ -1,0 +1,80 @@
+"""What a command line asks for: which configuration, name and checkpoint."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from project.errors import OneLineParser, UserError
+from project.experiments import (
+    DEFAULT_CONFIG,
+    Checkpoint,
+    Config,
+    check_name,
+    find_config,
+    last_checkpoint,
+    read_checkpoint,
+    unfinished_checkpoint,
+)
+
+
+class Request(NamedTuple):
+    """What a command line asks for, as far as it decides which options there are."""
+
+    configs: list[Config]
+    """Later ones win."""
+    name: str
+    """Of the folder below `RUNS`."""
+    checkpoint: Checkpoint | None
+    """To start from."""
+    options: list[str]
+    """The rest of the command line."""
+
+
+def read_request(args: list[str] | None) -> Request:
+    """Takes the options that decide about all others from a command line.
+
+    A checkpoint brings the configuration of its run. Beside "last", --config only says whose; with
+    neither that nor --name it is the last run of any name.
+
+    Args:
+        args: command line without the program; None takes that of the process.
+
+    Raises:
+        UserError: a configuration or checkpoint that is not there or cannot be used.
+    """
+    parser = OneLineParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-c", "--config", action="append", default=[])
+    parser.add_argument("--name")
+    parser.add_argument("--ckpt_path")
+    chosen, options = parser.parse_known_args(_typed() if args is None else args)
+    configs = [find_config(name) for name in chosen.config]
+    if chosen.ckpt_path is None:
+        configs = configs or [find_config(DEFAULT_CONFIG)]
+    name = chosen.name or (configs[-1].name if configs else None)
+    checkpoint = _starting_point(chosen.ckpt_path, None if name is None else check_name(name))
+    if chosen.ckpt_path and checkpoint and checkpoint.config:
+        # What "last" found was chosen by --config; a path was not.
+        configs = [checkpoint.config, *(configs if chosen.ckpt_path != "last" else ())]
+    if not configs:
+        raise UserError(f"{chosen.ckpt_path} holds no configuration; say which with --config.")
+    return Request(configs, check_name(chosen.name or configs[-1].name), checkpoint, options)
+
+
+def _starting_point(path: str | None, name: str | None) -> Checkpoint | None:
+    if path == "last":
+        return last_checkpoint(name)
+    if path is not None:
+        return read_checkpoint(Path(path))
+    # torchrun starts a job again that lost a rank.
+    is_restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    return unfinished_checkpoint(str(name)) if is_restart else None
+
+
+def _typed() -> list[str]:
+    """The words behind the program; while a shell completes a line, the finished ones of that."""
+    if "_ARGCOMPLETE" in os.environ:
+        return os.environ["COMP_LINE"].split()[3:-1]  # python -m program ... unfinished
+    return sys.argv[1:]
