@@ -127,7 +127,7 @@ def test_figure_that_cannot_be_drawn_is_one_line(tiny, monkeypatch, capsys):
         raise RuntimeError("no\nroom")
 
     monkeypatch.setattr(figures, "gallery", broken)
-    monkeypatch.setattr("project.dashboard.callback.write_more", broken)
+    monkeypatch.setattr("project.dashboard.costly.write", broken)
     fit.main([*LINEAR, "--figures=full"])
     said = capsys.readouterr()
     assert said.err.splitlines() == [

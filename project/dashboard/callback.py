@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
-import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
-from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -18,7 +14,8 @@ from callbacks.results import Results
 from callbacks.tensorboard import TensorBoard
 from models import nets
 from project import drawing
-from project.experiments import EXPERIMENTS
+from project.dashboard import costly, hparams
+from project.dashboard.costly import true_classes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,9 +31,6 @@ LAYOUT = {
         "learning rate": ["Multiline", ["train/learning_rate"]],
     }
 }
-# Of the HPARAMS table, which sorts its columns by name and shows the first five.
-FIRST_COLUMNS = ("c3", "config", "loss", "lr", "seed")
-EMBEDDED = 1000  # digits in the projector
 
 
 class Dashboard(Callback):
@@ -98,7 +92,7 @@ class Dashboard(Callback):
         if logger is None or record is None:
             return
         data = getattr(trainer, "datamodule")  # noqa: B009
-        write_hparams(logger, {**pl_module.hparams, "batch_size": data.batch_size}, record)
+        hparams.write(logger, {**pl_module.hparams, "batch_size": data.batch_size}, record)
         if self.amount == "none":
             return
         step, writer = trainer.global_step, logger.experiment
@@ -109,7 +103,7 @@ class Dashboard(Callback):
                     writer.add_figure(tag, draw(), step, close=False)
         if self.amount == "full":
             with drawing.optional("what --figures full adds"):
-                write_more(writer, pl_module, data, probabilities, step)
+                costly.write(writer, pl_module, data, probabilities, step)
         writer.flush()
 
     def _figures(
@@ -137,95 +131,12 @@ def _logger(trainer: Trainer) -> TensorBoard | None:
     return logger if trainer.is_global_zero and isinstance(logger, TensorBoard) else None
 
 
-def _classes(data: Any) -> Tensor:
-    """The true class of each test image, counted from 0."""
-    labels: Tensor = data.test_labels.cpu()
-    return (labels > 0).long() if len(data.digits) == 2 else labels
-
-
 def _mistakes(data: Any, probabilities: Tensor) -> Iterator[Any]:
     """Those among the first of the test images: the ones that this rank has seen."""
     from project.dashboard.figures import Mistake
 
     confidence, predicted = probabilities.max(1)
-    true = _classes(data)[: len(predicted)]
+    true = true_classes(data)[: len(predicted)]
     for n in (predicted != true).nonzero().flatten().tolist():
         names = data.digits[int(true[n])], data.digits[int(predicted[n])]
         yield Mistake(data.test_images[n].cpu(), *names, float(confidence[n]))
-
-
-def write_hparams(logger: TensorBoard, settings: dict[str, Any], record: dict[str, Any]) -> None:
-    """Puts the run into the HPARAMS table: its settings, and how it ended.
-
-    TensorBoard takes the columns of the table from one of its runs, whichever, so that each names
-    those of all. SummaryWriter.add_hparams would name its own, in a run of its own.
-    """
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
-    from torch.utils.tensorboard.summary import hparams
-
-    writer = logger.experiment
-    writer.add_scalar("model/parameters", record["parameters"], record["iterations"])
-    columns = _columns()
-    about = settings | {key: record[key] for key in ("config", "seed", "iterations", "backend")}
-    values = {
-        name: about[name] if kind == "DATA_TYPE_FLOAT64" else str(about[name])
-        for name, kind in columns.items()
-        if about.get(name) is not None
-    }
-    experiment = api_pb2.Experiment(
-        hparam_infos=[
-            api_pb2.HParamInfo(name=name, type=kind, differs=name in FIRST_COLUMNS)
-            for name, kind in columns.items()
-        ],
-        metric_infos=[
-            api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag))
-            for tag in ("test/accuracy", "test/loss", "time/train_seconds", "model/parameters")
-        ],
-    )
-    heading = Summary.Value(
-        tag=metadata.EXPERIMENT_TAG,
-        metadata=metadata.create_summary_metadata(
-            plugin_data_pb2.HParamsPluginData(experiment=experiment)
-        ),
-        tensor=metadata.NULL_TENSOR,
-    )
-    _, start, end = hparams(values, {})  # type: ignore[no-untyped-call]
-    for entry in (Summary(value=[heading]), start, end):
-        writer.file_writer.add_summary(entry)
-
-
-def _columns() -> dict[str, str]:
-    """What a run of any experiment can be set to, and TensorBoard's word for its type."""
-    numbers = {"config": False, "seed": True, "iterations": True, "batch_size": True}
-    for model, _ in EXPERIMENTS.values():
-        for name, parameter in inspect.signature(model, eval_str=True).parameters.items():
-            kinds = set(get_args(parameter.annotation)) or {parameter.annotation}
-            # A column that holds a word somewhere holds words everywhere, or cannot be sorted.
-            numbers[name] = numbers.get(name, True) and kinds <= {int, float, NoneType}
-    return {
-        name: "DATA_TYPE_FLOAT64" if number else "DATA_TYPE_STRING"
-        for name, number in numbers.items()
-    }
-
-
-def write_more(writer: Any, module: Any, data: Any, probabilities: Tensor, step: int) -> None:
-    """What takes time or room: histograms, the graph, the projector, precision over recall."""
-    for name, parameter in module.named_parameters():
-        writer.add_histogram(f"weights/{name}", parameter, step)
-    net = copy.deepcopy(module.net).cpu().eval()
-    images = data.test_images[:EMBEDDED].cpu()
-    inputs = module.inputs(images)
-    if isinstance(net, nets.LeNet5):
-        for layer in (net.c1, net.c3):
-            layer.backend = "composite"  # operators that the graph can name
-        with torch.no_grad():
-            writer.add_embedding(
-                net.embed(inputs), data.test_labels[:EMBEDDED].tolist(), inputs, step, "F6"
-            )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's about its own tracer, and of shapes as numbers
-        writer.add_graph(net, inputs[:1])
-    if len(data.digits) == 2:
-        true = _classes(data)[: len(probabilities)]
-        writer.add_pr_curve("test/precision_recall", true, probabilities[:, 1], step)
