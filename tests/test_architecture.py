@@ -31,12 +31,15 @@ def test_packages_import_only_what_lies_below_them(package):
 
 
 def test_nets_and_kernels_load_no_lightning():
-    modules = loaded_by(
-        "import models.nets, models.losses, models.theory, models.layers.filters, "
-        "models.kernels.reference"
-    )
+    modules = loaded_by("import models.nets, models.losses, models.kernels.reference")
     assert "models.kernels.composite" in modules
     assert not {"lightning", "torchmetrics", "torchvision"} & modules
+
+
+def test_the_mathematics_of_the_document_load_torch_alone():
+    modules = loaded_by("import project.reproduce.theory, project.reproduce.filters")
+    assert "torch" in modules, "or this test could not fail"
+    assert not {"lightning", "models", "data"} & modules
 
 
 def test_files_are_written_without_torch():

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.layers import filters
+from project.reproduce import filters
 
 sizes = st.integers(1, 9)
 

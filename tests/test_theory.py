@@ -8,8 +8,8 @@ from torch import nn
 from torch.autograd.functional import jacobian
 from torch.utils.flop_counter import FlopCounterMode
 
-from models import theory
-from models.theory import ACTIVATIONS, perceptron
+from project.reproduce import theory
+from project.reproduce.theory import ACTIVATIONS, perceptron
 
 
 def random_net(widths, seed):

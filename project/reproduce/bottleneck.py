@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from data import source
-from models.layers import filters
-from models.theory import multiplications
-from project.reproduce import drawing
+from project.reproduce import drawing, filters
 from project.reproduce.record import Figure, Outcome, Row, Task, Verdict
+from project.reproduce.theory import multiplications
 
 SIDE = 28
 INPUTS, BETWEEN, OUTPUTS = 192, 16, 32

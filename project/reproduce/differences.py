@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from data import source
-from models.layers import filters
-from project.reproduce import drawing
+from project.reproduce import drawing, filters
 from project.reproduce.record import Outcome, Row, Task, Verdict
 
 IMAGES = 1000

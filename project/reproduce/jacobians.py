@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import jacrev
 
-from models import theory
+from project.reproduce import theory
 from project.reproduce.record import Outcome, Row, Task, Verdict
 
 DEPTHS = range(1, 7)
@@ -17,7 +17,7 @@ NETS = 4  # of each depth, for each activation
 WIDEST = 8
 TOLERANCE = 1e-12
 
-# As models/theory.py has them.
+# As theory.py has them.
 FORMULAS = {
     "dy_l/dy_{l-1}": "diag(s'(z_l)) A_l",
     "dy_l/db_l": "diag(s'(z_l))",

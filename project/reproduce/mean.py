@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from data import source
-from models.layers import filters
-from project.reproduce import drawing
+from project.reproduce import drawing, filters
 from project.reproduce.record import Outcome, Row, Task, Verdict
 
 SIZE = 4
