@@ -19,7 +19,10 @@ FLOORS = {
 }
 
 
-@pytest.mark.parametrize("name", FLOORS)
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in FLOORS if name != "logistic"]
+
+
+@pytest.mark.parametrize("name", ["logistic", *SLOW])
 def test_accuracy_on_the_real_test_set(name, mnist_root, workplace, monkeypatch):
     monkeypatch.setenv("MNIST_ROOT", str(mnist_root))
     options, seeds, floor = FLOORS[name]

@@ -10,6 +10,7 @@ from project.bench import __main__ as bench
 from project.bench import drawing, fit, iteration, scaling
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_every_loop_of_a_race_trains(mnist_root, workplace):
     entries = fit.contestants("lenet5-original", mnist_root)
@@ -65,5 +66,6 @@ def test_efficiency_is_speed_over_that_of_one_rank(monkeypatch, mnist_root):
     assert [row["efficiency"] for row in rows] == [1, 0.75, 0.125]
 
 
+@pytest.mark.slow
 def test_speed_is_that_of_a_run_on_several_ranks(mnist_root):
     assert scaling.images_per_second(100, 2, mnist_root, iterations=2) > 0

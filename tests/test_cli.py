@@ -188,6 +188,7 @@ def test_truncated_data_is_refused_and_left_alone(mnist_root, tmp_path, workplac
     assert damaged.read_bytes() == b"\0" * 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_fit_can_be_continued(number, code, mnist_root, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "MNIST_ROOT": str(mnist_root)}
@@ -209,6 +210,7 @@ def test_interrupted_fit_can_be_continued(number, code, mnist_root, tmp_path):
     assert len(np.load(losses)) == done + 250
 
 
+@pytest.mark.slow
 def test_ranks_do_not_change_the_result(mnist_root, tmp_path):
     common = ["--trainer.max_steps=45", "--trainer.accelerator=cpu", "--data.val_size=1111"]
     for name, more in (("one", []), ("two", ["--trainer.devices=2", "--trainer.strategy=ddp"])):
@@ -291,6 +293,7 @@ def test_printed_configuration_is_commented_and_can_be_used(config, tiny, capsys
     assert again | {"name": None} == yaml.safe_load(text) | {"name": None}
 
 
+@pytest.mark.slow
 def test_shell_completes_the_options_of_the_chosen_experiment(tmp_path):
     line = "python -m project.fit --config logistic --model.d"
     answer = tmp_path / "answer"
@@ -329,7 +332,14 @@ def test_former_experiment_is_today_s_with_its_settings(tiny, capsys):
     assert "old.ckpt" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("config", ["lenet5-original", "lenet5-original-tuned", "mse"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param("lenet5-original", marks=pytest.mark.slow),
+        pytest.param("lenet5-original-tuned", marks=pytest.mark.slow),
+        "mse",
+    ],
+)
 @pytest.mark.parametrize("first", [1, 3, 5, 6, 7, 9])
 def test_stopping_by_max_steps_and_going_on_changes_nothing(config, first, tiny):
     epochs = "--trainer.max_epochs=3"

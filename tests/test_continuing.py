@@ -63,6 +63,7 @@ def trainings(draw):
     return experiment, draw(st.lists(piece, min_size=1, max_size=6))
 
 
+@pytest.mark.slow
 @settings(
     max_examples=20,
     deadline=None,
@@ -73,6 +74,7 @@ def test_pieces_of_a_training_make_the_whole(training, tiny_root, workplace, one
     assert not difference(*training, tiny_root)
 
 
+@pytest.mark.slow
 def test_pieces_make_the_whole_on_two_ranks(tiny_root, workplace):
     sequences = []
     for seed, experiment in enumerate(("lenet", "tuned", "validated")):
@@ -119,6 +121,7 @@ class Raises(Callback):
         raise AssertionError("a fault in the user's callback")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "ending",
     [
@@ -361,6 +364,7 @@ class Signals(Callback):
             self.patch.setattr(os, "fsync", interrupted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [1, 2, 3, 4])
 def test_signals_cost_neither_weights_nor_validations(block, tiny, tiny_root):
     """Of 2 epochs of 2 blocks; a second signal comes while the first one's checkpoint is saved."""

@@ -70,6 +70,7 @@ def test_images_too_small_to_pool_are_refused_while_tracing():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["composite", "reference"])
 def test_gradcheck(version):
     pairs = connections([[0, 2], [1], [2, 1, 0]], 3)
@@ -88,6 +89,7 @@ def lanes_problem(want_input=True):
     return x, weight.requires_grad_(), bias.requires_grad_(), pairs, 0
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
 @pytest.mark.parametrize("want_input", [True, False])
 def test_operator_passes_opcheck(want_input):

@@ -159,6 +159,7 @@ def test_layers_of_different_versions_run_one_after_the_other(backends):
     torch.testing.assert_close(conv_pool_twice(x, first, second), expected)
 
 
+@pytest.mark.slow
 def test_network_compiles_exports_and_checkpoints():
     net = nets.LeNet5(backend="cpu")
     x = torch.rand(3, 1, 28, 28)

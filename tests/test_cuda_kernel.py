@@ -129,7 +129,10 @@ def printed_by(code, **environment):
     return done.stdout
 
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton runs on Linux")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="Triton runs on Linux"),
+]
 
 
 @pytest.mark.parametrize("code", [INTERPRETED, DESCENT], ids=["convolution", "descent"])

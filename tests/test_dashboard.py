@@ -139,6 +139,7 @@ def test_figure_that_cannot_be_drawn_is_one_line(tiny, monkeypatch, capsys):
     assert json.loads(Path("runs/logistic/version_0/results.json").read_text())["test"]
 
 
+@pytest.mark.slow
 def test_programs_take_no_backend_from_a_notebook(tmp_path):
     done = python("-m", "project.evaluate", folder=tmp_path, MPLBACKEND="not-installed")
     assert done.stderr.startswith("error: say which checkpoint to test")

@@ -63,6 +63,7 @@ def assert_answers(model, x, got):
         torch.testing.assert_close(got[1], model.probabilities(outputs), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_onnx_answers_as_the_model_does_for_any_number_of_images(name, tmp_path):
     trained = model(name)
@@ -75,6 +76,7 @@ def test_onnx_answers_as_the_model_does_for_any_number_of_images(name, tmp_path)
         assert_answers(trained, x, got)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind", "script"),
     [*((name, "pt2", RUN_PT2) for name in MODELS), ("original", "onnx", RUN_ONNX)],
@@ -90,6 +92,7 @@ def test_file_answers_without_this_project(name, kind, script, tmp_path):
     assert_answers(trained, x, torch.load(tmp_path / "y"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", export.FORMATS)
 def test_files_tell_nothing_of_this_machine(kind, tmp_path):
     trained = model("original")

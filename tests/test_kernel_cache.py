@@ -137,6 +137,7 @@ def test_on_a_full_disk_it_compiles_and_says_so_once(package, monkeypatch, capfd
     assert not [*(package.parent / "cache").rglob("*.tmp*")]
 
 
+@pytest.mark.slow
 def test_processes_that_compile_at_once_do_not_disturb_each_other(package):
     code = "from kernels.kernel import scaled; print(scaled(2.0))"
     cache = {"NUMBA_CACHE_DIR": str(package.parent / "cache")}
@@ -156,6 +157,7 @@ def test_processes_that_compile_at_once_do_not_disturb_each_other(package):
     assert run() == (6, "found")
 
 
+@pytest.mark.slow
 def test_kernels_are_found_by_the_next_process():
     """Their keys are the same in every process."""
     code = """

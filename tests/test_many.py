@@ -19,6 +19,8 @@ import pytest
 import torch
 from helpers import REPOSITORY, assert_same_weights, free_port
 
+pytestmark = pytest.mark.slow
+
 ITERATIONS = 300
 COMMON = ["--trainer.accelerator=cpu", f"--trainer.max_steps={ITERATIONS}", "--figures=none"]
 

@@ -218,6 +218,7 @@ def test_linear_model_answers_with_its_two_digits_in_json(checkpoints, workplace
     assert set(records[0]["probabilities"]) == {"4", "9"}
 
 
+@pytest.mark.slow
 def test_test_digits_as_pictures_are_told_as_well_as_before(checkpoints, workplace, mnist_root):
     pixels, labels = source.load(mnist_root, train=False)
     for n, picture in enumerate(pixels[:200].numpy()):
@@ -239,6 +240,7 @@ def test_test_digits_as_pictures_are_told_as_well_as_before(checkpoints, workpla
 TWO_RANKS = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]
 
 
+@pytest.mark.slow
 def test_ranks_keep_the_order_of_the_images(checkpoints, workplace, mnist_root):
     pixels, _ = source.load(mnist_root, train=False)
     for n, picture in enumerate(pixels[:7].numpy()):

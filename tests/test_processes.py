@@ -192,6 +192,7 @@ def world_size(folder):
     return json.loads(results.read_text())["world_size"]
 
 
+@pytest.mark.slow
 def test_ranks_start_in_a_batch_job_and_among_what_is_left_over(tmp_path, mnist_root):
     elsewhere = {"LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "192.0.2.1"}
     process = start(tmp_path, mnist_root, BATCH | elsewhere)
@@ -202,6 +203,7 @@ def test_ranks_start_in_a_batch_job_and_among_what_is_left_over(tmp_path, mnist_
     assert world_size(tmp_path) == 2
 
 
+@pytest.mark.slow
 def test_ranks_that_srun_has_started_share_a_run(tmp_path, mnist_root):
     """Without --ntasks-per-node, and as part of a larger job."""
     job = {"MASTER_PORT": str(free_port()), "SLURM_NTASKS_PER_NODE": "4"}

@@ -46,6 +46,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("command", PROGRAMS)
 def test_command_runs(command, folder, mnist_root, monkeypatch, capfd):

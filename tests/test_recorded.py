@@ -40,6 +40,7 @@ class Repeated(LeNet5):
     learners = (Anywhere,)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("c3", ["original", "modern"])

@@ -21,6 +21,7 @@ assert torch.get_num_threads() == 2
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["models.kernels.cpu", "models.kernels.sgd.cpu"])
 def test_numba_leaves_the_threads_of_torch_alone(module):
     done = python("-c", SCRIPT.format(module=module), NUMBA_NUM_THREADS="2")
