@@ -103,6 +103,7 @@ def test_every_learner_takes_the_iterations_written_out(name, heard, tiny_root, 
         torch.testing.assert_close(trained.state_dict()[key], weight, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heard", [False, True])
 @pytest.mark.parametrize("name", ["original", "1998", "linear", "batches"])
 def test_weights_do_not_depend_on_the_block_size(name, heard, tiny_root, tmp_path):
@@ -304,6 +305,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heard", [False, True])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_optimizer_keeps_what_it_was_made_with(name, heard, tiny_root, tmp_path):
@@ -330,6 +332,7 @@ def test_rates_that_a_subclass_asks_for_hold_for_its_optimizer_too(tiny_root, tm
         torch.testing.assert_close(weight, before[key])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heard", [False, True])
 @pytest.mark.parametrize(
     ("configure", "rate"), [(scheduled, 0.1 * 0.5**3), (scheduled_by_step, 0.1 * 0.5**4)]

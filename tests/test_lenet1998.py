@@ -126,6 +126,7 @@ def test_inputs_are_framed_in_paper():
     assert (x[1, 0, :2] == -0.1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("block_size", [7, 1000])
 def test_schedule_follows_the_passes_whatever_the_block_size(block_size, tiny_root, tmp_path):

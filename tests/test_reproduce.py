@@ -74,6 +74,7 @@ def test_finished_parts_need_no_torch():
     assert not {"torch", "lightning", "matplotlib", "numpy"} & modules
 
 
+@pytest.mark.slow
 def test_whole_quick_report(tiny, runs, capsys):
     reproduce("--quick")
     assert runs == [part.name for part in PARTS]
@@ -172,6 +173,7 @@ def test_interrupted_report_keeps_its_finished_parts(tiny, runs, monkeypatch, ca
     assert runs == [*FAST, "activation"]
 
 
+@pytest.mark.slow
 def test_more_seeds_train_only_what_is_missing(tiny):
     reproduce("lenet", "--quick", "--runs=1")
     reproduce("lenet", "--quick", "--runs=2")
@@ -329,6 +331,7 @@ def test_missed_shows_the_chosen_digits(tmp_path):
     assert lenet_figures.missed(images, labels, labels, (4, 9), tmp_path).caption.endswith(": 0.")
 
 
+@pytest.mark.slow
 def test_trainings_report_their_share(tiny, tmp_path):
     shares = []
     task = Task(root=tiny, folder=tmp_path, runs=1, quick=True, progress=shares.append)
@@ -338,6 +341,7 @@ def test_trainings_report_their_share(tiny, tmp_path):
     assert shares[-1] == 1
 
 
+@pytest.mark.slow
 def test_training_of_several_epochs_ends_with_its_last_checkpoint(tiny, tmp_path):
     task = Task(root=tiny, folder=tmp_path, runs=1, quick=False, progress=lambda share: None)
     training = train(task, "lenet5-original", seed=0, epochs=3, progress=task.progress)

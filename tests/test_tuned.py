@@ -71,6 +71,7 @@ def data(root, block_size=4, **options):
     return MNISTDataModule(str(root), batch_size=9, block_size=block_size, **options)
 
 
+@pytest.mark.slow
 def test_rates_rise_for_an_epoch_and_fall_to_nothing(tiny_root, tmp_path):
     model, run = fit(tuned, data(tiny_root), tmp_path, max_epochs=4)
     assert run.global_step == 60
@@ -83,6 +84,7 @@ def test_rates_rise_for_an_epoch_and_fall_to_nothing(tiny_root, tmp_path):
     assert 0 < rates[-1] < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block_size", [1, 7, 1000])
 def test_weights_do_not_depend_on_the_block_size(block_size, tiny_root, tmp_path):
     one, _ = fit(tuned, data(tiny_root), tmp_path)
@@ -91,6 +93,7 @@ def test_weights_do_not_depend_on_the_block_size(block_size, tiny_root, tmp_path
         assert torch.equal(weight, other.state_dict()[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("iteration", [4, 15, 22])
 def test_continued_run_ends_with_the_same_bits(iteration, tiny_root, tmp_path):
     whole, _ = fit(tuned, data(tiny_root), tmp_path)
