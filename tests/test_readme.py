@@ -82,6 +82,21 @@ def test_links_lead_somewhere():
         assert target.startswith("http") or (REPOSITORY / target).exists(), target
 
 
+def test_contributing_names_files_and_targets_that_exist():
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for path in re.findall(r"[\w/]+/\w+\.(?:py|md)", text):
+        assert (REPOSITORY / path).exists() or "PART" in path, path
+    targets = re.findall(r"^(\w+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    assert targets == ["check", "test", "bench", "docs"]
+    assert set(re.findall(r"make (\w+)", text)) <= set(targets)
+
+
+def test_ci_runs_the_test_command_to_the_letter():
+    pattern = re.search(r"grep -x '(.+)' README.md", (REPOSITORY / ".ci/run").read_text())[1]
+    (command,) = (line for line in README.splitlines() if re.fullmatch(pattern, line))
+    assert command in COMMANDS
+
+
 def test_project_stands_alone():
     tracked = subprocess.run(
         ["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True
