@@ -10,7 +10,7 @@ from torch import Tensor
 from models import nets, schedules
 from models.classifier import Classifier
 from models.distortion import Distortion
-from models.kernels.dispatch import Backend
+from models.kernels.conv_pool.dispatch import Backend
 from models.kernels.update import Update
 from models.layers import conv_pool
 from models.learners import Learner

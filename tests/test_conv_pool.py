@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
-from models.kernels import composite, dispatch, operator, reference
+from models.kernels.conv_pool import composite, dispatch, operator, reference
 from models.kernels.lanes import from_lanes, to_lanes
 from models.kernels.table import C3_TABLE, connections, full_table
 from models.layers.conv_pool import ConvPool

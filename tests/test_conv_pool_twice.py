@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from models import nets
-from models.kernels import operator, reference
+from models.kernels.conv_pool import operator, reference
 from models.kernels.table import connections, full_table
 from models.layers.conv_pool import ConvPool, conv_pool_twice
 

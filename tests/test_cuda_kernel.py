@@ -14,7 +14,7 @@ INTERPRETED = """
 import random
 import torch
 from helpers import assert_block_close, block_tensors, output_and_gradients
-from models.kernels import cuda, reference
+from models.kernels.conv_pool import cuda, reference
 from models.kernels.table import connections
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -93,11 +93,11 @@ for loss in LOSSES:
 COMPILED = """
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from models.kernels import cuda
+from models.kernels.conv_pool import cuda
 
 FLOATS = {"x_ptr", "weight_ptr", "bias_ptr", "y_ptr", "slope_ptr", "grad_ptr", "dx_ptr",
           "parts_ptr", "dw_ptr", "db_ptr"}
-for kernel in (cuda._forward, cuda._backward, cuda._add_up):
+for kernel in (cuda.kernels.forward, cuda.kernels.backward, cuda.kernels.add_up):
     constants = {"BLOCK": cuda.BLOCK, "TAPS": cuda.TAPS}
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
     kinds = {

@@ -20,9 +20,10 @@ from torch._subclasses import FakeTensorMode
 from data import FourNineDataModule, MNISTDataModule
 from models import nets
 from models.distortion import Distortion, distort
-from models.kernels import cpu, doors, operator, reference
+from models.kernels import doors
+from models.kernels.conv_pool import cpu, operator, reference
 from models.kernels.lanes import LANES, from_lanes, to_lanes
-from models.kernels.lenet5.cpu import Inputs, MiniBatches
+from models.kernels.lenet5.cpu import Inputs, LeNet5Gradient, MiniBatches
 from models.kernels.sgd import reference as sgd_reference
 from models.kernels.sgd import sequential_sgd
 from models.kernels.table import connections
@@ -298,7 +299,7 @@ BATCH = {"x": randn(9, 1, 28, 28), "labels": torch.arange(9), **TABLES, **WEIGHT
 def lenet5_gradient(weights, c1_connections, c3_connections, **settings):
     first = cpu.Block(weights[0], weights[1], c1_connections, 2)
     second = cpu.Block(weights[2], weights[3], c3_connections, 0)
-    compute = cpu.LeNet5Gradient(first, second, weights, **settings)
+    compute = LeNet5Gradient(first, second, weights, **settings)
     compute._row.fill_(77)  # whatever is not written is seen
     return compute
 
@@ -476,10 +477,10 @@ def nothing_of(function):
 @some
 @given(changes=changes_of(IMAGES))
 def test_block_on_cuda(changes):
-    cuda = pytest.importorskip("models.kernels.cuda")
+    cuda = pytest.importorskip("models.kernels.conv_pool.cuda")
 
     def run(**arguments):
-        return launched([(cuda, "_forward")], cuda.forward, arguments)
+        return launched([(cuda.kernels, "forward")], cuda.forward, arguments)
 
     is_refused(run, nothing_of(block), changed(IMAGES, changes))
 
@@ -495,11 +496,13 @@ GRADIENT_OF_IMAGES = {
 @some
 @given(changes=changes_of(GRADIENT_OF_IMAGES))
 def test_gradient_of_block_on_cuda(changes):
-    cuda = pytest.importorskip("models.kernels.cuda")
+    cuda = pytest.importorskip("models.kernels.conv_pool.cuda")
 
     def run(**arguments):
         arguments["want_input"] = True
-        return launched([(cuda, "_backward"), (cuda, "_add_up")], cuda.backward, arguments)
+        return launched(
+            [(cuda.kernels, "backward"), (cuda.kernels, "add_up")], cuda.backward, arguments
+        )
 
     def by_reference(grad, x, slope, **rest):
         grad, x, slope = (to_lanes(part) for part in (grad, x, slope))
@@ -509,7 +512,7 @@ def test_gradient_of_block_on_cuda(changes):
 
 
 def test_more_pixels_than_a_cuda_kernel_counts_are_refused():
-    cuda = pytest.importorskip("models.kernels.cuda")
+    cuda = pytest.importorskip("models.kernels.conv_pool.cuda")
     x = torch.zeros(1, 1, 1, 1).expand(3_000_000, 1, 28, 28)
     with pytest.raises(ValueError, match="expected fewer than 2,147,483,520 pixels at once"):
         cuda.forward(x, torch.zeros(1, 5, 5), torch.zeros(1), torch.zeros(1, 2).long(), 0)
@@ -540,7 +543,7 @@ def test_connections_that_were_written_to_are_looked_at_again():
 
 
 def test_connections_on_cuda_that_were_written_to_are_looked_at_again():
-    cuda = pytest.importorskip("models.kernels.cuda")
+    cuda = pytest.importorskip("models.kernels.conv_pool.cuda")
     pairs = PAIRS.clone()
     assert cuda._tables(pairs, 4, 3) is cuda._tables(pairs, 4, 3)
     pairs[0, 1] = 3

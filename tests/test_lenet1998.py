@@ -11,7 +11,7 @@ from helpers import fit
 from data import MNISTDataModule
 from models import nets
 from models.bitmaps import bitmaps
-from models.kernels import reference
+from models.kernels.conv_pool import reference
 from models.layers.subsampling import Subsampling
 from models.lenet1998 import LeNet1998
 from models.schedules import PASSES

@@ -22,7 +22,7 @@ assert torch.get_num_threads() == 2
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["models.kernels.cpu", "models.kernels.sgd.cpu"])
+@pytest.mark.parametrize("module", ["models.kernels.conv_pool.cpu", "models.kernels.sgd.cpu"])
 def test_numba_leaves_the_threads_of_torch_alone(module):
     done = python("-c", SCRIPT.format(module=module), NUMBA_NUM_THREADS="2")
     assert done.returncode == 0, done.stderr

@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from models.kernels import composite, dispatch
+from models.kernels.conv_pool import composite, dispatch
+from models.kernels.conv_pool.operator import fused_two
 from models.kernels.notice import notice_if_slow
-from models.kernels.operator import fused_two
 from models.kernels.table import ConnectionTable, connections
 
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from models import nets
-from models.kernels import dispatch, doors
+from models.kernels import doors
+from models.kernels.conv_pool import dispatch
 from models.kernels.sizes import pooled_size
 from models.kernels.update import Update
 from models.layers import conv_pool

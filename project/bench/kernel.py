@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.kernels import composite, reference
+from models.kernels.conv_pool import composite, reference
+from models.kernels.conv_pool.operator import fused
 from models.kernels.lanes import to_lanes
-from models.kernels.operator import fused
 from models.kernels.table import C3_TABLE, ConnectionTable, connections, full_table
 from project.bench.measure import default_device, has_compiler, interleaved, peak_flops
 

@@ -6,7 +6,6 @@ CUDA for images (B, C, H, W), on the CPU for lanes (G, C, H, W, 8).
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import torch
@@ -19,10 +18,15 @@ from models.kernels.sizes import pooled_size
 
 def _kernels(x: Tensor) -> Any:
     """The module that computes for x's device; Numba and Triton are loaded here and only here."""
-    name = f"models.kernels.{x.device.type}"
-    if x.device.type not in ("cpu", "cuda"):
-        raise NotImplementedError(f"no fused kernel for {x.device.type}")
-    return importlib.import_module(name)
+    if x.device.type == "cpu":
+        from models.kernels.conv_pool import cpu
+
+        return cpu
+    if x.device.type == "cuda":
+        from models.kernels.conv_pool import cuda
+
+        return cuda
+    raise NotImplementedError(f"no fused kernel for {x.device.type}")
 
 
 def _layout(x: Tensor) -> doors.Shape:

@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.kernels import composite, reference
-from models.kernels.operator import fused, fused_two
+from models.kernels.conv_pool import composite, reference
+from models.kernels.conv_pool.operator import fused, fused_two
 from models.kernels.sizes import K
 
 Backend = Literal["auto", "composite", "reference", "cpu", "cuda"]

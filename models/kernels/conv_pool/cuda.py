@@ -1,0 +1,163 @@
+"""The fused block on CUDA, in Triton: forward in one launch, backward in two.
+
+Shapes: B batch, C input maps, M output maps, P connections, H W input pixels, R S pooled pixels,
+N = B R S pooled or B 2R 2S convolved pixels of one map over the batch, K = 5 kernel size.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import triton
+from torch import Tensor
+
+from models.kernels import doors
+from models.kernels.conv_pool import cuda_kernels as kernels
+from models.kernels.sizes import pooled_size
+
+BLOCK = 128  # pixels of one program
+TAPS = 32  # 25 weights and a bias, filled up to a power of two
+CHUNKS = 64  # parts of the batch that the weight gradient is summed over apart
+
+
+def _tables(pairs: Tensor, outputs: int, inputs: int) -> tuple[Tensor, ...]:
+    """The connections as the kernels walk them; kept, since a look at them waits."""
+    if pairs.is_inference():  # torch does not count how often it was written to
+        return _new_tables(pairs, outputs, inputs)
+    return _kept_tables(pairs, pairs._version, outputs, inputs)
+
+
+@lru_cache(maxsize=64)
+def _kept_tables(pairs: Tensor, version: int, outputs: int, inputs: int) -> tuple[Tensor, ...]:
+    return _new_tables(pairs, outputs, inputs)
+
+
+def _new_tables(pairs: Tensor, outputs: int, inputs: int) -> tuple[Tensor, ...]:
+    doors.check_connections(pairs, outputs, inputs)
+    targets, sources = pairs.to(torch.int32).T.contiguous()
+    bounds = torch.arange(outputs + 1, device=pairs.device, dtype=torch.int32)
+    starts = torch.searchsorted(targets, bounds, out_int32=True)
+    in_order, by_source = torch.sort(sources, stable=True)
+    bounds = torch.arange(inputs + 1, device=pairs.device, dtype=torch.int32)
+    source_starts = torch.searchsorted(in_order, bounds, out_int32=True)
+    return starts, sources, targets, by_source.to(torch.int32), source_starts
+
+
+def _check_countable(*pixels: int) -> None:
+    # The kernels count pixels in 32 bits, the last of them up to the end of a block.
+    if max(pixels) > 2**31 - BLOCK:
+        raise ValueError(
+            f"expected fewer than {2**31 - BLOCK:,} pixels at once, got {max(pixels):,}"
+        )
+
+
+def forward(
+    x: Tensor, weight: Tensor, bias: Tensor, connections: Tensor, padding: int
+) -> tuple[Tensor, Tensor]:
+    """Runs the block.
+
+    Args:
+        x: (B, C, H, W) float32.
+        weight: (P, 5, 5).
+        bias: (M,).
+        connections: (P, 2), sorted by output map.
+        padding: zeros on each side of H and W.
+
+    Returns:
+        y (B, M, R, S), and its derivative by the sums before the tanh (B, M, 2R, 2S).
+
+    Raises:
+        TypeError: an argument of another type.
+        ValueError: shapes that do not fit, connections of maps that do not exist, more pixels than
+            the kernels can count.
+    """
+    doors.check_conv_pool(x, weight, bias, connections, padding)
+    batch, maps, height, width = x.shape
+    outputs = len(bias)
+    rows, columns = pooled_size(height, width, padding)
+    pixels = batch * rows * columns
+    _check_countable(x.numel(), 4 * pixels * outputs)
+    y = x.new_empty(batch, outputs, rows, columns)
+    slope = x.new_empty(batch, outputs, 2 * rows, 2 * columns)
+    starts, sources, *_ = _tables(connections, outputs, maps)
+    if pixels:
+        kernels.forward[(triton.cdiv(pixels, BLOCK), outputs)](
+            x.contiguous(),
+            weight.contiguous(),
+            bias.contiguous(),
+            starts,
+            sources,
+            y,
+            slope,
+            pixels,
+            maps,
+            height,
+            width,
+            rows,
+            columns,
+            outputs,
+            padding,
+            BLOCK=BLOCK,
+        )
+    return y, slope
+
+
+def backward(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    connections: Tensor,
+    padding: int,
+    slope: Tensor,
+    want_input: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `forward`'s first result; arguments and errors as there.
+
+    Returns:
+        At x (empty unless `want_input`), weight and bias.
+    """
+    doors.check_conv_pool_gradient(grad, x, weight, connections, padding, slope)
+    _check_countable(x.numel(), slope.numel())
+    batch, maps, height, width = x.shape
+    _, outputs, rows, columns = grad.shape
+    dx = x.new_empty(x.shape if want_input else 0)
+    dw = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    db = x.new_empty(outputs)
+    tables = _tables(connections, outputs, maps)
+    starts, sources, targets, by_source, source_starts = tables
+    pixels = batch * 4 * rows * columns
+    per_chunk = max(1, triton.cdiv(pixels, BLOCK * CHUNKS)) * BLOCK
+    chunks = triton.cdiv(pixels, per_chunk)
+    parts = x.new_empty(len(weight), chunks, TAPS)
+    input_blocks = triton.cdiv(batch * height * width, BLOCK)
+    input_programs = maps * input_blocks if want_input else 0
+    if input_programs + chunks:
+        kernels.backward[(input_programs + len(weight) * chunks,)](
+            grad.contiguous(),
+            slope.contiguous(),
+            x.contiguous(),
+            weight.contiguous(),
+            sources,
+            targets,
+            by_source,
+            source_starts,
+            dx,
+            parts,
+            input_programs,
+            input_blocks,
+            batch,
+            maps,
+            height,
+            width,
+            rows,
+            columns,
+            outputs,
+            chunks,
+            per_chunk,
+            padding,
+            BLOCK=BLOCK,
+            TAPS=TAPS,
+        )
+    kernels.add_up[(len(weight),)](parts, starts, targets, dw, db, chunks, TAPS=TAPS)
+    return dx, dw, db
