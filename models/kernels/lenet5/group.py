@@ -10,8 +10,9 @@ from models.kernels.conv_pool.frame import frame_images, out_of_lanes
 from models.kernels.conv_pool.memory import part
 from models.kernels.conv_pool.pair import backward_both, forward_both
 from models.kernels.lanes import LANES
-from models.kernels.lenet5.dense import cross_entropy, dense, dense_input_gradient, through_tanh
+from models.kernels.lenet5.dense import dense, dense_input_gradient, through_tanh
 from models.kernels.lenet5.distort import pick_images
+from models.kernels.lenet5.head import cross_entropy
 
 
 @compiled(inline="always")
