@@ -72,11 +72,11 @@ def _squash(products, line, a):
 
 
 @inlined
-def _pool(a, pooled, slope, start, slope_row, y, y_start, y_row):
+def _pool(a, pooled, coefficient, offset, slope, start, slope_row, y, y_start, y_row):
     """A strip a (rows, 4, 8) -> y and dy/dz as slope, rows of pixels that far apart."""
     one = splat(np.float32(1))
     minus = splat(np.float32(-1))
-    quarter = splat(np.float32(0.25))
+    factor, constant = splat(coefficient), splat(offset)
     for r in range(len(a) // (2 * STRIP * LANES)):
         for s in range(pooled):
             i = (2 * r * STRIP + 2 * s) * LANES
@@ -85,9 +85,9 @@ def _pool(a, pooled, slope, start, slope_row, y, y_start, y_row):
             a1 = load(a, i + LANES)
             b0 = load(a, j)
             b1 = load(a, j + LANES)
-            out = tanh(mul(quarter, add(add(a0, a1), add(b0, b1))))
+            out = tanh(fma(factor, add(add(a0, a1), add(b0, b1)), constant))
             store(y, y_start + r * y_row + s * LANES, out)
-            scale = mul(quarter, fma(mul(minus, out), out, one))
+            scale = mul(factor, fma(mul(minus, out), out, one))
             j = start + 2 * r * slope_row + 2 * s * LANES
             store(slope, j, mul(scale, fma(mul(minus, a0), a0, one)))
             store(slope, j + LANES, mul(scale, fma(mul(minus, a1), a1, one)))
@@ -96,18 +96,20 @@ def _pool(a, pooled, slope, start, slope_row, y, y_start, y_row):
 
 
 @compiled()
-def forward_group(layer, bias, scratch, slope, y, y_rows, y_columns):
+def forward_group(layer, per_map, scratch, slope, y, y_rows, y_columns):
     """The input at the points -> slope (M, 2R, 2S, 8), y in maps of y_rows x y_columns pixels."""
     shape = layer.shape
     row = 2 * shape.pooled * LANES
     for q in range(shape.strips):
         pooled = min(STRIP // 2, shape.pooled - q * STRIP // 2)
         for m in range(shape.outputs):
-            _convolve_strip(layer, bias[m], scratch, q, m)
+            _convolve_strip(layer, per_map.bias[m], scratch, q, m)
             _squash(scratch.products, shape.line, scratch.a)
             _pool(
                 scratch.a,
                 pooled,
+                per_map.coefficient[m],
+                per_map.offset[m],
                 slope,
                 m * 2 * shape.pooled_rows * row + q * STRIP * LANES,
                 row,

@@ -108,6 +108,20 @@ def _table_of_bytes(pairs: bytes, outputs: int, inputs: int) -> Table:
     return Table(np.searchsorted(to, np.arange(outputs + 1)), sources, to)
 
 
+class PerMap(NamedTuple):
+    """The numbers of each output map.
+
+    A pixel is tanh(coefficient * four + offset), where four sums up 2x2 of tanh(sums + bias).
+    """
+
+    bias: np.ndarray[Any, Any]
+    """(M,)"""
+    coefficient: np.ndarray[Any, Any]
+    """(M,) 1/4 where they are averaged"""
+    offset: np.ndarray[Any, Any]
+    """(M,)"""
+
+
 class Layer(NamedTuple):
     """One block, as the loops over a group need it."""
 
@@ -162,6 +176,13 @@ def scratch_of(scratches, t):
         scratches.d[t],
         scratches.pixel_gradients[t],
     )
+
+
+@compiled()
+def averaging(bias):
+    """The numbers of each output map where the pooling learns nothing."""
+    quarters = np.full(len(bias), np.float32(1 / 4))
+    return PerMap(bias, quarters, np.zeros(len(bias), np.float32))
 
 
 @compiled()

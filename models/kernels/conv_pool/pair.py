@@ -103,17 +103,17 @@ def kept_parts(state, shape, shape2):
 
 
 @compiled()
-def forward_both(pair, bias, bias2, state, y):
+def forward_both(pair, per_map, per_map2, state, y):
     """Framed images of one group -> y (M2, R2, S2, 8) and state."""
     shape, shape2 = pair.first.shape, pair.second.shape
     slope, middle, slope2 = kept_parts(state, shape, shape2)
     middle[:] = 0
     spread_input(pair.scratch.framed, shape, pair.scratch.pixels)
     maps = inside(middle, shape2)
-    forward_group(pair.first, bias, pair.scratch, slope, maps, shape2.rows, shape2.columns)
+    forward_group(pair.first, per_map, pair.scratch, slope, maps, shape2.rows, shape2.columns)
     spread_input(middle, shape2, pair.scratch2.pixels)
     rows, columns = shape2.pooled_rows, shape2.pooled
-    forward_group(pair.second, bias2, pair.scratch2, slope2, y, rows, columns)
+    forward_group(pair.second, per_map2, pair.scratch2, slope2, y, rows, columns)
 
 
 @compiled()

@@ -25,7 +25,7 @@ from models.kernels.conv_pool.frame import (
     out_of_lanes,
     unframe_lanes,
 )
-from models.kernels.conv_pool.memory import Layer, new_scratches, part, scratch_of
+from models.kernels.conv_pool.memory import Layer, averaging, new_scratches, part, scratch_of
 from models.kernels.conv_pool.pair import (
     Pair,
     backward_both,
@@ -43,13 +43,13 @@ def forward(x, groups, shape, table, weight, bias, threads, slope, y):
     """X (G, C, H, W, 8) -> slope (G, M, 2R, 2S, 8) and y (G, M, R, S, 8)."""
     spread = spread_taps(weight)
     for t in prange(threads):
-        layer = Layer(shape, table, spread)
+        layer, per_map = Layer(shape, table, spread), averaging(bias)
         scratch = scratch_of(new_scratches(shape, 1, False), 0)
         for g in range(t * groups // threads, (t + 1) * groups // threads):
             frame_lanes(part(x, g, groups), shape, scratch.framed)
             spread_input(scratch.framed, shape, scratch.pixels)
             outs = part(slope, g, groups), part(y, g, groups)
-            forward_group(layer, bias, scratch, *outs, shape.pooled_rows, shape.pooled)
+            forward_group(layer, per_map, scratch, *outs, shape.pooled_rows, shape.pooled)
 
 
 @compiled(parallel=True)
@@ -109,12 +109,13 @@ def forward_two(x, batch, shape, table, shape2, table2, filters, threads, keep, 
     taps, taps2 = spread_taps(filters.weight), spread_taps(filters.weight2)
     for t in prange(threads):
         pair = _new_pair(shape, table, taps, shape2, table2, taps2, False)
+        per_map, per_map2 = averaging(filters.bias), averaging(filters.bias2)
         out = np.empty(features * LANES, np.float32)  # (M2, R2, S2, 8)
         for g in range(t * groups // threads, (t + 1) * groups // threads):
             image = g * LANES
             frame_images(x, image, batch, shape, pair.scratch.framed)
             own = part(state, g, groups) if keep else part(state, t, threads)
-            forward_both(pair, filters.bias, filters.bias2, own, out)
+            forward_both(pair, per_map, per_map2, own, out)
             out_of_lanes(out, batch - image, features, y, image * features, features)
 
 

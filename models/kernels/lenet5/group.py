@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from models.kernels.compiled import compiled
 from models.kernels.conv_pool.frame import frame_images, out_of_lanes
-from models.kernels.conv_pool.memory import part
+from models.kernels.conv_pool.memory import averaging, part
 from models.kernels.conv_pool.pair import backward_both, forward_both
 from models.kernels.lanes import LANES
 from models.kernels.lenet5.dense import dense, dense_input_gradient, through_tanh
@@ -21,7 +21,8 @@ def there(batch, first, blocks, net, group):
     pick_images(batch, first, group.frame, group.picked)
     images = len(batch.order) - first
     frame_images(group.picked, 0, images, blocks.first.shape, blocks.scratch.framed)
-    forward_both(blocks, net.c1_bias, net.c3_bias, group.state, group.s4)
+    s2, s4 = averaging(net.c1_bias), averaging(net.c3_bias)
+    forward_both(blocks, s2, s4, group.state, group.s4)
     dense(group.s4, net.c5, net.c5_bias, True, group.c5)
     dense(group.c5, net.f6, net.f6_bias, True, group.f6)
     dense(group.f6, net.output, net.output_bias, False, group.output)
