@@ -50,6 +50,9 @@ class Classifier(LightningModule):
     """Those that compute exactly what this class says, the fastest first; of a class derived from
     it each looks at what is different."""
 
+    kind: ClassVar[type[nn.Module]]
+    """The class of the network that they compute."""
+
     learner: str | None = None
     """The name of the one that learns, or learnt last."""
 

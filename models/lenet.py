@@ -11,6 +11,7 @@ from models import nets, schedules
 from models.classifier import Classifier
 from models.distortion import Distortion
 from models.kernels.conv_pool.dispatch import Backend
+from models.kernels.lenet5.design import LENET5, Design
 from models.kernels.update import Update
 from models.layers import conv_pool
 from models.learners import Learner
@@ -43,6 +44,7 @@ class LeNet5(Classifier):
         backend: Version of the convolutional layers; auto takes the fastest that can run.
     """
 
+    kind = nets.LeNet5
     learners: ClassVar[tuple[type[Learner], ...]] = (Compiled, CompiledGradient, Recorded)
 
     def __init__(
@@ -71,6 +73,12 @@ class LeNet5(Classifier):
         self.net: nets.LeNet5
         self.standardize = standardize
         self.save_hyperparameters()
+
+    @property
+    def design(self) -> Design:
+        """What the compiled learner computes."""
+        paper, ink = ((v - MEAN) / DEVIATION if self.standardize else v for v in (0.0, 1.0))
+        return LENET5._replace(paper=paper, ink=ink)
 
     @property
     def backend(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,10 @@ from torch import Tensor
 
 from models import nets, schedules
 from models.classifier import Classifier
+from models.kernels.lenet5.design import Design, design_of_1998
 from models.kernels.update import Update
+from models.learners import Learner
+from models.learners.compiled import Compiled, CompiledGradient
 
 PAPER, INK = -0.1, 1.175
 """What pixels 0 and 255 become: over the training images about mean 0 and variance 1 (II.B)."""
@@ -30,7 +33,8 @@ class LeNet1998(Classifier):
         momentum: Share of the last step that is taken again.
     """
 
-    learners = ()
+    kind = nets.LeNet1998
+    learners: ClassVar[tuple[type[Learner], ...]] = (Compiled, CompiledGradient)
     backend = "composite"
 
     def __init__(
@@ -49,9 +53,15 @@ class LeNet1998(Classifier):
         )
         if not rubbish > 0:
             raise ValueError(f"rubbish must be above 0, got {rubbish}")
-        self.loss = loss
+        self.net: nets.LeNet1998
+        self.loss: Literal["map", "mse"] = loss
         self.rubbish = rubbish
         self.save_hyperparameters()
+
+    @property
+    def design(self) -> Design:
+        """What the compiled learner computes."""
+        return design_of_1998(self.net.codes, self.loss, self.rubbish, PAPER, INK)
 
     def inputs(self, images: Tensor) -> Tensor:
         """Pixels (B, 28, 28) -> (B, 1, 32, 32) from -0.1 to 1.175, a margin of 2 around."""

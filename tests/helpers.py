@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning
@@ -20,7 +21,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from data import source
+from models.kernels.lenet5.design import LENET5
 from models.kernels.sgd import sequential_sgd
+from models.learners.compiled import gradient_of
 from models.losses import LOSSES
 
 REPOSITORY = Path(__file__).parent.parent
@@ -112,6 +115,11 @@ class Curve(Callback):
     ) -> None:
         """Keeps those of a block."""
         self.losses.append(outputs["losses"])
+
+
+def compiled_gradient(net: Any) -> Any:
+    """Of a net that is exactly `nets.LeNet5`."""
+    return gradient_of(SimpleNamespace(net=net, design=LENET5))
 
 
 def assert_same_weights(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:

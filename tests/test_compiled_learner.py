@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import compiled_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import nets
 from models.kernels.lenet5.cpu import MiniBatches
-from models.learners.compiled import gradient_of
 
 
 def net_and_batch(c3, batch, seed):
@@ -30,7 +30,7 @@ def net_and_batch(c3, batch, seed):
 )
 def test_losses_and_every_gradient_equal_autograd_in_float64(c3, batch, share, seed):
     net, x, labels = net_and_batch(c3, batch, seed)
-    losses = gradient_of(net)(x, labels, share)
+    losses = compiled_gradient(net)(x, labels, share)
     exact = nets.LeNet5(c3, "reference").double()
     exact.load_state_dict(net.state_dict())
     expected = F.cross_entropy(exact(x.double()), labels, reduction="none")
@@ -45,7 +45,7 @@ def test_losses_and_every_gradient_equal_autograd_in_float64(c3, batch, share, s
 @pytest.mark.parametrize("batch", [9, 100])
 def test_threads_and_repetition_do_not_matter_more_than_rounding(batch):
     net, x, labels = net_and_batch("original", batch, 0)
-    differentiate = gradient_of(net)
+    differentiate = compiled_gradient(net)
     found = []
     for threads in (1, 1, 2, 2):
         with threads_of_torch(threads):
@@ -60,7 +60,7 @@ def test_threads_and_repetition_do_not_matter_more_than_rounding(batch):
 def test_it_reads_what_the_optimizer_wrote():
     net, x, labels = net_and_batch("modern", 20, 0)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    differentiate = gradient_of(net)
+    differentiate = compiled_gradient(net)
     first = differentiate(x, labels, 1 / 20)
     optimizer.step()
     second = differentiate(x, labels, 1 / 20)
@@ -85,7 +85,7 @@ def test_descent_is_one_step_after_the_other(sizes, c3, seed):
     exact = nets.LeNet5(c3, "reference").double()
     exact.load_state_dict(net.state_dict())
     batches = MiniBatches(images, labels, order)
-    losses = gradient_of(net).descend(batches, np.array(sizes), shares, rates)
+    losses = compiled_gradient(net).descend(batches, np.array(sizes), shares, rates)
     optimizer = torch.optim.SGD(exact.parameters(), lr=0.1)
     for k, index in enumerate(order.split(sizes)):
         optimizer.param_groups[0]["lr"] = rates[k].item()
@@ -114,6 +114,6 @@ def test_losses_stay_finite_for_any_logits():
     net, x, labels = net_and_batch("original", 8, 0)
     with torch.no_grad():
         net.output.bias.copy_(torch.linspace(-1e4, 1e4, 10))
-    losses = gradient_of(net)(x, labels, 1.0)
+    losses = compiled_gradient(net)(x, labels, 1.0)
     assert losses.isfinite().all()
     assert all(parameter.grad.isfinite().all() for parameter in net.parameters())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import trainer
+from helpers import compiled_gradient, trainer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_compiled_learner import threads_of_torch
@@ -23,12 +23,12 @@ from models.distortion import Distortion, distort
 from models.kernels import doors
 from models.kernels.conv_pool import cpu, operator, reference
 from models.kernels.lanes import LANES, from_lanes, to_lanes
-from models.kernels.lenet5.cpu import Inputs, LeNet5Gradient, MiniBatches
+from models.kernels.lenet5.cpu import LeNet5Gradient, MiniBatches
+from models.kernels.lenet5.design import LENET5
 from models.kernels.sgd import reference as sgd_reference
 from models.kernels.sgd import sequential_sgd
 from models.kernels.table import connections
 from models.kernels.update import Update
-from models.learners.compiled import gradient_of
 from models.learners.recorded import Replay
 from models.lenet import LeNet5
 from models.lenet1998 import LeNet1998
@@ -378,7 +378,8 @@ DISTORTION = Distortion(rotation=30, scale=0.3, shear=0.2, shift=3)
 def descended(sizes, shares, rates, **batches):
     weights = [weight.clone() for weight in WEIGHTS.values()]
     velocities = [torch.zeros_like(weight) for weight in weights]
-    settings = {"update": UPDATE, "velocities": velocities, "inputs": Inputs(100, -1, DISTORTION)}
+    settings = {"update": UPDATE, "velocities": velocities, "distortion": DISTORTION}
+    settings["design"] = LENET5._replace(paper=-1, ink=1.5)
     compute = lenet5_gradient(weights, **TABLES, **settings)
     return compute.descend(MiniBatches(**batches), sizes, shares, rates), *weights
 
@@ -389,7 +390,7 @@ def descended_by_autograd(images, labels, order, sizes, shares, numbers, rates):
     losses, split = [], sizes.tolist()
     steps = zip(order.split(split), numbers.double().split(split), shares, rates, strict=True)
     for index, drawn, share, rate in steps:
-        x = distort(images[index].double(), DISTORTION, drawn).unsqueeze(1) / 100 - 1
+        x = distort(images[index].double(), DISTORTION, drawn).unsqueeze(1) / 102 - 1
         loss = share * cross_entropies(x, labels[index], *TABLES.values(), weights).sum()
         losses.append(loss.detach())
         optimizer.param_groups[0]["lr"] = float(rate)
@@ -539,7 +540,7 @@ def test_connections_that_were_written_to_are_looked_at_again():
         with torch.set_grad_enabled(enabled), pytest.raises(ValueError, match="from 0 to 5, got 6"):
             net(x)
     with pytest.raises(ValueError, match="from 0 to 5, got 6"):
-        gradient_of(net)
+        compiled_gradient(net)
 
 
 def test_connections_on_cuda_that_were_written_to_are_looked_at_again():
@@ -576,7 +577,7 @@ def test_weights_that_do_not_fit_are_refused(name):
         getattr(net, layer), part, torch.nn.Parameter(weight.repeat(2, *[1] * (weight.dim() - 1)))
     )
     with pytest.raises(ValueError, match="expected"):
-        gradient_of(net)
+        compiled_gradient(net)
     with torch.no_grad(), pytest.raises((ValueError, RuntimeError), match=r"expected|shape|size"):
         net(randn(2, 1, 28, 28))
 

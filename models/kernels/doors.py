@@ -26,10 +26,9 @@ Shape = tuple[int | str, ...]
 IMAGES: Shape = ("B", "C", "H", "W")
 GROUPS: Shape = ("G", "C", "H", "W", LANES)
 
-PARAMETERS = tuple(
-    f"{layer}.{part}" for layer in ("c1", "c3", "c5", "f6", "output") for part in ("weight", "bias")
-)
-"""Of LeNet-5, in order; named as `nets.LeNet5` names them."""
+LAYERS = ("c1", "c3", "c5", "f6", "output")
+LAYERS_OF_1998 = ("c1", "s2", "c3", "s4", "c5", "f6")
+"""Those with parameters, in order; named as `nets.LeNet5` and `nets.LeNet1998` name them."""
 
 
 def check_tensor(
@@ -233,33 +232,70 @@ def check_connections(connections: Tensor, outputs: int, inputs: int) -> None:
         raise ValueError(f"expected connections of {outputs} output maps, got {connected}")
 
 
+def check_margin(margin: int, padding: int) -> None:
+    """Refuses zeros around an image inside a margin of paper: there is one frame for both.
+
+    Raises:
+        ValueError: both are more than 0.
+    """
+    if margin and padding:
+        raise ValueError(f"expected no padding inside a margin of {margin}, got {padding}")
+
+
 def check_parameters(
-    parameters: Sequence[Tensor], convolutions: Sequence[Tensor], features: int
+    parameters: Sequence[Tensor],
+    convolutions: Sequence[Tensor],
+    features: int,
+    codes: Tensor | None = None,
 ) -> None:
     """Refuses LeNet-5's parameters, or their gradients, that do not fit; both are written in place.
 
     Args:
-        parameters: weight and bias of C1, C3, C5, F6 and the output layer.
-        convolutions: of the same shapes as the first four.
+        parameters: weight and bias of each layer that has some.
+        convolutions: weight and bias of C1 and of C3.
         features: how many numbers C5 reads of an image.
+        codes: what F6's output is compared with, in the net of 1998.
 
     Raises:
         TypeError: one of another type.
         ValueError: shapes or devices that do not fit, a dense layer narrower than a tile of sums,
             or one that is not contiguous.
     """
-    if len(parameters) != len(PARAMETERS):
-        raise ValueError(f"expected {len(PARAMETERS)} parameters, got {len(parameters)}")
-    widths = [features, *(bias.numel() for bias in parameters[5::2])]
+    layers = LAYERS if codes is None else LAYERS_OF_1998
+    names = [f"{layer}.{part}" for layer in layers for part in ("weight", "bias")]
+    if len(parameters) != len(names):
+        raise ValueError(f"expected {len(names)} parameters, got {len(parameters)}")
+    named = dict(zip(names, parameters, strict=True))
+    dense = [layer for layer in layers if layer in ("c5", "f6", "output")]
+    widths = [features, *(named[f"{layer}.bias"].numel() for layer in dense)]
+    device = convolutions[0].device
+    if codes is not None:
+        check_tensor("codes", codes, torch.float32, ("K", widths[-1]), device)
+        widths.append(len(codes))
     if min(widths) < TILE:
         raise ValueError(f"expected dense layers of {TILE} numbers or more, got {min(widths)}")
-    shapes: list[Shape] = [tuple(part.shape) for part in convolutions]
-    for inputs, outputs in pairwise(widths):
-        shapes += (outputs, inputs), (outputs,)
-    for name, part, shape in zip(PARAMETERS, parameters, shapes, strict=True):
-        check_tensor(name, part, torch.float32, shape, convolutions[0].device)
+    shapes = _shapes_of(convolutions)
+    for layer, (inputs, outputs) in zip(dense, pairwise(widths), strict=False):
+        shapes[f"{layer}.weight"], shapes[f"{layer}.bias"] = (outputs, inputs), (outputs,)
+    for name, part in named.items():
+        check_tensor(name, part, torch.float32, shapes[name], device)
         if not part.is_contiguous():
             raise ValueError(f"expected {name} to be contiguous, got strides {part.stride()}")
+
+
+def _shapes_of(convolutions: Sequence[Tensor]) -> dict[str, Shape]:
+    """Those of C1, S2, C3 and S4."""
+    c1, c1_bias, c3, c3_bias = (tuple(part.shape) for part in convolutions)
+    return {
+        "c1.weight": c1,
+        "c1.bias": c1_bias,
+        "s2.weight": c1_bias,
+        "s2.bias": c1_bias,
+        "c3.weight": c3,
+        "c3.bias": c3_bias,
+        "s4.weight": c3_bias,
+        "s4.bias": c3_bias,
+    }
 
 
 def check_descent(

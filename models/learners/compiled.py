@@ -19,7 +19,8 @@ from models.kernels.conv_pool import dispatch
 from models.kernels.sizes import pooled_size
 from models.kernels.update import Update
 from models.layers import conv_pool
-from models.layers.conv_pool import ConvPool
+from models.layers.conv_pool import ConvPool, PartialConv
+from models.layers.subsampling import Subsampling
 from models.learners import door, eager
 from models.learners.learner import Block, Learner, Run
 
@@ -36,24 +37,40 @@ LAYERS: dict[str, type[nn.Module]] = {
 }
 """Of `nets.LeNet5`, in order."""
 
+LAYERS_OF_1998: dict[str, type[nn.Module]] = {
+    "c1": PartialConv,
+    "s2": Subsampling,
+    "c3": PartialConv,
+    "s4": Subsampling,
+    "c5": nn.Linear,
+    "f6": nn.Linear,
+}
+"""Of `nets.LeNet1998`."""
 
-def gradient_of(net: Any, **settings: Any) -> LeNet5Gradient:
-    """What `F.cross_entropy` and `backward` do, for a net that is exactly `nets.LeNet5`.
+LAYERS_OF: dict[type[nn.Module], dict[str, type[nn.Module]]] = {
+    nets.LeNet5: LAYERS,
+    nets.LeNet1998: LAYERS_OF_1998,
+}
+
+
+def gradient_of(model: Any, **settings: Any) -> LeNet5Gradient:
+    """What the losses and `backward` do, for a model that is exactly `LeNet5` or `LeNet1998`.
 
     Args:
-        net: what learns.
+        model: what learns; its `design` says what it computes.
         settings: more of `models.kernels.lenet5.cpu.LeNet5Gradient`.
     """
     # Numba is loaded only where it runs.
     from models.kernels.conv_pool.cpu import Block
     from models.kernels.lenet5.cpu import LeNet5Gradient
 
+    net = model.net
     first, second = (Block(*layer.arguments()) for layer in (net.c1, net.c3))
-    return LeNet5Gradient(first, second, list(net.parameters()), **settings)
+    return LeNet5Gradient(first, second, list(net.parameters()), model.design, **settings)
 
 
 class Compiled(Learner):
-    """LeNet-5 with cross-entropy and gradient descent: a block is one call.
+    """LeNet-5, or that of 1998, with its loss and gradient descent: a block is one call.
 
     On several ranks each iteration is: the gradient, the sum of it over the ranks, and the step.
     """
@@ -62,16 +79,10 @@ class Compiled(Learner):
     devices = ("cpu",)
 
     def __init__(self, model: Classifier, run: Run) -> None:
-        from models.kernels.lenet5.cpu import Inputs
-
         assert isinstance(run.optimizer, torch.optim.SGD)
         self._model = model
         self._optimizer = run.optimizer
         self._ranks, self._all_reduce = run.ranks, run.all_reduce
-        # Pixels 0 and 255, as the net gets them.
-        ends = torch.tensor([0, 255], dtype=torch.uint8)[:, None, None].expand(2, *model.pixels)
-        low, high = model.inputs(ends)[:, 0, 14, 14].tolist()
-        self._inputs = Inputs(255 / (high - low), low, model.distortion)
         with _rehearsal(model, run):
             self._gradient().rehearse(is_joined=run.all_reduce is not None)
 
@@ -104,8 +115,9 @@ class Compiled(Learner):
         velocities = None
         if update.momentum:
             velocities = [velocity_of(self._optimizer, p) for p in group["params"]]
-        settings = {"inputs": self._inputs, "update": update, "velocities": velocities}
-        return gradient_of(self._model.net, **settings)
+        return gradient_of(
+            self._model, distortion=self._model.distortion, update=update, velocities=velocities
+        )
 
 
 def velocity_of(optimizer: torch.optim.SGD, parameter: Tensor) -> Tensor:
@@ -119,7 +131,7 @@ def velocity_of(optimizer: torch.optim.SGD, parameter: Tensor) -> Tensor:
 
 
 class CompiledGradient(Learner):
-    """LeNet-5 with cross-entropy, on any inputs; the step is the optimizer's, whichever it is."""
+    """LeNet-5, or that of 1998, on any inputs; the step is the optimizer's, whichever it is."""
 
     name = "compiled-gradient"
     devices = ("cpu",)
@@ -127,11 +139,10 @@ class CompiledGradient(Learner):
     def __init__(self, model: Classifier, run: Run) -> None:
         eager.check(model)
         self._model = model
-        self._net: Any = model.net
         self._is_scheduled = run.is_scheduled
-        none = torch.empty(0, dtype=torch.int64)
+        nothing = model.inputs(torch.empty(0, *model.pixels, dtype=torch.uint8))
         with _rehearsal(model, run):
-            gradient_of(self._net)(torch.empty(0, 1, 28, 28), none, 1)
+            gradient_of(model)(nothing, torch.empty(0, dtype=torch.int64), 1)
 
     @classmethod
     def obstacle(cls, model: Classifier, run: Run) -> str | None:
@@ -142,13 +153,13 @@ class CompiledGradient(Learner):
             return onlooker
         return (
             door.own_part(model, ("forward", "losses"))
-            or door.another_net(model, nets.LeNet5, LAYERS)
-            or _other_sizes(model.net)
+            or _another_net(model)
+            or _other_sizes(model)
         )
 
     def __call__(self, block: Block, rates: Tensor) -> Tensor:
         """As `Learner`."""
-        step = eager.unheard_step(self._model, gradient_of(self._net))
+        step = eager.unheard_step(self._model, gradient_of(self._model))
         return eager.take_steps(self._model, block, rates if self._is_scheduled else None, step)
 
 
@@ -161,24 +172,25 @@ def _rehearsal(model: Classifier, run: Run) -> Iterator[None]:
     model.zero_grad()
 
 
-def _other_sizes(net: Any) -> str | None:
+def _another_net(model: Any) -> str | None:
+    return door.another_net(model, model.kind, LAYERS_OF[model.kind])
+
+
+def _other_sizes(model: Any) -> str | None:
     """Says what the compiled code cannot compute with."""
+    net, size = model.net, 28 + 2 * model.design.margin
     for layer in (net.c1, net.c3):
-        if layer.backend in ("composite", "reference"):
-            return f"the backend is {layer.backend}"
-        if layer.version(layer.weight) != "cpu":
+        backend, weight = getattr(layer, "backend", "auto"), layer.weight
+        if backend in ("composite", "reference"):
+            return f"the backend is {backend}"
+        if dispatch.choose(backend, weight.device, weight.dtype, 5, layer.padding) != "cpu":
             missing = "numba" in dispatch.MISSING
-            return (
-                "numba is not installed"
-                if missing
-                else f"the convolutions are {layer.weight.dtype}"
-            )
-    size = 28
-    for layer in (net.c1, net.c3):
+            return "numba is not installed" if missing else f"the convolutions are {weight.dtype}"
         size, _ = pooled_size(size, size, layer.padding)
-    parameters = list(net.parameters())
+    convolutions = [part for layer in (net.c1, net.c3) for part in (layer.weight, layer.bias)]
+    features = len(net.c3.bias) * size**2
     try:
-        doors.check_parameters(parameters, parameters[:4], len(net.c3.bias) * size**2)
+        doors.check_parameters([*net.parameters()], convolutions, features, model.design.codes)
     except (TypeError, ValueError) as error:
         return str(error)
     return None

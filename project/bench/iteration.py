@@ -49,7 +49,7 @@ def pieces(c3: C3, batch: int, root: Path) -> dict[str, Callable[[], Any]]:
     head = list(net.parameters())[len(trunk) :]
     learner = lenet.LeNet5(c3).to(device)  # apart: a graph that is walked again keeps its weights
     is_compiled = learner.backend == "cpu"
-    differentiate: Any = gradient_of(learner.net) if is_compiled else by_autograd(learner)
+    differentiate: Any = gradient_of(learner) if is_compiled else by_autograd(learner)
     optimizer = learner.configure_optimizers()
 
     def gather() -> tuple[Tensor, Tensor]:

@@ -96,6 +96,17 @@ def _pool(a, pooled, coefficient, offset, slope, start, slope_row, y, y_start, y
 
 
 @compiled()
+def _keep_fours(a, pooled, fours, start, row):
+    """A strip a (rows, 4, 8) -> the sums of 2x2, rows that far apart."""
+    for r in range(len(a) // (2 * STRIP * LANES)):
+        for s in range(pooled):
+            i = (2 * r * STRIP + 2 * s) * LANES
+            j = i + STRIP * LANES
+            four = add(add(load(a, i), load(a, i + LANES)), add(load(a, j), load(a, j + LANES)))
+            store(fours, start + r * row + s * LANES, four)
+
+
+@compiled()
 def forward_group(layer, per_map, scratch, slope, y, y_rows, y_columns):
     """The input at the points -> slope (M, 2R, 2S, 8), y in maps of y_rows x y_columns pixels."""
     shape = layer.shape
@@ -117,3 +128,6 @@ def forward_group(layer, per_map, scratch, slope, y, y_rows, y_columns):
                 (m * y_rows * y_columns + q * STRIP // 2) * LANES,
                 y_columns * LANES,
             )
+            if len(scratch.fours):
+                start = (m * shape.pooled_rows * shape.pooled + q * STRIP // 2) * LANES
+                _keep_fours(scratch.a, pooled, scratch.fours, start, row // 2)

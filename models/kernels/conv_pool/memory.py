@@ -143,6 +143,8 @@ class Scratch(NamedTuple):
     """(8, line, 8) one strip of one map, at the points"""
     a: np.ndarray[Any, Any]
     """(2R, 4, 8) tanh of the sums of one strip of one map"""
+    fours: np.ndarray[Any, Any]
+    """(M, R, S, 8) the sums of 2x2 of them; empty where no coefficient is learnt"""
     d: np.ndarray[Any, Any]
     """(8, N, M, gradient_line, 8) the gradient at the sums of some strips, at the points"""
     pixel_gradients: np.ndarray[Any, Any]
@@ -150,8 +152,11 @@ class Scratch(NamedTuple):
 
 
 @compiled()
-def new_scratches(shape, threads, backward):
-    """Memory for each thread: every array with one more dimension in front."""
+def new_scratches(shape, threads, backward, coefficients):
+    """Memory for each thread: every array with one more dimension in front.
+
+    Backward and coefficients say whether the gradient is wanted, and there.
+    """
     columns = COUNT * shape.strips * shape.maps * LANES
     d_columns = COUNT * shape.at_once * shape.outputs * LANES if backward else 0
     # Zeros: what lies outside of the image, or fills up a line, is never written.
@@ -160,6 +165,7 @@ def new_scratches(shape, threads, backward):
         np.zeros((threads, columns * shape.line), np.float32),
         np.empty((threads, COUNT * shape.line * LANES), np.float32),
         np.empty((threads, 2 * shape.pooled_rows * STRIP * LANES), np.float32),
+        np.empty((threads, shape.features * LANES if coefficients else 0), np.float32),
         np.zeros((threads, d_columns * shape.gradient_line), np.float32),
         np.empty((threads, columns * shape.gradient_line if backward else 0), np.float32),
     )
@@ -173,6 +179,7 @@ def scratch_of(scratches, t):
         scratches.pixels[t],
         scratches.products[t],
         scratches.a[t],
+        scratches.fours[t],
         scratches.d[t],
         scratches.pixel_gradients[t],
     )

@@ -44,7 +44,7 @@ def forward(x, groups, shape, table, weight, bias, threads, slope, y):
     spread = spread_taps(weight)
     for t in prange(threads):
         layer, per_map = Layer(shape, table, spread), averaging(bias)
-        scratch = scratch_of(new_scratches(shape, 1, False), 0)
+        scratch = scratch_of(new_scratches(shape, 1, False, False), 0)
         for g in range(t * groups // threads, (t + 1) * groups // threads):
             frame_lanes(part(x, g, groups), shape, scratch.framed)
             spread_input(scratch.framed, shape, scratch.pixels)
@@ -64,7 +64,7 @@ def backward(grad, x, groups, shape, table, weight, slope, threads, want_input, 
     biases = np.zeros((threads, len(db) * LANES), np.float32)
     for t in prange(threads):
         layer = Layer(shape, table, spread)
-        scratch = scratch_of(new_scratches(shape, 1, True), 0)
+        scratch = scratch_of(new_scratches(shape, 1, True, False), 0)
         framed = np.zeros(shape.framed if want_input else 0, np.float32)
         for g in range(t * groups // threads, (t + 1) * groups // threads):
             frame_lanes(part(x, g, groups), shape, scratch.framed)
@@ -93,8 +93,8 @@ def _new_pair(shape, table, taps, shape2, table2, taps2, backward):
     return Pair(
         Layer(shape, table, taps),
         Layer(shape2, table2, taps2),
-        scratch_of(new_scratches(shape, 1, backward), 0),
-        scratch_of(new_scratches(shape2, 1, backward), 0),
+        scratch_of(new_scratches(shape, 1, backward, False), 0),
+        scratch_of(new_scratches(shape2, 1, backward, False), 0),
     )
 
 

@@ -1,4 +1,4 @@
-"""LeNet-5's gradient and gradient descent on the CPU, for torch's tensors."""
+"""LeNet-5's gradient and gradient descent on the CPU, for torch's tensors: today's and 1998's."""
 
 from __future__ import annotations
 
@@ -12,32 +12,18 @@ from torch import Tensor
 
 from models.kernels import doors
 from models.kernels.conv_pool.cpu import Block, flat, shapes_of
-from models.kernels.conv_pool.memory import new_scratches
+from models.kernels.conv_pool.memory import new_scratches, shape_of
 from models.kernels.lanes import LANES
+from models.kernels.lenet5.design import LENET5, SIZE, Design
+from models.kernels.lenet5.folding import net_of
 from models.kernels.lenet5.gradient import descent, gradient, take_step
-from models.kernels.lenet5.memory import Batch, Memory, Net, Parameters, Steps
+from models.kernels.lenet5.memory import Batch, Memory, Parameters, Steps
 from models.kernels.threads import use_threads
 from models.kernels.update import PLAIN, Update
 
 CPU = torch.device("cpu")
-PIXELS = (28, 28)
-
-
-class Inputs(NamedTuple):
-    """How bytes become the inputs of the net."""
-
-    unit: float = 255
-    offset: float = 0
-    """A pixel v becomes v / unit + offset."""
-    distortion: Sequence[float] = (0, 0, 0, 0)
-    """As `models.distortion.Distortion`."""
-
-
-BYTES = Inputs()
-"""From 0 to 1."""
-
-FLOATS = Inputs(unit=1)
-"""As they are."""
+AS_THEY_ARE = Design(ink=255)
+"""For inputs that are no bytes."""
 
 
 class MiniBatches(NamedTuple):
@@ -62,16 +48,17 @@ class LeNet5Gradient:
     Args:
         first: C1 and S2.
         second: C3 and S4.
-        parameters: weights and biases of C1, C3, C5, F6 and the output layer, contiguous; read anew
-            by every call.
-        inputs: what `descend` does to pixels.
+        parameters: weights and biases of the layers that have some, in order, contiguous; read
+            anew by every call.
+        design: which of the nets it is.
+        distortion: as `models.distortion.Distortion`, of the images of `descend`.
         update: what `descend` does beside the plain step.
         velocities: what momentum keeps, like the parameters; needed where there is some.
 
     Raises:
         TypeError: an argument of another type.
         ValueError: shapes that do not fit, connections of maps that do not exist, parameters that
-            are not contiguous.
+            are not contiguous, padding inside a margin.
     """
 
     def __init__(
@@ -79,14 +66,16 @@ class LeNet5Gradient:
         first: Block,
         second: Block,
         parameters: Sequence[Tensor],
-        inputs: Inputs = BYTES,
+        design: Design = LENET5,
+        distortion: Sequence[float] = (0, 0, 0, 0),
         update: Update = PLAIN,
         velocities: Sequence[Tensor] | None = None,
     ) -> None:
-        blocks = shapes_of(torch.empty(0, 1, *PIXELS), first, second)
+        self._size = SIZE + 2 * design.margin
+        blocks = shapes_of(torch.empty(0, 1, self._size, self._size), first, second)
         convolutions = (first.weight, first.bias, second.weight, second.bias)
-        features = blocks[2].features
-        doors.check_parameters(parameters, convolutions, features)
+        doors.check_margin(design.margin, first.padding)
+        doors.check_parameters(parameters, convolutions, blocks[2].features, design.codes)
         self._parameters = parameters
         self._row = torch.empty(sum(part.numel() for part in parameters))
         rows = self._row.split([part.numel() for part in parameters])
@@ -94,13 +83,12 @@ class LeNet5Gradient:
         if update.momentum and velocities is None:
             raise ValueError("momentum needs velocities")
         velocities = self._gradients if velocities is None else velocities
-        doors.check_parameters(velocities, parameters[:4], features)
-        self._classes = range(len(parameters[-1]))
-        self._net = Net(
-            *blocks,
-            *(Parameters(*map(flat, p)) for p in (parameters, self._gradients, velocities)),
-        )
-        self._inputs = inputs
+        doors.check_parameters(velocities, convolutions, blocks[2].features, design.codes)
+        self._design, self._distortion = design, distortion
+        self._net = net_of(blocks, parameters, self._gradients, velocities, design)
+        framed = shape_of(1, SIZE, SIZE, first.padding + design.margin, len(first.bias))
+        self._net_of_bytes = self._net._replace(c1=framed)
+        self._classes = range(len(self._net.folded.output_bias))
         self._update = _in_float32(update)
         self._memory: Memory | None = None
 
@@ -108,8 +96,13 @@ class LeNet5Gradient:
         """For as many threads as that many images need; later calls use it again."""
         threads = use_threads(-(-images // LANES))
         if self._memory is None or self._memory.threads != threads:
-            c1, c3 = (new_scratches(part, threads, True) for part in (self._net.c1, self._net.c3))
+            c1, c3 = (
+                new_scratches(part, threads, True, self._design.learns_pooling)
+                for part in (self._net.c1, self._net.c3)
+            )
             self._memory = Memory(threads, c1, c3)
+        # Of the frame only the middle is written by bytes, but all of it by inputs.
+        self._memory.c1.framed.fill(self._design.frame)
         return self._memory
 
     def _hand_over(self) -> None:
@@ -117,24 +110,26 @@ class LeNet5Gradient:
             parameter.grad = gradient_
 
     def __call__(self, x: Tensor, labels: Tensor, share: float) -> Tensor:
-        """Writes the gradients of share times the sum of the cross-entropies.
+        """Writes the gradients of share times the sum of the losses.
 
         Args:
-            x: (B, 1, 28, 28) float32.
+            x: (B, 1, 28, 28) float32, or with the margin around.
             labels: (B,) int64.
             share: weight of each image.
 
         Returns:
-            The cross-entropy of each image (B,).
+            The loss of each image (B,).
 
         Raises:
             TypeError: an argument of another type.
             ValueError: another shape, or a label that is no class.
         """
-        doors.check_tensor("x", x, torch.float32, ("B", 1, *PIXELS), CPU)
+        doors.check_tensor("x", x, torch.float32, ("B", 1, self._size, self._size), CPU)
         doors.check_labels(labels, self._classes, x)
         losses = np.empty(len(x), np.float32)
-        batch = _batch(MiniBatches(x, labels, torch.arange(len(x))), FLOATS, share)
+        batch = _batch(
+            MiniBatches(x, labels, torch.arange(len(x))), (0, 0, 0, 0), AS_THEY_ARE, share
+        )
         gradient(batch, self._net, self._memory_for(len(x)), losses)
         self._hand_over()
         return torch.from_numpy(losses)
@@ -142,10 +137,10 @@ class LeNet5Gradient:
     def rehearse(self, *, is_joined: bool) -> None:
         """Compiles what `descend` calls, alone or with an `all_reduce`; nothing is learnt."""
         none = torch.empty(0, dtype=torch.int64)
-        images, rates = torch.empty(0, *PIXELS, dtype=torch.uint8), torch.empty(0)
+        images, rates = torch.empty(0, SIZE, SIZE, dtype=torch.uint8), torch.empty(0)
         self.descend(MiniBatches(images, none, none), none.numpy(), rates, rates)
         if is_joined:
-            nothing = Parameters(*[np.empty(0, np.float32)] * len(self._parameters))
+            nothing = Parameters(*[np.empty(0, np.float32)] * len(Parameters._fields))
             net = self._net._replace(parameters=nothing, gradients=nothing, velocities=nothing)
             take_step(net, self._update, np.float32(0))
 
@@ -175,22 +170,23 @@ class LeNet5Gradient:
                 sizes that do not add up.
         """
         images, labels, order, numbers = batches
-        doors.check_images(images, PIXELS, order, CPU)
+        doors.check_images(images, (SIZE, SIZE), order, CPU)
         doors.check_labels(labels, self._classes, images)
         doors.check_steps(sizes, shares, rates, len(order))
         if numbers is not None:
             doors.check_tensor("numbers", numbers, torch.float32, (len(order), 6), CPU)
         losses = np.empty(len(sizes), np.float32)
-        batch = _batch(batches, self._inputs, 1)
+        batch = _batch(batches, self._distortion, self._design, 1)
         steps = Steps(np.ascontiguousarray(sizes), flat(shares.float()), flat(rates.float()))
         memory = self._memory_for(int(sizes.max(initial=0)))
+        net = self._net_of_bytes
         if all_reduce is None:
-            descent(batch, steps, self._update, self._net, memory, losses)
+            descent(batch, steps, self._update, net, memory, losses)
         else:
             for k, (one, step) in enumerate(_one_by_one(batch, steps)):
-                descent(one, step, self._update, self._net, memory, losses[k : k + 1])
+                descent(one, step, self._update, net, memory, losses[k : k + 1])
                 all_reduce(self._row)
-                take_step(self._net, self._update, steps.rates[k])
+                take_step(net, self._update, steps.rates[k])
         self._hand_over()
         return torch.from_numpy(losses)
 
@@ -201,13 +197,15 @@ def _in_float32(update: Update) -> Any:
     return Update(numbers[0], update.nesterov, numbers[1])
 
 
-def _batch(batches: MiniBatches, inputs: Inputs, share: float) -> Batch:
-    rotation, *others = inputs.distortion
+def _batch(
+    batches: MiniBatches, distortion: Sequence[float], design: Design, share: float
+) -> Batch:
+    rotation, *others = distortion
     numbers = torch.empty(0, 6) if batches.numbers is None else batches.numbers
     return Batch(
         flat(batches.images),
-        np.float32(inputs.unit),
-        np.float32(inputs.offset),
+        np.float32(design.unit),
+        np.float32(design.paper),
         np.array([math.radians(rotation), *others], np.float32),
         flat(batches.labels),
         numbers.detach().contiguous().numpy(),

@@ -7,35 +7,35 @@ from __future__ import annotations
 
 from models.kernels.compiled import compiled
 from models.kernels.conv_pool.frame import frame_images, out_of_lanes
-from models.kernels.conv_pool.memory import averaging, part
+from models.kernels.conv_pool.memory import PerMap, part
 from models.kernels.conv_pool.pair import backward_both, forward_both
+from models.kernels.conv_pool.subsampling import coefficients_back
 from models.kernels.lanes import LANES
 from models.kernels.lenet5.dense import dense, dense_input_gradient, through_tanh
 from models.kernels.lenet5.distort import pick_images
-from models.kernels.lenet5.head import cross_entropy
+from models.kernels.lenet5.head import loss_of_group
 
 
 @compiled(inline="always")
 def there(batch, first, blocks, net, group):
-    """The group's images from batch.order[first] on -> logits, and each layer's values."""
+    """The group's images from batch.order[first] on -> each layer's values up to F6's."""
     pick_images(batch, first, group.frame, group.picked)
     images = len(batch.order) - first
     frame_images(group.picked, 0, images, blocks.first.shape, blocks.scratch.framed)
-    s2, s4 = averaging(net.c1_bias), averaging(net.c3_bias)
+    s2 = PerMap(net.c1_bias, net.s2, net.s2_bias)
+    s4 = PerMap(net.c3_bias, net.s4, net.s4_bias)
     forward_both(blocks, s2, s4, group.state, group.s4)
     dense(group.s4, net.c5, net.c5_bias, True, group.c5)
     dense(group.c5, net.f6, net.f6_bias, True, group.f6)
-    dense(group.f6, net.output, net.output_bias, False, group.output)
 
 
 @compiled(inline="always")
-def back(batch, first, blocks, net, group, rows, sums, losses):
+def back(batch, first, blocks, net, head, group, rows, sums, coefficients, losses):
     """Losses and gradients; those at the dense layers' weights are left to the sums over rows."""
     g, groups = first // LANES, -(-len(batch.order) // LANES)
     d_output = part(rows.d_output, g, groups)
     d_f6, d_c5 = part(rows.d_f6, g, groups), part(rows.d_c5, g, groups)
-    cross_entropy(group.output, batch, first, d_output, losses)
-    dense_input_gradient(d_output, net.output, group.f6_gradient)
+    loss_of_group(head, batch, first, net, group, d_output, losses)
     through_tanh(group.f6_gradient, group.f6, d_f6)
     dense_input_gradient(d_f6, net.f6, group.c5_gradient)
     through_tanh(group.c5_gradient, group.c5, d_c5)
@@ -45,6 +45,8 @@ def back(batch, first, blocks, net, group, rows, sums, losses):
     _into_rows(group.c5, images, first, rows.c5)
     _into_rows(group.f6, images, first, rows.f6)
     backward_both(group.s4_gradient, blocks, group.state, sums)
+    if len(blocks.scratch.fours):
+        coefficients_back(group.s4_gradient, group.s4, blocks, group.state, coefficients)
 
 
 @compiled()

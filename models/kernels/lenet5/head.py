@@ -1,23 +1,84 @@
 """The loss of one group of eight images, and the gradient where it begins.
 
+With t = tanh of F6's sums, the images' classes k get logits z: those of a dense layer, or for 1998
+minus the squared distance of F6's output to a code (Eq. 7). The cross-entropy has one class more,
+rubbish, that no image is of: with a logit of -infinity it is the ordinary one, else it is Eq. 9 of
+1998. Eq. 8 is minus the logit of the right class.
+
 Arrays are flat; comments give shapes. A layer's values for a group are (outputs, 8).
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from models.kernels.compiled import compiled
 from models.kernels.lanes import LANES
+from models.kernels.lenet5.dense import dense, dense_input_gradient
+from models.kernels.lenet5.design import LOGITS, MSE
+from models.kernels.simd.vector import add, fma, load, mul, splat, store
+
+
+class Head(NamedTuple):
+    """What comes behind F6."""
+
+    loss: int
+    """LOGITS, MAP or MSE"""
+    amplitude: np.float32
+    """F6's output is amplitude * t."""
+    rubbish: np.float32
+    """The logit of rubbish"""
 
 
 @compiled()
-def cross_entropy(z, batch, first, d, losses):
-    """Logits z (classes, 8) -> the losses of this group, and d, share times their gradient at z.
+def loss_of_group(kind, batch, first, net, group, d, losses):
+    """F6's t (84, 8) -> the losses of this group, d at the logits, and the gradient at t.
 
     The group's images are those from batch.order[first] on. Lanes behind the last one hold no
     image: their gradient is 0.
     """
+    if kind.loss == LOGITS:
+        dense(group.f6, net.output, net.output_bias, False, group.output)
+    else:
+        _nearness(group.f6, kind.amplitude, net.output, group.output)
+    if kind.loss == MSE:
+        _error_of_label(group.output, batch, first, d, losses)
+    else:
+        _cross_entropy(group.output, kind.rubbish, batch, first, d, losses)
+    dense_input_gradient(d, net.output, group.f6_gradient)
+    if kind.loss != LOGITS:
+        _through_nearness(d, kind.amplitude, group.f6, group.f6_gradient)
+
+
+@compiled()
+def _nearness(t, amplitude, codes, z):
+    """Minus the squared distances of amplitude * t (84, 8) to the codes (classes, 84)."""
+    inputs = len(t) // LANES
+    minus, scale = splat(np.float32(-1)), splat(amplitude)
+    for k in range(len(z) // LANES):
+        total = splat(np.float32(0))
+        for i in range(inputs):
+            apart = fma(scale, load(t, i * LANES), splat(-codes[k * inputs + i]))
+            total = fma(mul(minus, apart), apart, total)
+        store(z, k * LANES, total)
+
+
+@compiled()
+def _through_nearness(d, amplitude, t, dt):
+    """Gradient d (classes, 8) at nearness -> dt at t; dt is the sum of d times the codes before."""
+    total = splat(np.float32(0))
+    for k in range(0, len(d), LANES):
+        total = add(total, load(d, k))
+    share, twice = mul(splat(-amplitude), total), splat(2 * amplitude)
+    for i in range(0, len(t), LANES):
+        store(dt, i, mul(twice, fma(share, load(t, i), load(dt, i))))
+
+
+@compiled()
+def _cross_entropy(z, rubbish, batch, first, d, losses):
+    """Logits z (classes, 8) -> the losses of this group, and d, share times their gradient at z."""
     labels, order, share = batch.labels, batch.order, batch.share
     images, classes = len(order) - first, len(z) // LANES
     for lane in range(LANES):
@@ -25,10 +86,10 @@ def cross_entropy(z, batch, first, d, losses):
             for k in range(classes):
                 d[k * LANES + lane] = 0
             continue
-        most = z[lane]
-        for k in range(1, classes):
+        most = rubbish
+        for k in range(classes):
             most = max(most, z[k * LANES + lane])
-        total = np.float32(0)
+        total = np.exp(rubbish - most)
         for k in range(classes):
             power = np.exp(z[k * LANES + lane] - most)
             d[k * LANES + lane] = power
@@ -38,3 +99,13 @@ def cross_entropy(z, batch, first, d, losses):
         for k in range(classes):
             d[k * LANES + lane] *= share / total
         d[right] -= share
+
+
+@compiled()
+def _error_of_label(z, batch, first, d, losses):
+    """As `_cross_entropy`, for minus the logit of the right class."""
+    d[:] = 0
+    for lane in range(min(len(batch.order) - first, LANES)):
+        right = batch.labels[batch.order[first + lane]] * LANES + lane
+        losses[first + lane] = -z[right]
+        d[right] = -batch.share

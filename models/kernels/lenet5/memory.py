@@ -16,15 +16,21 @@ from models.kernels.conv_pool.memory import Scratch, Shape, Table
 from models.kernels.conv_pool.pair import kept
 from models.kernels.lanes import LANES
 from models.kernels.lenet5.distort import FRAME
+from models.kernels.lenet5.head import Head
 
 
 class Parameters(NamedTuple):
-    """LeNet-5's, or their gradients; each flat."""
+    """LeNet-5's, or their gradients; each flat, and empty where a net has none."""
 
     c1: np.ndarray[Any, Any]
     c1_bias: np.ndarray[Any, Any]
+    s2: np.ndarray[Any, Any]
+    """(6,) coefficients of the sums of 2x2 pixels"""
+    s2_bias: np.ndarray[Any, Any]
     c3: np.ndarray[Any, Any]
     c3_bias: np.ndarray[Any, Any]
+    s4: np.ndarray[Any, Any]
+    s4_bias: np.ndarray[Any, Any]
     c5: np.ndarray[Any, Any]
     c5_bias: np.ndarray[Any, Any]
     f6: np.ndarray[Any, Any]
@@ -45,6 +51,11 @@ class Net(NamedTuple):
     """Where the gradients go."""
     velocities: Parameters
     """What momentum keeps of the steps before; read and written only where there is some."""
+    folded: Parameters
+    """What is computed with, where `folding.py` puts it."""
+    factors: np.ndarray[Any, Any]
+    """(14,) of folded to parameters, in their order"""
+    head: Head
 
 
 class Memory(NamedTuple):

@@ -1,0 +1,98 @@
+"""The numbers that the compiled code computes with, for nets that squash by other tanhs.
+
+A layer amplitude * tanh(slope * (w * x + b)) gives amplitude times what plain tanh gives with
+parameters that are multiplied by a factor; the next layer's factor makes up for the amplitude. So
+one net is computed, and its gradients are multiplied by the same factors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from models.kernels.compiled import compiled
+from models.kernels.conv_pool.cpu import flat
+from models.kernels.conv_pool.memory import Shape, Table
+from models.kernels.lenet5.design import Design
+from models.kernels.lenet5.head import Head
+from models.kernels.lenet5.memory import Net, Parameters
+
+
+def net_of(
+    blocks: tuple[Shape, Table, Shape, Table],
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    velocities: Sequence[Tensor],
+    design: Design,
+) -> Net:
+    """A net of these sizes and connections, whose parameters are used where they are."""
+    learnt, factors = _named(parameters, design), _factors(design)
+    # Where the factor is 1, the parameter itself: nothing is copied.
+    folded = {
+        name: part if factors[name] == 1 else np.empty_like(part)
+        for name, part in learnt._asdict().items()
+    }
+    return Net(
+        *blocks,
+        learnt,
+        _named(gradients, design),
+        _named(velocities, design),
+        Parameters(**folded | _fixed(blocks, design)),
+        np.array([*factors.values()], np.float32),
+        Head(design.loss, np.float32(design.amplitude), np.float32(design.rubbish)),
+    )
+
+
+def _named(tensors: Sequence[Tensor], design: Design) -> Parameters:
+    """Each flat; empty for the layers that the design has not."""
+    names = [layer + part for layer in design.layers for part in ("", "_bias")]
+    named = dict(zip(names, map(flat, tensors), strict=True))
+    return Parameters(*(named.get(name, np.empty(0, np.float32)) for name in Parameters._fields))
+
+
+def _factors(design: Design) -> dict[str, float]:
+    """By what each parameter is multiplied."""
+    weight = design.amplitude * design.slope
+    factors = {
+        name: design.slope if name.endswith("_bias") else weight for name in Parameters._fields
+    }
+    # No amplitude lies before C1, and no tanh behind the output layer.
+    return factors | {"c1": design.slope, "output": design.amplitude, "output_bias": 1.0}
+
+
+def _fixed(
+    blocks: tuple[Shape, Table, Shape, Table], design: Design
+) -> dict[str, np.ndarray[Any, Any]]:
+    """What stands in for the layers that learn nothing: averages, and codes."""
+    c1, _, c3, _ = blocks
+    fixed: dict[str, np.ndarray[Any, Any]] = {}
+    if not design.learns_pooling:
+        for name, maps in (("s2", c1.outputs), ("s4", c3.outputs)):
+            quarter = design.amplitude * design.slope / 4
+            fixed[name] = np.full(maps, quarter, np.float32)
+            fixed[f"{name}_bias"] = np.zeros(maps, np.float32)
+    if design.codes is not None:
+        fixed["output"] = flat(design.codes)
+        fixed["output_bias"] = np.zeros(len(design.codes), np.float32)
+    return fixed
+
+
+@compiled()
+def fold(net):
+    """The parameters as they are now, times their factors -> net.folded."""
+    for part, factor, out in zip(net.parameters, net.factors, net.folded):  # noqa: B905
+        if factor != 1:
+            for i in range(len(part)):
+                out[i] = factor * part[i]
+
+
+@compiled()
+def unfold(net):
+    """The gradients at net.folded -> those at the parameters, in place."""
+    for part, factor in zip(net.gradients, net.factors):  # noqa: B905
+        if factor != 1:
+            for i in range(len(part)):
+                part[i] *= factor
