@@ -130,12 +130,12 @@ def backward_group(grad, grad_rows, grad_columns, layer, scratch, slope, want_in
 
 
 @compiled()
-def add_up(parts, out):
-    """Parts (T, N, 8) -> out (N,), always in the same order."""
+def add_up(parts, start, out):
+    """Parts (T, ..., 8) from `start` on -> out (N,), always in the same order."""
     for i in range(len(out)):
-        total = load(parts[0], i * LANES)
+        total = load(parts[0], (start + i) * LANES)
         for t in range(1, len(parts)):
-            total = add(total, load(parts[t], i * LANES))
+            total = add(total, load(parts[t], (start + i) * LANES))
         out[i] = total_of(total)
 
 
@@ -155,5 +155,5 @@ def _gather_taps(spread, weight):
 def sum_of_taps(parts, weight):
     """Gradients at the points (T, 8, P, 5, 8) -> at the weights (P, 5, 5)."""
     spread = np.empty(parts.shape[1] // LANES, np.float32)
-    add_up(parts, spread)
+    add_up(parts, 0, spread)
     _gather_taps(spread, weight)

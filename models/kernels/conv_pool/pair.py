@@ -51,21 +51,21 @@ class Sums(NamedTuple):
     taps: np.ndarray[Any, Any]
     """(T, 8, P, 5, 8) at the weights, at the points"""
     bias: np.ndarray[Any, Any]
-    """(T, M, 8)"""
+    """(T, M, 8); where they are learnt, (T, 3, M, 8) with those at coefficients and offsets"""
     taps2: np.ndarray[Any, Any]
     """(T, 8, P2, 5, 8)"""
     bias2: np.ndarray[Any, Any]
-    """(T, M2, 8)"""
+    """(T, M2, 8) or (T, 3, M2, 8)"""
 
 
 @compiled()
-def new_sums(threads, bias, taps, bias2, taps2):
-    """Memory for the sums of two blocks with such parameters, not yet 0."""
+def new_sums(threads, numbers, taps, numbers2, taps2):
+    """Memory for the sums of two blocks with such taps and so many numbers, not yet 0."""
     return Sums(
         np.empty((threads, len(taps) * LANES), np.float32),
-        np.empty((threads, len(bias) * LANES), np.float32),
+        np.empty((threads, numbers * LANES), np.float32),
         np.empty((threads, len(taps2) * LANES), np.float32),
-        np.empty((threads, len(bias2) * LANES), np.float32),
+        np.empty((threads, numbers2 * LANES), np.float32),
     )
 
 
@@ -84,9 +84,9 @@ def sums_of(sums, t):
 def total_of_threads(sums, gradients):
     """The threads' sums -> the gradients at the parameters, always in the same order."""
     sum_of_taps(sums.taps, gradients.weight)
-    add_up(sums.bias, gradients.bias)
+    add_up(sums.bias, 0, gradients.bias)
     sum_of_taps(sums.taps2, gradients.weight2)
-    add_up(sums.bias2, gradients.bias2)
+    add_up(sums.bias2, 0, gradients.bias2)
 
 
 @compiled()

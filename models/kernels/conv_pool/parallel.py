@@ -84,7 +84,7 @@ def backward(grad, x, groups, shape, table, weight, slope, threads, want_input, 
                 gather_input_gradient(scratch.pixel_gradients, shape, framed)
                 unframe_lanes(framed, shape, part(dx, g, groups))
     sum_of_taps(taps, dw)
-    add_up(biases, db)
+    add_up(biases, 0, db)
 
 
 @compiled()
@@ -123,7 +123,7 @@ def forward_two(x, batch, shape, table, shape2, table2, filters, threads, keep, 
 def backward_two(grad, x, batch, shape, table, shape2, table2, filters, threads, state, gradients):
     """Gradients at the parameters of both blocks, from grad (B, M2, R2, S2) at the second's y."""
     taps, taps2 = spread_taps(filters.weight), spread_taps(filters.weight2)
-    sums = new_sums(threads, filters.bias, taps, filters.bias2, taps2)
+    sums = new_sums(threads, len(filters.bias), taps, len(filters.bias2), taps2)
     _groups_back(grad, x, batch, shape, table, taps, shape2, table2, taps2, state, sums)
     total_of_threads(sums, gradients)
 

@@ -5,8 +5,6 @@ Shapes as in `memory.py` and `pair.py`.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import numpy as np
 
 from models.kernels.compiled import compiled
@@ -16,42 +14,7 @@ from models.kernels.lanes import LANES
 from models.kernels.simd.vector import add, fma, load, mul, splat, store
 
 
-class Coefficients(NamedTuple):
-    """The gradients there, added up by each thread; empty where they are not learnt."""
-
-    coefficient: np.ndarray[Any, Any]
-    """(T, M, 8)"""
-    offset: np.ndarray[Any, Any]
-    """(T, M, 8)"""
-    coefficient2: np.ndarray[Any, Any]
-    """(T, M2, 8)"""
-    offset2: np.ndarray[Any, Any]
-    """(T, M2, 8)"""
-
-
-@compiled()
-def new_coefficients(threads, maps, maps2):
-    """Memory for the sums of so many coefficients of each block, not yet 0."""
-    return Coefficients(
-        np.empty((threads, maps * LANES), np.float32),
-        np.empty((threads, maps * LANES), np.float32),
-        np.empty((threads, maps2 * LANES), np.float32),
-        np.empty((threads, maps2 * LANES), np.float32),
-    )
-
-
-@compiled()
-def coefficients_of(sums, t):
-    """Thread t's sums, set to 0."""
-    own = Coefficients(sums.coefficient[t], sums.offset[t], sums.coefficient2[t], sums.offset2[t])
-    own.coefficient[:] = 0
-    own.offset[:] = 0
-    own.coefficient2[:] = 0
-    own.offset2[:] = 0
-    return own
-
-
-@compiled()
+@compiled(inline="always")
 def coefficients_back(grad, y, pair, state, sums):
     """Gradients of one group, added to the thread's; `backward_both` comes before.
 
@@ -60,21 +23,19 @@ def coefficients_back(grad, y, pair, state, sums):
     first, second = pair.first.shape, pair.second.shape
     _, middle, _ = kept_parts(state, first, second)
     rows, columns = second.pooled_rows, second.pooled
-    own = sums.coefficient2, sums.offset2
-    _add_group(grad, y, rows, columns, second, pair.scratch2.fours, *own)
+    _add_group(grad, y, rows, columns, second, pair.scratch2.fours, sums.bias2)
     grad, y = inside(pair.scratch2.framed, second), inside(middle, second)
-    rows, columns = second.rows, second.columns
-    own = sums.coefficient, sums.offset
-    _add_group(grad, y, rows, columns, first, pair.scratch.fours, *own)
+    _add_group(grad, y, second.rows, second.columns, first, pair.scratch.fours, sums.bias)
 
 
 @compiled()
-def _add_group(grad, y, rows, columns, shape, fours, coefficient, offset):
-    """Of one block: grad and y are maps of rows x columns pixels, the sums (M, 8) are added to."""
+def _add_group(grad, y, rows, columns, shape, fours, sums):
+    """Of one block: grad and y are maps of rows x columns pixels, sums (3, M, 8) are added to."""
     one = splat(np.float32(1))
     minus = splat(np.float32(-1))
     for m in range(shape.outputs):
-        at_coefficient, at_offset = load(coefficient, m * LANES), load(offset, m * LANES)
+        coefficient, offset = (shape.outputs + m) * LANES, (2 * shape.outputs + m) * LANES
+        at_coefficient, at_offset = load(sums, coefficient), load(sums, offset)
         for r in range(shape.pooled_rows):
             for s in range(shape.pooled):
                 i = ((m * rows + r) * columns + s) * LANES
@@ -83,5 +44,5 @@ def _add_group(grad, y, rows, columns, shape, fours, coefficient, offset):
                 d = mul(load(grad, i), fma(mul(minus, value), value, one))
                 at_coefficient = fma(d, load(fours, j), at_coefficient)
                 at_offset = add(at_offset, d)
-        store(coefficient, m * LANES, at_coefficient)
-        store(offset, m * LANES, at_offset)
+        store(sums, coefficient, at_coefficient)
+        store(sums, offset, at_offset)

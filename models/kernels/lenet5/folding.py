@@ -16,9 +16,11 @@ from torch import Tensor
 from models.kernels.compiled import compiled
 from models.kernels.conv_pool.cpu import flat
 from models.kernels.conv_pool.memory import Shape, Table
+from models.kernels.lanes import LANES
 from models.kernels.lenet5.design import Design
 from models.kernels.lenet5.head import Head
 from models.kernels.lenet5.memory import Net, Parameters
+from models.kernels.simd.vector import load, mul, splat, store
 
 
 def net_of(
@@ -81,18 +83,12 @@ def _fixed(
 
 
 @compiled()
-def fold(net):
-    """The parameters as they are now, times their factors -> net.folded."""
-    for part, factor, out in zip(net.parameters, net.factors, net.folded):  # noqa: B905
+def scale(parts, factors, out):
+    """Each of the parts times its factor -> out; where that is 1, they are the same."""
+    for part, factor, product in zip(parts, factors, out):  # noqa: B905
         if factor != 1:
-            for i in range(len(part)):
-                out[i] = factor * part[i]
-
-
-@compiled()
-def unfold(net):
-    """The gradients at net.folded -> those at the parameters, in place."""
-    for part, factor in zip(net.gradients, net.factors):  # noqa: B905
-        if factor != 1:
-            for i in range(len(part)):
-                part[i] *= factor
+            whole = len(part) // LANES * LANES
+            for i in range(0, whole, LANES):
+                store(product, i, mul(load(part, i), splat(factor)))
+            for i in range(whole, len(part)):
+                product[i] = factor * part[i]

@@ -15,10 +15,9 @@ from models.kernels.conv_pool.backward import add_up, sum_of_taps
 from models.kernels.conv_pool.forward import spread_taps
 from models.kernels.conv_pool.memory import Layer, scratch_of
 from models.kernels.conv_pool.pair import Pair, new_sums, sums_of
-from models.kernels.conv_pool.subsampling import coefficients_of, new_coefficients
 from models.kernels.lanes import LANES
 from models.kernels.lenet5.dense import dense_bias_gradient, dense_weight_gradient
-from models.kernels.lenet5.folding import fold, unfold
+from models.kernels.lenet5.folding import scale
 from models.kernels.lenet5.group import back, there
 from models.kernels.lenet5.memory import Batch, new_group, new_rows
 
@@ -26,12 +25,15 @@ from models.kernels.lenet5.memory import Batch, new_group, new_rows
 @compiled(inline="always")
 def gradient(batch, net, memory, losses):
     """Losses of a mini-batch (B,), and share times the gradients of their sum."""
-    fold(net)
+    scale(net.parameters, net.factors, net.folded)
     parameters = net.folded
     rows = new_rows(len(batch.order), net.c3, parameters)
     c1, c3 = spread_taps(parameters.c1), spread_taps(parameters.c3)
-    sums = new_sums(memory.threads, parameters.c1_bias, c1, parameters.c3_bias, c3)
-    coefficients = new_coefficients(memory.threads, len(net.gradients.s2), len(net.gradients.s4))
+    # As many at S2 and S4 as are learnt.
+    slopes = net.gradients
+    numbers = len(slopes.c1_bias) + len(slopes.s2) + len(slopes.s2_bias)
+    numbers2 = len(slopes.c3_bias) + len(slopes.s4) + len(slopes.s4_bias)
+    sums = new_sums(memory.threads, numbers, c1, numbers2, c3)
     _groups(
         batch,
         net.c1,
@@ -46,11 +48,10 @@ def gradient(batch, net, memory, losses):
         memory.c3,
         rows,
         sums,
-        coefficients,
         losses,
     )
-    _sums(len(batch.order), rows, sums, coefficients, net.gradients)
-    unfold(net)
+    _sums(len(batch.order), rows, sums, net.gradients)
+    scale(net.gradients, net.factors, net.gradients)
 
 
 @compiled(parallel=True)
@@ -68,7 +69,6 @@ def _groups(
     scratch3,
     rows,
     sums,
-    coefficients,
     losses,
 ):
     """All groups there and back; a group goes all the way before the next one begins."""
@@ -77,14 +77,14 @@ def _groups(
         first, second = Layer(c1, c1_table, c1_taps), Layer(c3, c3_table, c3_taps)
         blocks = Pair(first, second, scratch_of(scratch1, t), scratch_of(scratch3, t))
         group = new_group(c1, c3, net)
-        own, own2 = sums_of(sums, t), coefficients_of(coefficients, t)
+        own = sums_of(sums, t)
         for g in range(t * groups // threads, (t + 1) * groups // threads):
             there(batch, g * LANES, blocks, net, group)
-            back(batch, g * LANES, blocks, net, head, group, rows, own, own2, losses)
+            back(batch, g * LANES, blocks, net, head, group, rows, own, losses)
 
 
 @compiled(parallel=True)
-def _sums(batch, rows, sums, coefficients, gradients):
+def _sums(batch, rows, sums, gradients):
     """The gradients: sums over the threads, and for the dense layers over the batch."""
     threads = len(sums.taps)
     c5, f6 = len(gradients.c5_bias), len(gradients.f6_bias)
@@ -98,13 +98,15 @@ def _sums(batch, rows, sums, coefficients, gradients):
         dense_weight_gradient(rows.d_c5, rows.s4, batch, c5, begin, end, gradients.c5)
         if t == 0:
             sum_of_taps(sums.taps, gradients.c1)
-            add_up(sums.bias, gradients.c1_bias)
             sum_of_taps(sums.taps2, gradients.c3)
-            add_up(sums.bias2, gradients.c3_bias)
-            add_up(coefficients.coefficient, gradients.s2)
-            add_up(coefficients.offset, gradients.s2_bias)
-            add_up(coefficients.coefficient2, gradients.s4)
-            add_up(coefficients.offset2, gradients.s4_bias)
+            start = 0
+            for out in (gradients.c1_bias, gradients.s2, gradients.s2_bias):
+                add_up(sums.bias, start, out)
+                start += len(out)
+            start = 0
+            for out in (gradients.c3_bias, gradients.s4, gradients.s4_bias):
+                add_up(sums.bias2, start, out)
+                start += len(out)
         if t == threads - 1:
             dense_weight_gradient(rows.d_f6, rows.c5, batch, f6, 0, c5, gradients.f6)
             dense_bias_gradient(rows.d_c5, gradients.c5_bias)

@@ -30,7 +30,7 @@ def there(batch, first, blocks, net, group):
 
 
 @compiled(inline="always")
-def back(batch, first, blocks, net, head, group, rows, sums, coefficients, losses):
+def back(batch, first, blocks, net, head, group, rows, sums, losses):
     """Losses and gradients; those at the dense layers' weights are left to the sums over rows."""
     g, groups = first // LANES, -(-len(batch.order) // LANES)
     d_output = part(rows.d_output, g, groups)
@@ -46,7 +46,7 @@ def back(batch, first, blocks, net, head, group, rows, sums, coefficients, losse
     _into_rows(group.f6, images, first, rows.f6)
     backward_both(group.s4_gradient, blocks, group.state, sums)
     if len(blocks.scratch.fours):
-        coefficients_back(group.s4_gradient, group.s4, blocks, group.state, coefficients)
+        coefficients_back(group.s4_gradient, group.s4, blocks, group.state, sums)
 
 
 @compiled()

@@ -32,7 +32,7 @@ class Head(NamedTuple):
     """The logit of rubbish"""
 
 
-@compiled()
+@compiled(inline="always")
 def loss_of_group(kind, batch, first, net, group, d, losses):
     """F6's t (84, 8) -> the losses of this group, d at the logits, and the gradient at t.
 
@@ -43,10 +43,7 @@ def loss_of_group(kind, batch, first, net, group, d, losses):
         dense(group.f6, net.output, net.output_bias, False, group.output)
     else:
         _nearness(group.f6, kind.amplitude, net.output, group.output)
-    if kind.loss == MSE:
-        _error_of_label(group.output, batch, first, d, losses)
-    else:
-        _cross_entropy(group.output, kind.rubbish, batch, first, d, losses)
+    _cross_entropy(group.output, kind.rubbish, kind.loss != MSE, batch, first, d, losses)
     dense_input_gradient(d, net.output, group.f6_gradient)
     if kind.loss != LOGITS:
         _through_nearness(d, kind.amplitude, group.f6, group.f6_gradient)
@@ -77,8 +74,11 @@ def _through_nearness(d, amplitude, t, dt):
 
 
 @compiled()
-def _cross_entropy(z, rubbish, batch, first, d, losses):
-    """Logits z (classes, 8) -> the losses of this group, and d, share times their gradient at z."""
+def _cross_entropy(z, rubbish, others, batch, first, d, losses):
+    """Logits z (classes, 8) -> the losses of this group, and d, share times their gradient at z.
+
+    Others says whether classes but the right one count.
+    """
     labels, order, share = batch.labels, batch.order, batch.share
     images, classes = len(order) - first, len(z) // LANES
     for lane in range(LANES):
@@ -95,17 +95,7 @@ def _cross_entropy(z, rubbish, batch, first, d, losses):
             d[k * LANES + lane] = power
             total += power
         right = labels[order[first + lane]] * LANES + lane
-        losses[first + lane] = np.log(total) - (z[right] - most)
+        losses[first + lane] = np.log(total) - (z[right] - most) if others else -z[right]
         for k in range(classes):
-            d[k * LANES + lane] *= share / total
+            d[k * LANES + lane] *= (share if others else np.float32(0)) / total
         d[right] -= share
-
-
-@compiled()
-def _error_of_label(z, batch, first, d, losses):
-    """As `_cross_entropy`, for minus the logit of the right class."""
-    d[:] = 0
-    for lane in range(min(len(batch.order) - first, LANES)):
-        right = batch.labels[batch.order[first + lane]] * LANES + lane
-        losses[first + lane] = -z[right]
-        d[right] = -batch.share
