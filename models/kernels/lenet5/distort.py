@@ -23,12 +23,12 @@ FRAME = (SIZE + 3) * LINE
 
 
 @compiled()
-def pick_images(batch, first, frame, out):
-    """Images batch.order[first], batch.order[first + 1], ... as the net takes them: out (8, 784).
+def pick_images(batch, first, pixels, frame, out):
+    """Images batch.order[first], batch.order[first + 1], ... as the net takes them.
 
-    A pixel v becomes v / unit + offset. What is around the image in `frame` must be 0.
+    A pixel v becomes v / unit + offset: out (8, pixels). What is around the image in `frame` must
+    be 0; those that are distorted have SIZE x SIZE pixels.
     """
-    pixels = SIZE * SIZE
     for lane in range(min(len(batch.order) - first, LANES)):
         start = batch.order[first + lane] * pixels
         # Slices, so that the compiler knows the index to be above 0 and uses vectors.

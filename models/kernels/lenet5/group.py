@@ -19,9 +19,9 @@ from models.kernels.lenet5.head import loss_of_group
 @compiled(inline="always")
 def there(batch, first, blocks, net, group):
     """The group's images from batch.order[first] on -> each layer's values up to F6's."""
-    pick_images(batch, first, group.frame, group.picked)
-    images = len(batch.order) - first
-    frame_images(group.picked, 0, images, blocks.first.shape, blocks.scratch.framed)
+    c1, images = blocks.first.shape, len(batch.order) - first
+    pick_images(batch, first, c1.maps * c1.height * c1.width, group.frame, group.picked)
+    frame_images(group.picked, 0, images, c1, blocks.scratch.framed)
     s2 = PerMap(net.c1_bias, net.s2, net.s2_bias)
     s4 = PerMap(net.c3_bias, net.s4, net.s4_bias)
     forward_both(blocks, s2, s4, group.state, group.s4)
