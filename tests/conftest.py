@@ -9,8 +9,18 @@ from pathlib import Path
 
 import pytest
 from helpers import REPOSITORY, write_set
+from hypothesis import settings
 
 from data import DatasetError, source
+
+# On a busy machine a deadline says nothing.
+settings.register_profile("whole", deadline=None)
+settings.register_profile("fast", deadline=None, max_examples=20)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draws a fifth of the examples, where a test does not say how many, while one works."""
+    settings.load_profile("fast" if config.option.markexpr == "not slow" else "whole")
 
 
 @pytest.fixture(scope="session")

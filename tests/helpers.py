@@ -91,19 +91,6 @@ def fit(module: Callable[[], Any], data: Any, folder: Path, **options: Any) -> t
     return model, run
 
 
-class StopAfter(Callback):
-    """Saves at the end of a block and stops there, as an interruption does."""
-
-    def __init__(self, iteration: int, path: Path) -> None:
-        self.iteration, self.path = iteration, path
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Stops behind the iteration."""
-        if trainer.global_step >= self.iteration:
-            trainer.save_checkpoint(self.path)
-            raise SystemExit
-
-
 class Curve(Callback):
     """Keeps the losses of a training, of every iteration."""
 
@@ -115,6 +102,19 @@ class Curve(Callback):
     ) -> None:
         """Keeps those of a block."""
         self.losses.append(outputs["losses"])
+
+
+class StopAfter(Callback):
+    """Saves at the end of a block and stops there, as an interruption does."""
+
+    def __init__(self, iteration: int, path: Path) -> None:
+        self.iteration, self.path = iteration, path
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Stops behind the iteration."""
+        if trainer.global_step >= self.iteration:
+            trainer.save_checkpoint(self.path)
+            raise SystemExit
 
 
 def compiled_gradient(net: Any) -> Any:
@@ -160,6 +160,17 @@ def loaded_by(statement: str) -> set[str]:
     done = python("-c", f"{statement}\nimport sys\nprint(*sys.modules)")
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
+
+
+@contextmanager
+def threads_of_torch(count: int) -> Iterator[None]:
+    """Lets torch, and the kernels with it, use so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def free_port() -> int:

@@ -60,6 +60,7 @@ class Listener(Callback):
         self.told += 1
 
 
+@pytest.mark.slow
 def test_hooks_are_called_where_somebody_listens_and_change_nothing(tiny_root, tmp_path):
     module, data = EXPERIMENTS["lenet5"]
     alone, first = fit(module, data(str(tiny_root), 5), tmp_path)
@@ -112,7 +113,9 @@ def test_checkpoint_loads_without_the_command_line(tiny_root, tmp_path):
     assert torch.equal(loaded(x), model.cpu()(x))
 
 
-@pytest.mark.parametrize("iteration", [1, 13, 15, 16, 29, 30])
+@pytest.mark.parametrize(
+    "iteration", [13, 15, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 16, 29, 30))]
+)
 def test_continued_run_ends_with_the_same_bits(iteration, tiny_root, tmp_path):
     def data():
         return MNISTDataModule(str(tiny_root), batch_size=9, block_size=4)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import compiled_gradient
+from helpers import compiled_gradient, threads_of_torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -98,16 +96,6 @@ def test_descent_is_one_step_after_the_other(sizes, c3, seed):
     for (name, ours), other in zip(net.named_parameters(), exact.parameters(), strict=True):
         assert (ours - other).norm() < 1e-5 * other.norm(), name
         assert (ours.grad - other.grad).norm() < 5e-4 * other.grad.norm(), name
-
-
-@contextlib.contextmanager
-def threads_of_torch(count):
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_losses_stay_finite_for_any_logits():

@@ -245,6 +245,7 @@ def test_checkpoints_of_older_versions_come_by_version_and_step(tiny):
     assert (newest.path.parent.parent.name, newest.iterations) == ("version_1", 14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["best.ckpt", "elsewhere/best.ckpt", "link.ckpt"])
 def test_checkpoint_may_lie_anywhere(place, tiny):
     fit.main(SMALL)
@@ -262,6 +263,7 @@ def test_checkpoint_may_lie_anywhere(place, tiny):
     assert np.isfinite(losses[:14]).all() == (place == "link.ckpt"), "else nobody knows them"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"half", b"\x93NUMPY\x01\x00v\x00{'descr': '<f4'", None])
 def test_damaged_losses_are_set_aside(content, tiny, capsys):
     fit.main(SMALL)
@@ -324,6 +326,7 @@ def test_what_the_program_records_comes_before_what_a_user_raises(tiny):
     assert names[-1] == "BlockCheckpoint"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("logger", ["false", "lightning.pytorch.loggers.CSVLogger"])
 def test_run_has_its_folder_whatever_it_logs_to(logger, tiny):
     Path("config.yaml").write_text("experiment: lenet5\nname: mine\n")
@@ -401,6 +404,7 @@ def test_signals_cost_neither_weights_nor_validations(block, tiny, tiny_root):
     np.testing.assert_array_equal(whole, stopped)
 
 
+@pytest.mark.slow
 def test_digits_of_64_bits_are_continued(tiny):
     options = [*SMALL, "--trainer.precision=64-true"]
     fit.main([*options, "--name=whole"])
@@ -410,6 +414,7 @@ def test_digits_of_64_bits_are_continued(tiny):
     assert_same_weights(whole.state_dict, continued_.state_dict)
 
 
+@pytest.mark.slow
 def test_losses_in_the_folder_of_somebody_else_stay(tiny):
     fit.main(SMALL)
     Path("mine/checkpoints").mkdir(parents=True)

@@ -34,7 +34,7 @@ def problems(draw, *, sizes, batches, kernel_sizes=(5,)):
 
 
 SMALL = problems(sizes=st.integers(6, 12), batches=st.integers(1, 9), kernel_sizes=(1, 3, 5))
-LARGE = problems(sizes=st.integers(8, 40), batches=st.sampled_from([1, 2, 7, 8, 9, 100, 101]))
+LARGE = problems(sizes=st.integers(8, 40), batches=st.sampled_from([1, 2, 7, 8, 9, 33]))
 
 
 @settings(deadline=None)
@@ -47,7 +47,7 @@ def test_composite_equals_the_reference_in_float64(problem):
     assert_block_close(actual, expected, 1e-12, 1e-12)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None)
 @given(problem=LARGE)
 def test_cpu_kernel_equals_the_reference(problem):
     expected = output_and_gradients(reference.conv_pool, problem[:3], *problem[3:])

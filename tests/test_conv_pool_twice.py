@@ -61,7 +61,7 @@ def run(function, x, first, second, dtype):
 NAMES = ["output", "first weight", "first bias", "second weight", "second bias"]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None)
 @given(problem=pairs_of_blocks())
 def test_two_blocks_equal_the_reference(problem):
     expected = run(one_after_the_other, *problem, torch.float64)

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import compiled_gradient, trainer
+from helpers import compiled_gradient, threads_of_torch, trainer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_compiled_learner import threads_of_torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 

@@ -243,6 +243,7 @@ HABITS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("habit", HABITS)
 def test_what_is_trained_is_what_is_written(habit, tiny_root, tmp_path):
     make, sentence = HABITS[habit]

@@ -7,9 +7,9 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from helpers import threads_of_torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_compiled_learner import threads_of_torch
 from test_conv_pool_twice import tables
 from torch import nn
 

@@ -218,18 +218,25 @@ def test_precisions_are_plugins_of_one_package(precision, tmp_path):
         assert torch.is_autocast_enabled("cpu") == (precision == "bf16-mixed")
 
 
-@pytest.mark.slow
-def test_ddp_waits_for_manual_backward_to_average_gradients(tmp_path):
-    """models/learners/eager.py relies on it: of K backward passes each averages by itself."""
-    code = """
+DDP = """
 from pathlib import Path
+from lightning.pytorch.strategies import ddp
 from test_lightning_contract import trained
+
+prepared = []
+prepare = ddp.prepare_for_backward
+ddp.prepare_for_backward = lambda *args: prepared.append(prepare(*args))
 module, _ = trained(Path("."), strategy="ddp", devices=1)
-# Inside a training_step DDP's own way is off; manual_backward prepares the reducer.
-assert module.synchronizes == [False] * 8, module.synchronizes
+assert module.synchronizes == [True] * 8, module.synchronizes
+assert len(prepared) == 8, "DDP itself prepares one backward pass for a training_step"
 """
+
+
+@pytest.mark.slow
+def test_under_ddp_every_manual_backward_averages_its_gradients(tmp_path):
+    """models/learners/eager.py takes K of them in a training_step."""
     tests = Path(__file__).parent
-    done = python("-c", code, folder=tmp_path, PYTHONPATH=f"{tests.parent}:{tests}")
+    done = python("-c", DDP, folder=tmp_path, PYTHONPATH=f"{tests.parent}:{tests}")
     assert done.returncode == 0, done.stderr
 
 

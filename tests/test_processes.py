@@ -76,7 +76,7 @@ LEFT_OVER = {
     "torchrun's restart": {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_RESTART_COUNT": "1"},
 }
 ALONE = {
-    "meeting tiny": MEETING,
+    "meeting place": MEETING,
     "batch job of several tasks": BATCH,
     "batch job of several tasks on each node": BATCH | {"SLURM_NTASKS_PER_NODE": "4"},
     "shell of salloc": BATCH | {"SLURM_JOB_NAME": "interactive"},
@@ -87,6 +87,7 @@ ALONE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment", LEFT_OVER.values(), ids=LEFT_OVER)
 def test_what_is_left_over_is_named_and_ignored(environment, tiny, monkeypatch, capsys):
     surround(monkeypatch, environment)

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import REPOSITORY
-from test_architecture import loaded_by
+from helpers import REPOSITORY, loaded_by
 from torch import nn
 
 from project.reproduce import (
@@ -35,13 +34,6 @@ from project.reproduce.training import Training, train
 
 FAST = ["differences", "mean", "bottleneck", "activation"]
 OUT = Path("out")
-
-
-@pytest.fixture
-def tiny(tiny_root, workplace, monkeypatch):
-    """The tiny data set, found as a user's would be."""
-    monkeypatch.setenv("MNIST_ROOT", str(tiny_root))
-    return tiny_root
 
 
 def reproduce(*args):
@@ -159,6 +151,7 @@ def test_part_runs_again_when_it_must(damage, tiny, runs):
     assert runs == ["mean", "mean"]
 
 
+@pytest.mark.slow
 def test_interrupted_report_keeps_its_finished_parts(tiny, runs, monkeypatch, capsys):
     def interrupted(task):
         raise KeyboardInterrupt
@@ -211,28 +204,6 @@ def test_figures_are_drawn_in_matplotlibs_own_style(tiny, monkeypatch):
     monkeypatch.setenv("PATH", "")  # without LaTeX
     reproduce("mean")
     assert (OUT / "mean.png").is_file()
-
-
-BAD_INPUT = {
-    "part": (["lenett"], "there is no part 'lenett'; there are differences, mean"),
-    "problem": (["--only", "8"], "there is no part '8'"),
-    "runs": (["--runs=0"], "must be 1 or more, got 0"),
-    "seed": (["--seed=-1"], "must be 0 or more, got -1"),
-    "folder": (["mean", "--out=file"], "file"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_INPUT)
-def test_bad_input_gets_one_line_and_exit_code_2(case, tiny, capsys):
-    Path("file").write_text("")
-    args, words = BAD_INPUT[case]
-    with pytest.raises(SystemExit) as stopped:
-        main(args)
-    error = capsys.readouterr().err
-    assert stopped.value.code == 2
-    assert words in error
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
 
 
 def test_text_is_escaped(tmp_path):
@@ -332,9 +303,9 @@ def test_missed_shows_the_chosen_digits(tmp_path):
 
 
 @pytest.mark.slow
-def test_trainings_report_their_share(tiny, tmp_path):
+def test_trainings_report_their_share(tiny, tiny_root, tmp_path):
     shares = []
-    task = Task(root=tiny, folder=tmp_path, runs=1, quick=True, progress=shares.append)
+    task = Task(root=tiny_root, folder=tmp_path, runs=1, quick=True, progress=shares.append)
     lenet.run(task)
     assert shares == sorted(shares)
     assert 0 < shares[0] <= 0.5
@@ -342,8 +313,8 @@ def test_trainings_report_their_share(tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_training_of_several_epochs_ends_with_its_last_checkpoint(tiny, tmp_path):
-    task = Task(root=tiny, folder=tmp_path, runs=1, quick=False, progress=lambda share: None)
+def test_training_of_several_epochs_ends_with_its_last_checkpoint(tiny, tiny_root, tmp_path):
+    task = Task(root=tiny_root, folder=tmp_path, runs=1, quick=False, progress=lambda share: None)
     training = train(task, "lenet5-original", seed=0, epochs=3, progress=task.progress)
     checkpoint = torch.load(training.checkpoint, weights_only=True)
     assert checkpoint["global_step"] == len(training.losses) == training.record["iterations"]
