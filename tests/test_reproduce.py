@@ -29,7 +29,7 @@ from project.reproduce import (
 )
 from project.reproduce.__main__ import main
 from project.reproduce.parts import PARTS, PROBLEMS
-from project.reproduce.record import Figure, Outcome, Row, Task, Verdict
+from project.reproduce.record import Erratum, Figure, Outcome, Row, Task, Verdict
 from project.reproduce.training import Training, train
 
 FAST = ["differences", "mean", "bottleneck", "activation"]
@@ -208,12 +208,16 @@ def test_figures_are_drawn_in_matplotlibs_own_style(tiny, monkeypatch):
 
 def test_text_is_escaped(tmp_path):
     options = {"runs": 1, "seed": 0, "quick": False}
-    outcome = Outcome(Verdict.CONFIRMED, "1 < 2 & 3", (Row("|z| < 1", "<b>", "a"),))
+    errata = (Erratum("2 < 1", "1 < 2", "|1| < |2|"),)
+    outcome = Outcome(Verdict.CONFIRMED, "1 < 2 & 3", (Row("|z| < 1", "<b>", "a"),), (), errata)
     store.save(tmp_path, "mean", store.Finished(outcome, options, 0.0, {}))
     report.write(tmp_path)
-    assert "| \\|z\\| &lt; 1 | &lt;b> | a |" in (tmp_path / "report.md").read_text()
+    markdown = (tmp_path / "report.md").read_text()
+    assert "| \\|z\\| &lt; 1 | &lt;b> | a |" in markdown
+    assert "| 2 &lt; 1 | 1 &lt; 2 | \\|1\\| &lt; \\|2\\| |" in markdown
     page = (tmp_path / "report.html").read_text()
     assert "<td>|z| &lt; 1</td><td>&lt;b&gt;</td>" in page
+    assert "<td>2 &lt; 1</td><td>1 &lt; 2</td>" in page
     assert "<p>1 &lt; 2 &amp; 3</p>" in page
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,8 @@ from project.errors import OneLineParser, UserError, user_errors
 from project.reproduce import report, runner
 from project.reproduce.parts import PARTS, PROBLEMS, Part
 from project.reproduce.ranks import from_first, joined
-from project.reproduce.sections import Section, sections
+from project.reproduce.record import Erratum, Row
+from project.reproduce.sections import ERRATA, Section, sections
 
 REPORTS = Path("reports")
 
@@ -113,13 +115,17 @@ def _print(found: list[Section]) -> None:
     for section in found:
         outcome = section.finished.outcome
         title = f"{section.heading}: {outcome.verdict}"
-        table = Table(title=title, title_justify="left", show_lines=True)
-        for column in ("claim", "published", "measured"):
-            table.add_column(column)
-        for row in outcome.rows:
-            # As it is: rich would take X[i, j] for markup.
-            table.add_row(*map(Text, row))
-        console.print(table)
+        console.print(_table(title, Row._fields, outcome.rows))
+        if outcome.errata:
+            console.print(_table(ERRATA, Erratum._fields, outcome.errata))
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(*columns, title=title, title_justify="left", show_lines=True)
+    for row in rows:
+        # As it is: rich would take X[i, j] for markup.
+        table.add_row(*map(Text, row))
+    return table
 
 
 if __name__ == "__main__":

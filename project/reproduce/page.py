@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
-from project.reproduce.record import Figure, Row, Verdict
-from project.reproduce.sections import LEAD, TITLE, Section, machines, overview
+from project.reproduce.record import Erratum, Figure, Row, Verdict
+from project.reproduce.sections import ERRATA, LEAD, TITLE, Section, machines, overview
 
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
@@ -78,12 +78,13 @@ def to_html(found: Sequence[Section], folder: Path) -> str:
 
 def _html_section(section: Section, folder: Path) -> str:
     outcome = section.finished.outcome
-    rows = [[html.escape(cell) for cell in row] for row in outcome.rows]
+    errata = (f"<p>{ERRATA}</p>", _text_table(Erratum._fields, outcome.errata))
     parts = [
         f'<h2 id="problem-{section.part.problem}">{html.escape(section.heading)}</h2>',
         f'<p>{_badge(outcome.verdict)} <span class="facts">{section.facts}</span></p>',
         f"<p>{html.escape(outcome.text)}</p>",
-        _html_table(Row._fields, rows),
+        _text_table(Row._fields, outcome.rows),
+        *(errata if outcome.errata else ()),
         *(_html_figure(figure, folder) for figure in outcome.figures),
     ]
     return "\n".join(parts)
@@ -94,6 +95,11 @@ def _html_figure(figure: Figure, folder: Path) -> str:
     caption = html.escape(figure.caption)
     image = f'<img alt="{caption}" src="data:image/png;base64,{picture}">'
     return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+
+
+def _text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose cells are plain text."""
+    return _html_table(header, [[html.escape(cell) for cell in row] for row in rows])
 
 
 def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

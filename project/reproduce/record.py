@@ -26,6 +26,15 @@ class Row(NamedTuple):
     measured: str
 
 
+class Erratum(NamedTuple):
+    """One thing that does not hold as the document prints it."""
+
+    printed: str
+    right: str
+    shown: str
+    """What a computation made of both."""
+
+
 class Figure(NamedTuple):
     """One picture."""
 
@@ -43,6 +52,7 @@ class Outcome:
     """A paragraph, plain."""
     rows: tuple[Row, ...]
     figures: tuple[Figure, ...] = ()
+    errata: tuple[Erratum, ...] = ()
 
 
 @dataclass(frozen=True)

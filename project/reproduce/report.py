@@ -7,8 +7,8 @@ from pathlib import Path
 
 from callbacks.files import write_text, written_whole
 from project.reproduce.page import to_html
-from project.reproduce.record import Row
-from project.reproduce.sections import LEAD, TITLE, Section, machines, overview, sections
+from project.reproduce.record import Erratum, Row
+from project.reproduce.sections import ERRATA, LEAD, TITLE, Section, machines, overview, sections
 
 
 def write(folder: Path) -> None:
@@ -42,6 +42,8 @@ def to_markdown(found: Sequence[Section], pictures: str) -> str:
         outcome = section.finished.outcome
         lines += ["", f"## {section.heading}", "", f"**{outcome.verdict}** ({section.facts})", ""]
         lines += [outcome.text, "", *_markdown_table(Row._fields, outcome.rows)]
+        if outcome.errata:
+            lines += ["", ERRATA, "", *_markdown_table(Erratum._fields, outcome.errata)]
         for figure in outcome.figures:
             lines += ["", f"![{figure.caption}]({pictures}{figure.file})", "", figure.caption]
     lines += ["", "## Measured on", "", *(f"- {text}" for text in machines(found))]

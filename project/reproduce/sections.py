@@ -12,9 +12,10 @@ from project.reproduce.store import Finished
 
 TITLE = "The document, claim by claim"
 LEAD = (
-    "What the source document prints (published) beside what this code measures. Its errors, and "
-    "the tests that show them, are listed in docs/errata.md."
+    "What the source document prints (published) beside what this code measures. Its errors stand "
+    "in tables of their own; docs/errata.md lists them with the tests that show them."
 )
+ERRATA = "Not so as printed:"
 PENDING = "not checked"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from callbacks.files import write_json
-from project.reproduce.record import Figure, Outcome, Row, Verdict
+from project.reproduce.record import Erratum, Figure, Outcome, Row, Verdict
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,9 @@ def load(folder: Path, name: str) -> Finished | None:
         outcome = record.pop("outcome")
         figures = tuple(Figure(*figure) for figure in outcome["figures"])
         rows = tuple(Row(*row) for row in outcome["rows"])
+        errata = tuple(Erratum(*erratum) for erratum in outcome["errata"])
         verdict = Verdict(outcome["verdict"])
-        finished = Finished(Outcome(verdict, outcome["text"], rows, figures), **record)
+        finished = Finished(Outcome(verdict, outcome["text"], rows, figures, errata), **record)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return finished if all((folder / figure.file).is_file() for figure in figures) else None
