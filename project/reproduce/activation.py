@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from project.reproduce import drawing
+from project.reproduce import drawing, windows
 from project.reproduce.record import Outcome, Row, Task, Verdict
 
 # Every elementwise activation of torch.nn, with its default arguments; Threshold has none.
@@ -54,16 +54,18 @@ def run(task: Task) -> Outcome:
     )
     holds = monotone <= ROUNDING and min(others.values()) > 0.01
     return Outcome(
-        Verdict.CONFIRMED if holds else Verdict.NOT_REPRODUCIBLE,
-        "If s does not decrease, the largest of some values is also the one with the largest "
-        "s(value). The condition is needed: a function that falls somewhere fails for windows "
-        "whose values all lie where it falls, left of its lowest point. With average pooling not "
-        "even the non-decreasing ones commute, unless s is linear on the window.",
+        Verdict.CORRECTED if holds else Verdict.NOT_REPRODUCIBLE,
+        "The claim holds, and so does its proof for a finite set: if s does not decrease, the "
+        "largest of some values is also the one with the largest s(value). The windows and the "
+        "closing chain are misprinted. The condition is needed: a function that falls somewhere "
+        "fails for windows whose values all lie where it falls, left of its lowest point. With "
+        "average pooling not even the non-decreasing ones commute, unless s is linear on the "
+        "window.",
         (
             Row(
                 f"max pooling, the {len(NON_DECREASING)} non-decreasing activations of torch.nn",
                 "commutes",
-                f"largest difference {monotone:.1g} on {x.numel():,} random values",
+                f"commutes: largest difference {monotone:.1g} on {x.numel():,} random values",
             ),
             *(
                 Row(
@@ -81,6 +83,7 @@ def run(task: Task) -> Outcome:
             ),
         ),
         (figure,),
+        windows.errata(torch.tanh, task.seed),
     )
 
 

@@ -10,13 +10,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from data import source
 from project.reproduce import drawing, filters
-from project.reproduce.record import Figure, Outcome, Row, Task, Verdict
+from project.reproduce.record import Erratum, Figure, Outcome, Row, Task, Verdict
 from project.reproduce.theory import multiplications
 
 SIDE = 28
 INPUTS, BETWEEN, OUTPUTS = 192, 16, 32
-DIRECT = 120_422_400
-BOTTLENECK = 12_443_648
+# The products as the document prints them; their totals it prints as 120M and 12.4M.
+PRINTED_DIRECT = (28 * 28 * 32 * 5 * 192,)
+PRINTED_BOTTLENECK = (28 * 28 * 1 * 1 * 192, 28 * 28 * 32 * 5 * 5 * 16)
 
 
 def run(task: Task) -> Outcome:
@@ -24,40 +25,50 @@ def run(task: Task) -> Outcome:
     direct = [nn.Conv2d(INPUTS, OUTPUTS, 5, padding=2)]
     bottleneck = [nn.Conv2d(INPUTS, BETWEEN, 1), nn.Conv2d(BETWEEN, OUTPUTS, 5, padding=2)]
     ours = [multiplications(chain, SIDE, SIDE) for chain in (direct, bottleneck)]
-    by_torch = [_by_torch(chain) for chain in (direct, bottleneck)]
-    totals_hold = [sum(counts) for counts in ours] == by_torch == [DIRECT, BOTTLENECK]
+    counted = [by_torch(chain) for chain in (direct, bottleneck)]
     luma_error, figure = _luma(task)
+    holds = ours == counted and luma_error < 1e-6
     return Outcome(
-        Verdict.CORRECTED if totals_hold and luma_error < 1e-6 else Verdict.NOT_REPRODUCIBLE,
-        "The totals are right, the formulas in front of them are not: the one of the direct "
-        "convolution lacks a factor 5 (a 5x5 kernel has 25 weights), the one of the bottleneck a "
-        "factor 16. Every weight is multiplied once for each of the 28 x 28 outputs; the "
-        f"bottleneck needs {by_torch[0] / by_torch[1]:.2f} times fewer multiplications.",
+        Verdict.CORRECTED if holds else Verdict.NOT_REPRODUCIBLE,
+        "The totals are right, the products in front of them are not: that of the direct "
+        "convolution lacks a factor 5 (a 5x5 kernel has 25 weights), and of the bottleneck the "
+        "first product lacks the factor 16; the second one is right. Every weight is multiplied "
+        "once for each of the 28 x 28 outputs.",
         (
             Row("luma 0.299 R + 0.587 G + 0.114 B", "a 1x1 convolution", f"error {luma_error:.1g}"),
-            *_rows(*ours[0], *ours[1]),
-            Row("by torch's counter", "", f"{by_torch[0]:,} and {by_torch[1]:,}"),
+            *_rows(sum(ours[0]), sum(ours[1])),
         ),
         (figure,),
+        errata(*counted),
     )
 
 
-def _rows(direct: int, first: int, second: int) -> list[Row]:
+def _rows(direct: int, bottleneck: int) -> list[Row]:
     return [
-        Row("5x5, 192 to 32 channels, on 28x28", f"{DIRECT:,}", f"28·28·32·5·5·192 = {direct:,}"),
-        Row("the same without a factor 5", "as printed", f"28·28·32·5·192 = {direct // 5:,}"),
-        Row(
-            "through a 1x1 bottleneck of 16 channels",
-            f"{BOTTLENECK:,}",
-            f"28·28·16·192 + 28·28·32·5·5·16 = {first:,} + {second:,} = {first + second:,}",
-        ),
-        Row(
-            "the same without a factor 16",
-            "as printed",
-            f"{first // BETWEEN + second:,} (left out of the first product) or "
-            f"{first + second // BETWEEN:,} (of the second)",
-        ),
+        Row("5x5, 192 to 32 maps, on 28x28", "120M multiplications", f"{direct:,}"),
+        Row("through a 1x1 convolution to 16 maps", "12.4M multiplications", f"{bottleneck:,}"),
+        Row("how many fewer", "10 times", f"{direct / bottleneck:.2f} times"),
     ]
+
+
+def errata(direct: Sequence[int], bottleneck: Sequence[int]) -> tuple[Erratum, Erratum]:
+    """The printed products beside what was counted for each layer."""
+    first, second = bottleneck
+    return (
+        Erratum(
+            "28·28·32·5·192 = 120M",
+            f"28·28·32·5·5·192 = {sum(direct):,}",
+            f"torch counts {sum(direct):,}; the printed product is {PRINTED_DIRECT[0]:,}, "
+            f"{sum(direct) // PRINTED_DIRECT[0]} times too small",
+        ),
+        Erratum(
+            "28·28·1·1·192 + 28·28·32·5·5·16 = 12.4M",
+            f"28·28·1·1·192·16 + 28·28·32·5·5·16 = {first + second:,}",
+            f"torch counts {first:,} + {second:,}; the first product is printed as "
+            f"{PRINTED_BOTTLENECK[0]:,}, {first // PRINTED_BOTTLENECK[0]} times too small, the "
+            f"second as {PRINTED_BOTTLENECK[1]:,}",
+        ),
+    )
 
 
 def _luma(task: Task) -> tuple[float, Figure]:
@@ -76,10 +87,13 @@ def _luma(task: Task) -> tuple[float, Figure]:
     )
 
 
-def _by_torch(chain: Sequence[nn.Module]) -> int:
+def by_torch(chain: Sequence[nn.Module]) -> list[int]:
+    """Multiplications of each layer, as torch counts them."""
     image: Tensor = torch.zeros(1, INPUTS, SIDE, SIDE)
-    with FlopCounterMode(display=False) as counter:
-        nn.Sequential(*chain)(image)
-    flops: int = counter.get_total_flops()
-    # Each multiplication goes with an addition.
-    return flops // 2
+    counts = []
+    for layer in chain:
+        with FlopCounterMode(display=False) as counter:
+            image = layer(image)
+        # Each multiplication goes with an addition.
+        counts.append(counter.get_total_flops() // 2)
+    return counts

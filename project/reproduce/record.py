@@ -31,7 +31,7 @@ class Erratum(NamedTuple):
 
     printed: str
     right: str
-    shown: str
+    evidence: str
     """What a computation made of both."""
 
 
