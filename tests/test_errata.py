@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from project.reproduce import bottleneck, differences, windows
+from models import theory
+from project.reproduce import bottleneck, differences, jacobian_errata, windows
 from project.reproduce.bottleneck import PRINTED_BOTTLENECK, PRINTED_DIRECT
+from project.reproduce.jacobian_errata import NARROWING, SQUARE, draw, finite_differences
 
 
 def test_printed_difference_kernels_are_right_as_they_are_and_not_flipped():
@@ -52,3 +56,59 @@ def test_activation_of_a_window_is_no_number_without_the_max():
     window = torch.randn(2, 3)
     assert torch.tanh(window).shape != torch.tanh(window.max()).shape == ()
     assert torch.equal(torch.tanh(window).max(), torch.tanh(window.max()))
+
+
+def close(actual, expected):
+    torch.testing.assert_close(actual, expected, atol=1e-8, rtol=0)
+
+
+def differ(actual, expected):
+    assert (actual - expected).abs().max() > 1e-3
+
+
+def test_slope_is_taken_at_the_input_of_the_layer():
+    layer = draw(SQUARE, seed=0)
+    for found, factor in (
+        (layer.by_bias(), torch.eye(4).double()),
+        (layer.by_input(), layer.weight),
+    ):
+        close(torch.diag(layer.slopes(layer.x)) @ factor, found)
+        differ(torch.diag(layer.slopes(layer.y)) @ factor, found)
+
+
+def test_weight_of_a_layer_has_no_product_with_its_output():
+    layer = draw(NARROWING, seed=0)
+    assert jacobian_errata.multiplies(layer.weight, layer.x)
+    assert not jacobian_errata.multiplies(layer.weight, layer.y)
+
+
+def test_last_row_has_the_slope_of_the_last_unit():
+    layer = draw(SQUARE, seed=0)
+    slopes, last = layer.slopes(layer.x), layer.by_input()[-1]
+    close(slopes[-1] * layer.weight[-1], last)
+    differ(slopes[0] * layer.weight[-1], last)
+
+
+def test_derivative_by_the_last_layer_is_its_weight_and_by_its_weight_its_input_transposed():
+    (weight, bias, x), y = draw((1, 4), seed=0), torch.zeros(4).double()
+    assert finite_differences(lambda y: weight @ y + bias, y).shape == (1, 4)
+    close(finite_differences(lambda y: weight @ y + bias, y), weight)
+    close(finite_differences(lambda a: a.view(1, 4) @ x + bias, weight[0]), x[None])
+
+
+@pytest.mark.parametrize("widths", [(5, 4, 3, 1), (4, 4, 4, 1)])
+def test_part_b_is_right_as_printed_and_contradicts_part_a(widths):
+    layers = [draw((n, m), seed) for seed, (m, n) in enumerate(itertools.pairwise(widths))]
+    weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+    net = theory.perceptron(weights, biases, layers[0].x, "sigmoid", last="identity")
+
+    def output(a):
+        changed = [weights[0], a.view_as(weights[1]), weights[2]]
+        return theory.perceptron(changed, biases, net.y[0], "sigmoid", last="identity").output
+
+    found = finite_differences(output, weights[1].flatten()).view_as(weights[1])
+    layer = jacobian_errata.Layer(weights[1], biases[1], net.y[1])
+    rest = weights[2].T @ layer.x[None]  # (dy_L/dy_l)^T y_{l-1}^T
+    close(torch.diag(layer.slopes(layer.x)) @ rest, found)
+    if jacobian_errata.multiplies(layer.weight, layer.y):
+        differ(torch.diag(layer.slopes(layer.y)) @ rest, found)

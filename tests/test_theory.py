@@ -79,12 +79,22 @@ def test_slope_belongs_to_the_input_of_its_layer():
         assert (slopes[i + 1][:, None] * a - expected).abs().max() > 0.01
 
 
-def test_every_row_carries_its_slope():
+def test_every_row_has_the_slope_of_its_own_unit():
     weights, biases, net = square_net()
     rows = by_input(weights[0], biases[0], net.y[0])
     for row, slope, weight in zip(rows, net.slopes[0], weights[0], strict=True):
         torch.testing.assert_close(row, slope * weight)
-        assert (row - weight).abs().max() > 0.01
+    # The document prints that of the first unit in the last row.
+    assert (rows[-1] - net.slopes[0][0] * weights[0][-1]).abs().max() > 0.01
+
+
+def test_document_has_a_scalar_output_without_an_activation():
+    weights, biases, x = random_net([4, 3, 1], 2)
+    net = perceptron(weights, biases, x, "sigmoid", last="identity")
+    hidden = torch.sigmoid(weights[0] @ x + biases[0])
+    torch.testing.assert_close(net.output, weights[1] @ hidden + biases[1])
+    torch.testing.assert_close(theory.layer_by_input(net, 2), weights[1])
+    torch.testing.assert_close(theory.output_by_weight(net, 2)[0], hidden[None])
 
 
 def test_derivative_by_a_weight_is_an_outer_product():

@@ -70,7 +70,11 @@ class Perceptron(NamedTuple):
 
 
 def perceptron(
-    weights: Sequence[Tensor], biases: Sequence[Tensor], x: Tensor, activation: str = "tanh"
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    x: Tensor,
+    activation: str = "tanh",
+    last: str | None = None,
 ) -> Perceptron:
     """Runs a perceptron.
 
@@ -79,10 +83,12 @@ def perceptron(
         biases: b_1 .. b_L.
         x: (n_0,) the input y_0.
         activation: a key of `ACTIVATIONS`.
+        last: that of the last layer, by default the same.
     """
-    s, s_prime = ACTIVATIONS[activation]
+    names = [activation] * (len(weights) - 1) + [last or activation]
     y, slopes = [x], []
-    for a, b in zip(weights, biases, strict=True):
+    for a, b, name in zip(weights, biases, names, strict=True):
+        s, s_prime = ACTIVATIONS[name]
         z = a @ y[-1] + b
         y.append(s(z))
         slopes.append(s_prime(z))
