@@ -8,9 +8,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from models import theory
-from project.reproduce import bottleneck, differences, jacobian_errata, windows
+from models.nets import LeNet5
+from project.bench.published import SixteenConvolutions
+from project.reproduce import (
+    bottleneck,
+    differences,
+    jacobian_errata,
+    lenet_errata,
+    lenet_rows,
+    windows,
+)
 from project.reproduce.bottleneck import PRINTED_BOTTLENECK, PRINTED_DIRECT
 from project.reproduce.jacobian_errata import NARROWING, SQUARE, draw, finite_differences
 
@@ -112,3 +122,30 @@ def test_part_b_is_right_as_printed_and_contradicts_part_a(widths):
     close(torch.diag(layer.slopes(layer.x)) @ rest, found)
     if jacobian_errata.multiplies(layer.weight, layer.y):
         differ(torch.diag(layer.slopes(layer.y)) @ rest, found)
+
+
+def test_original_is_called_10_times_as_slow_and_was_6_9_times():
+    original, modern = 18 * 60 + 41, 2 * 60 + 42
+    assert {"original": original, "modern": modern} == lenet_rows.SECONDS
+    assert round(original / modern, 1) == 6.9
+    assert lenet_errata.times().right == "6.9 times"
+
+
+@pytest.mark.parametrize(
+    ("c3", "layer", "count"),
+    [("original", SixteenConvolutions(), 150_000), ("modern", nn.Conv2d(6, 16, 5), 240_000)],
+    ids=["original", "modern"],
+)
+def test_original_c3_is_the_simpler_one(c3, layer, count):
+    with FlopCounterMode(display=False) as counter:
+        layer(torch.zeros(1, 6, 14, 14))
+    assert 2 * lenet_errata.c3_multiplications(c3) == counter.get_total_flops() == 2 * count
+
+
+def test_counts_called_those_of_the_nets_are_those_of_their_c3():
+    for c3, own, of_all in (("original", 1_516, 60_806), ("modern", 2_416, 61_706)):
+        counts = lenet_rows.parameters(c3)
+        assert (counts["c3"], sum(counts.values())) == (own, of_all)
+        assert sum(p.numel() for p in LeNet5(c3).parameters()) == of_all
+    assert 6 * (5 * 5 * 3 + 1) + 9 * (5 * 5 * 4 + 1) + 1 * (5 * 5 * 6 + 1) == 1_516
+    assert 2_416 - 1_516 == 900

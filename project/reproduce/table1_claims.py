@@ -23,8 +23,8 @@ Flags = np.ndarray[Any, np.dtype[np.bool_]]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 # Of the published loops, in turns: how many slices of how many iterations; of the losses alone.
-SLICES, SLICE = 7, 200
-LOSS_SLICES, LOSS_SLICE = 30, 100
+SLICES, SLICE = 7, 100
+LOSS_SLICES, LOSS_SLICE = 20, 50
 
 
 def accuracy(logistic: Accuracies, mse: Accuracies, collapsed: Flags) -> Row:
