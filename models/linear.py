@@ -32,7 +32,7 @@ class Linear(Classifier):
     Batch size 1 runs as one compiled loop over a block; other sizes run through autograd.
 
     Args:
-        loss: Minimised by the training; mse-as-printed keeps the misprint of the document.
+        loss: Minimised by the training; mse-as-printed keeps the misprint of the document's code.
         lr: Learning rate.
         decay_iterations: Iterations in which the learning rate falls, in a straight line, to 0. By
             default it stays.

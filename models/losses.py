@@ -50,6 +50,6 @@ LOSSES = {
     "logistic": Loss((1, 0, 0), (1, 0, 0)),
     # 1/2 (1-y) [(1 - s(-z))^2 + s(z)^2] + 1/2 (1+y) [s(-z)^2 + (1 - s(z))^2]: twice w^2
     "mse": Loss((0, 0, 2), (0, 0, 2)),
-    # The same as the source document prints it, without the square on the first s(z).
+    # The same as the code of the source document, without the square on the first s(z).
     "mse-as-printed": Loss((0, 1, 1), (0, 0, 2)),
 }

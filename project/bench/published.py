@@ -56,6 +56,7 @@ def lenet5_iterations(c3: C3, root: Path) -> Iterator[float]:
 
 PUBLISHED_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "logistic": lambda z, y: -F.logsigmoid(y * z).sum(),
+    # With the square that the document's code lacks: what its readers mean to compare.
     "mse": lambda z, y: (
         (1 - y) / 2 * ((1 - torch.sigmoid(-z)) ** 2 + torch.sigmoid(z) ** 2)
         + (1 + y) / 2 * (torch.sigmoid(-z) ** 2 + (1 - torch.sigmoid(z)) ** 2)
