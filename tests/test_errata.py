@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from models import theory
 from models.nets import LeNet5
 from project.bench.published import SixteenConvolutions
 from project.reproduce import (
@@ -19,6 +18,7 @@ from project.reproduce import (
     jacobian_errata,
     lenet_errata,
     lenet_rows,
+    theory,
     windows,
 )
 from project.reproduce.bottleneck import PRINTED_BOTTLENECK, PRINTED_DIRECT

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.theory import ACTIVATIONS
 from project.reproduce.record import Erratum, Row
+from project.reproduce.theory import ACTIVATIONS
 
 STEP = 1e-5  # of the finite differences, whose errors are about its square
 # Outputs and inputs of a layer: of the first, what has the wrong shape cannot be multiplied; of the

@@ -7,9 +7,9 @@ from torch import Tensor, nn, split
 
 from models.kernels.table import C3_TABLE
 from models.nets import C3
-from models.theory import multiplications
 from project.reproduce.lenet_rows import BATCH, SECONDS, VARIANTS, parameters
 from project.reproduce.record import Erratum
+from project.reproduce.theory import multiplications
 
 SIDE = 14  # of the maps that C3 reads
 
