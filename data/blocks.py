@@ -20,7 +20,7 @@ Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Block(NamedTuple):
-    """This rank's share of K consecutive mini-batches, one after the other."""
+    """This rank's part of K consecutive mini-batches, one after the other."""
 
     images: Tensor
     """(N, H, W) uint8: all that are held, where the model is; nothing is copied."""
@@ -179,9 +179,9 @@ class BlockLoader:
         totals = np.full(-(-len(chunk) // self.batch_size), self.batch_size)
         totals[-1] -= totals.sum() - len(chunk)
         # As even as can be: the first ranks have one more where it does not divide.
-        share, more = np.divmod(totals, self.world_size)
-        sizes = share + (self.rank < more)
-        starts = self.rank * share + np.minimum(self.rank, more)
+        each, more = np.divmod(totals, self.world_size)
+        sizes = each + (self.rank < more)
+        starts = self.rank * each + np.minimum(self.rank, more)
         if self.world_size > 1:
             batches = zip(chunk.split_with_sizes(totals.tolist()), starts, sizes, strict=True)
             chunk = torch.cat([batch[start : start + size] for batch, start, size in batches])

@@ -114,7 +114,7 @@ class MNISTDataModule(LightningDataModule):
         return EpochOrder(self.train_index, self.seed)
 
     def train_dataloader(self) -> BlockLoader:
-        """This rank's share of every mini-batch."""
+        """This rank's part of every mini-batch."""
         rank, world_size = self._rank()
         return BlockLoader(
             *self._on_device(self.train_images, self.train_labels),
@@ -140,9 +140,9 @@ class MNISTDataModule(LightningDataModule):
     def _evaluation(self, images: Tensor, labels: Tensor, index: Tensor) -> BlockLoader:
         # Each rank takes its own stretch: every image once, however many ranks there are.
         rank, world_size = self._rank()
-        share = InOrder(index.tensor_split(world_size)[rank])
+        part = InOrder(index.tensor_split(world_size)[rank])
         held = self._on_device(images, labels)
-        return BlockLoader(*held, share, batch_size=self.eval_batch_size)
+        return BlockLoader(*held, part, batch_size=self.eval_batch_size)
 
     def _on_device(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Where the model is, once: what moves during the training are indices."""

@@ -109,7 +109,7 @@ class Classifier(LightningModule):
         """One loss for each image (B,)."""
         raise NotImplementedError
 
-    def classes(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def predicted_and_true(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Predicted and true class of each image, both (B,) int64, counted from 0."""
         raise NotImplementedError
 
@@ -274,7 +274,7 @@ class Classifier(LightningModule):
         self._check(block)
         x, labels = self.batch(block, block.order)
         outputs: Tensor = self(x)
-        predicted, true = self.classes(outputs, labels)
+        predicted, true = self.predicted_and_true(outputs, labels)
         metrics = self._metrics(stage)
         metrics["accuracy"].update(predicted, true)
         metrics["confusion"].update(predicted, true)

@@ -95,7 +95,7 @@ class LeNet5(Classifier):
             # Where the model will be: Lightning has not moved it yet.
             device = self.trainer.strategy.root_device
             with conv_pool.compiling():
-                conv_pool.warm_up(self.net, device, gradient=False)
+                conv_pool.compile_ahead(self.net, device, gradient=False)
 
     def _is_mixed(self) -> bool:
         return self._trainer is not None and "mixed" in str(self.trainer.precision)
@@ -109,7 +109,7 @@ class LeNet5(Classifier):
         """Cross-entropy of logits (B, 10) -> (B,)."""
         return F.cross_entropy(outputs, labels, reduction="none")
 
-    def classes(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def predicted_and_true(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The largest logit, and the label itself."""
         return outputs.argmax(1), labels
 

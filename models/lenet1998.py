@@ -76,7 +76,7 @@ class LeNet1998(Classifier):
         rubbish = outputs.new_full((len(outputs), 1), -self.rubbish)
         return right + torch.cat([rubbish, -outputs], 1).logsumexp(1)
 
-    def classes(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def predicted_and_true(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The least penalty, and the label itself."""
         return outputs.argmin(1), labels
 

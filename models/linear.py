@@ -94,7 +94,7 @@ class Linear(Classifier):
         """The chosen loss of margins (B,) and labels -1 or +1 (B,) -> (B,)."""
         return self.loss(outputs, labels)
 
-    def classes(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def predicted_and_true(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """An image is right where z y >= 0; class 1 is the label +1."""
         right = outputs * labels >= 0
         predicted = torch.where(right, labels, -labels)

@@ -248,7 +248,7 @@ def two_blocks(x, first, second):
 def test_two_blocks(changes, keep):
     def run(**arguments):
         x, first, second = pair_of(**arguments)
-        return cpu.forward_two(x, cpu.Block(*first), cpu.Block(*second), keep)[:1]
+        return cpu.forward_two(x, cpu.Convolution(*first), cpu.Convolution(*second), keep)[:1]
 
     is_refused(run, lambda **given: (two_blocks(*pair_of(**given)),), changed(TWO, changes))
 
@@ -258,7 +258,7 @@ TWO_AND_GRADIENT = {"grad": randn(9, 2, 1, 2), **TWO}
 
 def there_and_back(grad, **arguments):
     x, first, second = pair_of(**arguments)
-    blocks = cpu.Block(*first), cpu.Block(*second)
+    blocks = cpu.Convolution(*first), cpu.Convolution(*second)
     _, state = cpu.forward_two(x, *blocks)
     return cpu.backward_two(grad, x, *blocks, state)
 
@@ -282,7 +282,7 @@ def test_gradient_of_two_blocks(changes):
 )
 def test_state_of_another_forward_pass_is_refused(change):
     x, *parts = pair_of(**TWO)
-    blocks = [cpu.Block(*part) for part in parts]
+    blocks = [cpu.Convolution(*part) for part in parts]
     y, state = cpu.forward_two(x, *blocks)
     with pytest.raises((TypeError, ValueError), match="expected state of"):
         cpu.backward_two(y, x, *blocks, change(state))
@@ -296,8 +296,8 @@ BATCH = {"x": randn(9, 1, 28, 28), "labels": torch.arange(9), **TABLES, **WEIGHT
 
 
 def lenet5_gradient(weights, c1_connections, c3_connections, **settings):
-    first = cpu.Block(weights[0], weights[1], c1_connections, 2)
-    second = cpu.Block(weights[2], weights[3], c3_connections, 0)
+    first = cpu.Convolution(weights[0], weights[1], c1_connections, 2)
+    second = cpu.Convolution(weights[2], weights[3], c3_connections, 0)
     compute = LeNet5Gradient(first, second, weights, **settings)
     compute._row.fill_(77)  # whatever is not written is seen
     return compute

@@ -469,7 +469,7 @@ def test_detecting_anomalies_looks_at_autograd(tiny_root, tmp_path):
 
 def test_a_model_of_one_s_own_needs_no_learner(tiny_root, tmp_path):
     class Own(Classifier):
-        losses, classes = LeNet5.losses, LeNet5.classes
+        losses, predicted_and_true = LeNet5.losses, LeNet5.predicted_and_true
 
         def inputs(self, images):
             return images.unsqueeze(1) / 255

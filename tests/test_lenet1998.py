@@ -111,7 +111,7 @@ def test_losses_are_finite_far_from_every_bitmap():
 def test_least_penalty_is_the_answer():
     penalties = torch.tensor([[3.0, 0.5, 9.0] + [9.0] * 7])
     model = LeNet1998()
-    assert model.classes(penalties, torch.tensor([1]))[0].item() == 1
+    assert model.predicted_and_true(penalties, torch.tensor([1]))[0].item() == 1
     probabilities = model.probabilities(penalties)
     assert probabilities.argmax() == 1
     assert probabilities.sum() == pytest.approx(1)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_conv_pool_twice import tables
 from torch import nn
 
-from models.kernels.conv_pool.cpu import Block
+from models.kernels.conv_pool.cpu import Convolution
 from models.kernels.lenet5.cpu import LeNet5Gradient, MiniBatches
 from models.layers.conv_pool import PartialConv
 from models.layers.subsampling import Subsampling
@@ -41,7 +41,7 @@ def digits(count):
 
 def compiled(model, **changes):
     """The gradient, and where it goes."""
-    blocks = (Block(*layer.arguments()) for layer in (model.net.c1, model.net.c3))
+    blocks = (Convolution(*layer.arguments()) for layer in (model.net.c1, model.net.c3))
     design = model.design._replace(**changes)
     compute = LeNet5Gradient(*blocks, [*model.net.parameters()], design)
     compute._row.fill_(77)  # whatever is not written is seen

@@ -48,6 +48,6 @@ def test_backends_agree_on_the_whole_net(c3):
     ("z", "y", "right"), [(2.0, 1, 1), (-2.0, 1, 0), (-0.1, -1, 1), (0.0, -1, 1)]
 )
 def test_linear_prediction_is_right_where_zy_is_not_negative(z, y, right):
-    predicted, true = Linear().classes(torch.tensor([z]), torch.tensor([y]))
+    predicted, true = Linear().predicted_and_true(torch.tensor([z]), torch.tensor([y]))
     assert (predicted == true).item() == right
     assert true.item() == (y + 1) // 2

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from models.kernels.lanes import LANES
-from models.kernels.sizes import TILE, K, pooled_size
+from models.kernels.sizes import KERNEL, TILE, pooled_size
 
 Shape = tuple[int | str, ...]
 
@@ -181,7 +181,7 @@ def check_conv_pool(
     """
     check_tensor("x", x, torch.float32, layout)
     check_tensor("connections", connections, torch.int64, ("P", 2), x.device)
-    check_tensor("weight", weight, torch.float32, (len(connections), K, K), x.device)
+    check_tensor("weight", weight, torch.float32, (len(connections), KERNEL, KERNEL), x.device)
     check_tensor("bias", bias, torch.float32, ("M",), x.device)
     if padding < 0:
         raise ValueError(f"expected padding of 0 or more, got {padding}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-K = 5
+KERNEL = 5
 """Height and width of a kernel."""
 
 TILE = 10
@@ -15,7 +15,7 @@ def pooled_size(height: int, width: int, padding: int) -> tuple[int, int]:
     Raises:
         RuntimeError: there are none, or none before; torch raises the same.
     """
-    rows, columns = ((size + 2 * padding - K + 1) // 2 for size in (height, width))
+    rows, columns = ((size + 2 * padding - KERNEL + 1) // 2 for size in (height, width))
     if min(rows, columns, height, width) < 1:
         raise RuntimeError(f"{height} x {width} pixels, padding {padding}: too small to pool")
     return rows, columns

@@ -135,7 +135,7 @@ def first(net: nn.Module) -> ConvPool | None:
     return next((layer for layer in net.modules() if isinstance(layer, ConvPool)), None)
 
 
-def warm_up(net: nn.Module, device: torch.device, *, gradient: bool) -> None:
+def compile_ahead(net: nn.Module, device: torch.device, *, gradient: bool) -> None:
     """Compiles what a network calls on a device, or loads it, before anything is timed.
 
     Args:
@@ -148,7 +148,7 @@ def warm_up(net: nn.Module, device: torch.device, *, gradient: bool) -> None:
         return
     version = dispatch.choose(layer.backend, device, layer.weight.dtype)
     if version in ("cpu", "cuda"):
-        dispatch.warm_up(device, gradient=gradient)
+        dispatch.compile_ahead(device, gradient=gradient)
 
 
 def compiling() -> AbstractContextManager[None]:

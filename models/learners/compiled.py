@@ -61,11 +61,11 @@ def gradient_of(model: Any, **settings: Any) -> LeNet5Gradient:
         settings: more of `models.kernels.lenet5.cpu.LeNet5Gradient`.
     """
     # Numba is loaded only where it runs.
-    from models.kernels.conv_pool.cpu import Block
+    from models.kernels.conv_pool.cpu import Convolution
     from models.kernels.lenet5.cpu import LeNet5Gradient
 
     net = model.net
-    first, second = (Block(*layer.arguments()) for layer in (net.c1, net.c3))
+    first, second = (Convolution(*layer.arguments()) for layer in (net.c1, net.c3))
     return LeNet5Gradient(first, second, list(net.parameters()), model.design, **settings)
 
 
@@ -167,7 +167,7 @@ class CompiledGradient(Learner):
 def _rehearsal(model: Classifier, run: Run) -> Iterator[None]:
     """Compiles what evaluations call too; what is inside calls the gradient without an image."""
     with conv_pool.compiling():
-        conv_pool.warm_up(model.net, run.device, gradient=False)
+        conv_pool.compile_ahead(model.net, run.device, gradient=False)
         yield
     model.zero_grad()
 

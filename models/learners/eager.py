@@ -47,7 +47,7 @@ class Eager(Learner):
         self._step = self._heard_step if is_heard else unheard_step(model, by_autograd(model))
         if "mixed" not in run.precision:
             with conv_pool.compiling():
-                conv_pool.warm_up(model.net, run.device, gradient=True)
+                conv_pool.compile_ahead(model.net, run.device, gradient=True)
 
     @classmethod
     def obstacle(cls, model: Classifier, run: Run) -> None:

@@ -53,7 +53,7 @@ class Recorded(Learner):
         labels = torch.zeros(len(x), dtype=torch.int64, device=run.device)
         with conv_pool.compiling():
             if "mixed" not in run.precision:
-                conv_pool.warm_up(model.net, run.device, gradient=True)
+                conv_pool.compile_ahead(model.net, run.device, gradient=True)
             # Under autocast, if Lightning trains under it: its casts are recorded too.
             with model.trainer.precision_plugin.forward_context():
                 self._replay = self._record(x, labels)

@@ -27,7 +27,7 @@ class Sequential(Learner):
         self._backend = model.hparams["backend"]
         dtype = next(model.net.parameters()).dtype
         if sgd.choose(self._backend, run.device, dtype) != "reference":
-            sgd.warm_up(run.device)
+            sgd.compile_ahead(run.device)
 
     @classmethod
     def obstacle(cls, model: Classifier, run: Run) -> str | None:

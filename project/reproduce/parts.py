@@ -29,7 +29,7 @@ class Part(NamedTuple):
     named: Effort | None = None
     """Where it is asked for by name, if that is another."""
     is_shared: bool = False
-    """Whether ranks share its runs: the module has a function `share(task)` for the others."""
+    """Whether ranks share its runs: the module has `run_own_part(task)` for the others."""
 
     def effort(self, *, quick: bool, named: bool) -> Effort:
         """The default of a full report, of a quick one, or of this part by name."""

@@ -95,7 +95,7 @@ def run(parts: Sequence[Part], options: Options, rank: int) -> None:
             if rank == 0:
                 store.save(options.folder, part.name, _finish(part, task, wanted))
             else:
-                _module(part).share(task)
+                _module(part).run_own_part(task)
         bar.update(total, completed=sum(weights))
 
 

@@ -45,7 +45,7 @@ class Series(NamedTuple):
         return self.accuracies < COLLAPSED
 
 
-def share(task: Task) -> dict[str, Series]:
+def run_own_part(task: Task) -> dict[str, Series]:
     """Runs every configuration with every seed; ranks, where there are several, a part of them."""
     seeds = range(task.seed, task.seed + task.runs)
     found = {}
@@ -62,8 +62,8 @@ def _progress(task: Task, done: int, fraction: float) -> None:
 
 
 def run(task: Task) -> Outcome:
-    """Tells what the runs of `share` came to."""
-    found = share(task)
+    """Tells what the runs of `run_own_part` came to."""
+    found = run_own_part(task)
     write_text(task.folder / "table1.csv", _csv(found))
     write_text(task.folder / "table1.md", _markdown(found))
     return Outcome(

@@ -78,7 +78,7 @@ def _written(path: Path) -> int:
 def _fit(options: list[str], progress: Callable[[float], None]) -> None:
     cli = RecordedRun(options, "Trains for the report.")
     # Lightning sets this attribute where mypy does not look.
-    cli.trainer.callbacks.append(Share(progress))  # type: ignore[attr-defined]
+    cli.trainer.callbacks.append(PartDone(progress))  # type: ignore[attr-defined]
     try:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule)
     except Interrupted:
@@ -87,8 +87,8 @@ def _fit(options: list[str], progress: Callable[[float], None]) -> None:
     cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
 
 
-class Share(Callback):
-    """Reports which share of a training's blocks is done."""
+class PartDone(Callback):
+    """Reports which part of the blocks of a training is done."""
 
     def __init__(self, progress: Callable[[float], None]) -> None:
         self._progress = progress

@@ -28,7 +28,7 @@ from models.kernels.simd.winograd import (
     no_pixels,
     spread_sums,
 )
-from models.kernels.sizes import K
+from models.kernels.sizes import KERNEL
 
 
 @compiled()
@@ -67,7 +67,7 @@ def _weight_gradient(layer, scratch, point, strip, strips, taps):
             j = line(point, q, m, shape.at_once, shape.outputs, shape.gradient_line)
             for r in range(0, 2 * shape.pooled_rows * LANES, 2 * LANES):
                 tile = correlate(tile, scratch.pixels, i + r, scratch.d, j + r)
-        add_taps(tile, taps, (point * connections + p) * K * LANES)
+        add_taps(tile, taps, (point * connections + p) * KERNEL * LANES)
 
 
 @compiled()
@@ -78,12 +78,12 @@ def _input_gradient(layer, scratch, point, strip, strips):
     out = scratch.pixel_gradients
     height = 2 * shape.pooled_rows * LANES
     for p in range(connections):
-        taps = load_taps(layer.taps, (point * connections + p) * K)
+        taps = load_taps(layer.taps, (point * connections + p) * KERNEL)
         for q in range(strips):
             c, m = table.sources[p], table.outputs[p]
             i = line(point, strip + q, c, shape.strips, shape.maps, shape.gradient_line)
             j = line(point, q, m, shape.at_once, shape.outputs, shape.gradient_line)
-            for r in range(0, height + (K - 1) * LANES, K * LANES):
+            for r in range(0, height + (KERNEL - 1) * LANES, KERNEL * LANES):
                 if r == 0:
                     convolve_back_after_zeros(scratch.d, j, taps, out, i)
                 elif r >= height:
@@ -97,7 +97,7 @@ def gather_input_gradient(pixel_gradients, shape, dx):
     """At the points -> at the framed input, dx (C, rows, columns, 8)."""
     step = len(pixel_gradients) // COUNT
     for c in range(shape.maps):
-        for r in range(2 * shape.pooled_rows + K - 1):
+        for r in range(2 * shape.pooled_rows + KERNEL - 1):
             j = (c * shape.rows + r) * shape.columns * LANES
             shared = no_pixels()
             for q in range(shape.strips):
@@ -142,13 +142,13 @@ def add_up(parts, start, out):
 @compiled()
 def _gather_taps(spread, weight):
     """The reverse way for gradients: (8, P, 5) at the points -> (P, 5, 5)."""
-    rows = len(weight) // K
+    rows = len(weight) // KERNEL
     for row in range(rows):
-        for kx in range(K):
+        for kx in range(KERNEL):
             total = np.float32(0)
             for point in range(COUNT):
                 total += OF_TAPS[point, kx] * spread[point * rows + row]
-            weight[row * K + kx] = total
+            weight[row * KERNEL + kx] = total
 
 
 @compiled()

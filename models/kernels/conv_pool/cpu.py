@@ -23,7 +23,7 @@ from models.kernels.lanes import LANES
 from models.kernels.threads import use_threads
 
 
-class Block(NamedTuple):
+class Convolution(NamedTuple):
     """What one block computes with; `forward` says more."""
 
     weight: Tensor
@@ -108,7 +108,9 @@ def backward(
     return dx, dw, db
 
 
-def forward_two(x: Tensor, first: Block, second: Block, keep: bool = True) -> tuple[Tensor, Tensor]:
+def forward_two(
+    x: Tensor, first: Convolution, second: Convolution, keep: bool = True
+) -> tuple[Tensor, Tensor]:
     """Runs two blocks in a row: one start of the threads, and a group's maps stay in the cache.
 
     Args:
@@ -137,7 +139,7 @@ def forward_two(x: Tensor, first: Block, second: Block, keep: bool = True) -> tu
 
 
 def backward_two(
-    grad: Tensor, x: Tensor, first: Block, second: Block, state: Tensor
+    grad: Tensor, x: Tensor, first: Convolution, second: Convolution, state: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of `forward_two`'s first result; arguments and errors as there.
 
@@ -168,7 +170,9 @@ def backward_two(
     return dw, db, dw2, db2
 
 
-def shapes_of(x: Tensor, first: Block, second: Block) -> tuple[Shape, Table, Shape, Table]:
+def shapes_of(
+    x: Tensor, first: Convolution, second: Convolution
+) -> tuple[Shape, Table, Shape, Table]:
     """Sizes and connections of two blocks in a row, of which the first reads images like x.
 
     Raises:
@@ -187,5 +191,5 @@ def shapes_of(x: Tensor, first: Block, second: Block) -> tuple[Shape, Table, Sha
     )
 
 
-def _filters(first: Block, second: Block) -> Filters:
+def _filters(first: Convolution, second: Convolution) -> Filters:
     return Filters(*map(flat, (first.weight, first.bias, second.weight, second.bias)))

@@ -1,7 +1,7 @@
 """The fused block on CUDA, in Triton: forward in one launch, backward in two.
 
 Shapes: B batch, C input maps, M output maps, P connections, H W input pixels, R S pooled pixels,
-N = B R S pooled or B 2R 2S convolved pixels of one map over the batch, K = 5 kernel size.
+N = B R S pooled or B 2R 2S convolved pixels of one map over the batch.
 """
 
 from __future__ import annotations

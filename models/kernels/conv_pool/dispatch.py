@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.kernels.conv_pool import composite, reference
 from models.kernels.conv_pool.operator import fused, fused_two
-from models.kernels.sizes import K
+from models.kernels.sizes import KERNEL
 
 Backend = Literal["auto", "composite", "reference", "cpu", "cuda"]
 Version = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
@@ -53,7 +53,11 @@ def _obstacle(backend: str) -> str | None:
 
 
 def choose(
-    backend: str, device: torch.device, dtype: torch.dtype, kernel_size: int = K, padding: int = 0
+    backend: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    kernel_size: int = KERNEL,
+    padding: int = 0,
 ) -> str:
     """The version that runs: a fused one where one applies, else composite.
 
@@ -68,8 +72,8 @@ def choose(
         return backend
     applies = (
         dtype == torch.float32
-        and kernel_size == K
-        and padding < K
+        and kernel_size == KERNEL
+        and padding < KERNEL
         and not torch.is_autocast_enabled(device.type)
         and backend in ("auto", device.type)
         and device.type in CONV_POOL
@@ -78,7 +82,7 @@ def choose(
     return device.type if applies else "composite"
 
 
-def warm_up(device: torch.device, *, gradient: bool) -> None:
+def compile_ahead(device: torch.device, *, gradient: bool) -> None:
     """Compiles the fused kernel of a device, or loads it from its cache, before anything is timed.
 
     Args:
@@ -87,7 +91,7 @@ def warm_up(device: torch.device, *, gradient: bool) -> None:
     """
     x = torch.zeros(1, 1, 16, 16, device=device)
     pairs = torch.zeros(1, 2, dtype=torch.int64, device=device)
-    weight = torch.zeros(1, K, K, device=device, requires_grad=gradient)
+    weight = torch.zeros(1, KERNEL, KERNEL, device=device, requires_grad=gradient)
     block = (weight, torch.zeros(1, device=device), pairs, 0)
     # As LeNet-5 runs them: on the CPU two blocks in one.
     total = fused_two(x, block, block).sum()

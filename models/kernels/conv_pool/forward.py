@@ -14,16 +14,16 @@ from models.kernels.simd.tanh import tanh
 from models.kernels.simd.tile import convolve, filled, load_taps, store_tile
 from models.kernels.simd.vector import add, fma, load, mul, splat, store
 from models.kernels.simd.winograd import COUNT, OF_TAPS, ONE, STRIP, gather_sums, spread_pixels
-from models.kernels.sizes import TILE, K
+from models.kernels.sizes import KERNEL, TILE
 
 
 @compiled()
 def spread_taps(weight):
     """Kernels (P, 5, 5) -> their rows at the points (8, P, 5)."""
-    rows = len(weight) // K
+    rows = len(weight) // KERNEL
     out = np.zeros(COUNT * rows, np.float32)
-    for kx in range(K):
-        column = weight[kx::K].copy()
+    for kx in range(KERNEL):
+        column = weight[kx::KERNEL].copy()
         for point in range(COUNT):
             factor, values = OF_TAPS[point, kx], part(out, point, COUNT)
             for row in range(rows):
@@ -36,7 +36,7 @@ def spread_input(framed, shape, pixels):
     """One group's framed input -> (8, Q, C, line, 8)."""
     step = len(pixels) // COUNT
     for c in range(shape.maps):
-        for r in range(2 * shape.pooled_rows + K - 1):
+        for r in range(2 * shape.pooled_rows + KERNEL - 1):
             i = (c * shape.rows + r) * shape.columns * LANES
             for q in range(shape.strips):
                 j = line(0, q, c, shape.strips, shape.maps, shape.line) + r * LANES
@@ -54,7 +54,7 @@ def _convolve_strip(layer, bias, scratch, q, m):
         for r in range(0, height, TILE):
             tile = filled(start)
             for p in range(table.starts[m], table.starts[m + 1]):
-                taps = load_taps(layer.taps, (point * len(table.sources) + p) * K)
+                taps = load_taps(layer.taps, (point * len(table.sources) + p) * KERNEL)
                 i = line(point, q, table.sources[p], shape.strips, shape.maps, shape.line)
                 tile = convolve(tile, scratch.pixels, i + r * LANES, taps)
             store_tile(tile, scratch.products, (point * shape.line + r) * LANES)

@@ -19,7 +19,7 @@ from models.kernels import doors
 from models.kernels.compiled import compiled, inlined
 from models.kernels.lanes import LANES
 from models.kernels.simd.winograd import COUNT, STRIP
-from models.kernels.sizes import TILE, K, pooled_size
+from models.kernels.sizes import KERNEL, TILE, pooled_size
 
 
 class Shape(NamedTuple):
@@ -67,7 +67,7 @@ def shape_of(maps: int, height: int, width: int, padding: int, outputs: int) -> 
     """The sizes of a block with that many output maps."""
     pooled_rows, pooled = pooled_size(height, width, padding)
     strips = -(-2 * pooled // STRIP)
-    rows, columns = height + 2 * padding, max(width + 2 * padding, strips * STRIP + K - 1)
+    rows, columns = height + 2 * padding, max(width + 2 * padding, strips * STRIP + KERNEL - 1)
     return Shape(
         maps=maps,
         height=height,
@@ -82,8 +82,8 @@ def shape_of(maps: int, height: int, width: int, padding: int, outputs: int) -> 
         at_once=min(strips, max(1, 3 * TILE // (2 * pooled_rows))),
         rows=rows,
         columns=columns,
-        line=-(-2 * pooled_rows // TILE) * TILE + K - 1,
-        gradient_line=-(-(2 * pooled_rows + K - 1) // K) * K,
+        line=-(-2 * pooled_rows // TILE) * TILE + KERNEL - 1,
+        gradient_line=-(-(2 * pooled_rows + KERNEL - 1) // KERNEL) * KERNEL,
         slopes=outputs * 4 * pooled_rows * pooled * LANES,
         framed=maps * rows * columns * LANES,
         features=outputs * pooled_rows * pooled,

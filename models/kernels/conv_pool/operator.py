@@ -142,7 +142,7 @@ class _EagerTwo(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *parts: Any) -> Tensor:
         kernels = _kernels(x)
-        first, second = kernels.Block(*parts[:4]), kernels.Block(*parts[4:])
+        first, second = kernels.Convolution(*parts[:4]), kernels.Convolution(*parts[4:])
         y, state = kernels.forward_two(x, first, second)
         ctx.save_for_backward(x, *first[:3], *second[:3], state)
         ctx.paddings = (first.padding, second.padding)
@@ -154,8 +154,8 @@ class _EagerTwo(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *blocks, state = ctx.saved_tensors
         kernels = _kernels(x)
-        first = kernels.Block(*blocks[:3], ctx.paddings[0])
-        second = kernels.Block(*blocks[3:], ctx.paddings[1])
+        first = kernels.Convolution(*blocks[:3], ctx.paddings[0])
+        second = kernels.Convolution(*blocks[3:], ctx.paddings[1])
         dw, db, dw2, db2 = kernels.backward_two(grad, x, first, second, state)
         return None, dw, db, None, None, dw2, db2, None, None
 
@@ -174,5 +174,7 @@ def fused_two(x: Tensor, first: tuple[Any, ...], second: tuple[Any, ...]) -> Ten
         y = _EagerTwo.apply(x, *first, *second)
     else:
         kernels = _kernels(x)
-        y, _ = kernels.forward_two(x, kernels.Block(*first), kernels.Block(*second), keep=False)
+        y, _ = kernels.forward_two(
+            x, kernels.Convolution(*first), kernels.Convolution(*second), keep=False
+        )
     return y

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from models.kernels import doors
-from models.kernels.conv_pool.cpu import Block, flat, shapes_of
+from models.kernels.conv_pool.cpu import Convolution, flat, shapes_of
 from models.kernels.conv_pool.memory import new_scratches, shape_of
 from models.kernels.lanes import LANES
 from models.kernels.lenet5.design import LENET5, SIZE, Design
@@ -63,8 +63,8 @@ class LeNet5Gradient:
 
     def __init__(
         self,
-        first: Block,
-        second: Block,
+        first: Convolution,
+        second: Convolution,
         parameters: Sequence[Tensor],
         design: Design = LENET5,
         distortion: Sequence[float] = (0, 0, 0, 0),

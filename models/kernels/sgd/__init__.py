@@ -106,7 +106,7 @@ def choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
     return "reference" if obstacle or backend == "reference" else device.type
 
 
-def warm_up(device: torch.device) -> None:
+def compile_ahead(device: torch.device) -> None:
     """Compiles the loop of a device, or loads it from its cache; says so where it takes long."""
     with notice_if_slow("Compiling the descent, once on this machine (about 5 s) ..."):
         pixel = torch.zeros(1, 1, dtype=torch.uint8, device=device)

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 from models.kernels.lanes import LANES
 from models.kernels.simd import llvm
 from models.kernels.simd.vector import VECTOR
-from models.kernels.sizes import TILE, K
+from models.kernels.sizes import KERNEL, TILE
 
 
 @intrinsic
@@ -47,12 +47,12 @@ def store_tile(typing: Any, tile: Any, out: Any, i: Any) -> Any:
 @intrinsic
 def load_taps(typing: Any, weight: Any, i: Any) -> Any:
     """weight[i : i + 5], each eight times."""
-    kind = types.UniTuple(VECTOR, K)
+    kind = types.UniTuple(VECTOR, KERNEL)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         weight, i = args
         data = context.make_array(signature.args[0])(context, builder, weight).data
-        places = [builder.add(i, ir.Constant(i.type, tap)) for tap in range(K)]
+        places = [builder.add(i, ir.Constant(i.type, tap)) for tap in range(KERNEL)]
         taps = [llvm.splat(builder, builder.load(builder.gep(data, [place]))) for place in places]
         return context.make_tuple(builder, kind, taps)
 
@@ -69,9 +69,9 @@ def convolve(typing: Any, tile: Any, x: Any, i: Any, taps: Any) -> Any:
         sums, taps = (cgutils.unpack_tuple(builder, values) for values in (tile, taps))
         # Every pixel is loaded once for all the sums that it belongs to, in an order in which a sum
         # comes again only after all the others.
-        for place in sorted(range(TILE + K - 1), key=lambda place: place % K):
+        for place in sorted(range(TILE + KERNEL - 1), key=lambda place: place % KERNEL):
             pixel = llvm.load(context, builder, signature.args[1], x, i, place * LANES)
-            for n in range(max(0, place - K + 1), min(TILE, place + 1)):
+            for n in range(max(0, place - KERNEL + 1), min(TILE, place + 1)):
                 sums[n] = llvm.fmuladd(builder, taps[place - n], pixel, sums[n])
         return context.make_tuple(builder, signature.return_type, sums)
 
@@ -88,17 +88,17 @@ def _convolution_back(*, after_zeros: bool = False, before_zeros: bool = False) 
     def convolve_back(typing: Any, d: Any, j: Any, taps: Any, out: Any, i: Any) -> Any:
         llvm.require_contiguous(d)
         llvm.require_contiguous(out)
-        first = 0 if after_zeros else 1 - K
-        last = 0 if before_zeros else K
+        first = 0 if after_zeros else 1 - KERNEL
+        last = 0 if before_zeros else KERNEL
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             d_type, _, _, out_type, _ = signature.args
             d, j, taps, out, i = args
             taps = cgutils.unpack_tuple(builder, taps)
-            sums = [llvm.load(context, builder, out_type, out, i, n * LANES) for n in range(K)]
+            sums = [llvm.load(context, builder, out_type, out, i, n * LANES) for n in range(KERNEL)]
             for place in range(first, last):
                 slope = llvm.load(context, builder, d_type, d, j, place * LANES)
-                for n in range(max(0, place), min(K, place + K)):
+                for n in range(max(0, place), min(KERNEL, place + KERNEL)):
                     sums[n] = llvm.fmuladd(builder, taps[n - place], slope, sums[n])
             for n, value in enumerate(sums):
                 llvm.store(context, builder, out_type, out, i, n * LANES, value)
@@ -125,11 +125,11 @@ def correlate(typing: Any, tile: Any, x: Any, i: Any, d: Any, j: Any) -> Any:
         _, x_type, _, d_type, _ = signature.args
         tile, x, i, d, j = args
         sums = cgutils.unpack_tuple(builder, tile)
-        pixels = [llvm.load(context, builder, x_type, x, i, n * LANES) for n in range(K + 1)]
+        pixels = [llvm.load(context, builder, x_type, x, i, n * LANES) for n in range(KERNEL + 1)]
         for row in range(2):
             slope = llvm.load(context, builder, d_type, d, j, row * LANES)
-            for tap in range(K):
-                n = row * K + tap
+            for tap in range(KERNEL):
+                n = row * KERNEL + tap
                 sums[n] = llvm.fmuladd(builder, slope, pixels[row + tap], sums[n])
         return context.make_tuple(builder, signature.return_type, sums)
 
@@ -144,9 +144,9 @@ def add_taps(typing: Any, tile: Any, out: Any, i: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         tile, out, i = args
         sums = cgutils.unpack_tuple(builder, tile)
-        for tap in range(K):
+        for tap in range(KERNEL):
             before = llvm.load(context, builder, signature.args[1], out, i, tap * LANES)
-            both = builder.fadd(sums[tap], sums[K + tap])
+            both = builder.fadd(sums[tap], sums[KERNEL + tap])
             total = builder.fadd(before, both)
             llvm.store(context, builder, signature.args[1], out, i, tap * LANES, total)
         return context.get_dummy_value()

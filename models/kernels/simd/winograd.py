@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 from models.kernels.lanes import LANES
 from models.kernels.simd import llvm
 from models.kernels.simd.vector import VECTOR
-from models.kernels.sizes import K
+from models.kernels.sizes import KERNEL
 
 STRIP = 4  # columns of sums
 POINTS = (0, 1, -1, 2, -2, 1 / 2, -1 / 2, np.inf)  # where the polynomials are evaluated
@@ -48,7 +48,7 @@ def _lagrange(i: int) -> np.ndarray[Any, Any]:
 # B^T (8, 8), A (8, 4) and G (8, 5). G has the denominators; it alone is rounded.
 OF_PIXELS = np.array([_lagrange(i) for i in range(COUNT)])
 OF_SUMS = _powers(STRIP)
-OF_TAPS = (_powers(K) / (_powers(COUNT) * OF_PIXELS).sum(1, keepdims=True)).astype(np.float32)
+OF_TAPS = (_powers(KERNEL) / (_powers(COUNT) * OF_PIXELS).sum(1, keepdims=True)).astype(np.float32)
 
 
 def _sum(builder: Any, factors: Any, values: Any) -> Any:
