@@ -33,7 +33,6 @@ PARAMETERS = {
     "lenet5-original": 60_806,
     "lenet5-original-tuned": 60_806,
 }
-LEARNERS = {"lenet5-1998": "eager"}
 CONFIG_NAMES = [
     *PARAMETERS,
     "logistic",
@@ -82,7 +81,7 @@ def test_fit_trains_tests_and_records(name, tiny, capsys):
     fused = "composite" if name == "lenet5-1998" else "cpu"
     assert record["backend"] == fused or torch.cuda.is_available()
     if not torch.cuda.is_available():
-        assert record["learner"] == LEARNERS.get(name, "compiled" if is_lenet else "sequential")
+        assert record["learner"] == ("compiled" if is_lenet else "sequential")
         assert record["why_not_faster"] == ""
     assert record["parameters"] == PARAMETERS.get(name, 785)
     assert set(record["seconds"]) == {"setup", "train", "validate", "test"}

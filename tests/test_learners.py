@@ -72,7 +72,7 @@ TRAININGS = {
     "original": (LeNet5, digits, PLAIN, "compiled"),
     "modern": (partial(LeNet5, "modern"), digits, PLAIN, "compiled"),
     "composite": (partial(LeNet5, backend="composite"), digits, PLAIN, "eager"),
-    "1998": (LeNet1998, digits, OLD, "eager"),
+    "1998": (LeNet1998, digits, OLD, "compiled"),
     "tuned": (
         partial(LeNet5, lr=0.05, schedule="cosine", **STEEP),
         digits,
@@ -398,7 +398,7 @@ def choice(model, **changes):
     [
         (LeNet5, {}, Compiled, ""),
         (partial(LeNet5, **TUNED), {}, Compiled, ""),
-        (LeNet1998, {}, Eager, ""),
+        (LeNet1998, {}, Compiled, ""),
         (Linear, {}, Sequential, ""),
         (LeNet5, {"device": torch.device("cuda", 0)}, Recorded, ""),
         (
