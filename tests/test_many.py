@@ -88,13 +88,26 @@ def test_ranks_do_not_change_the_curve(ranks, one, folder, mnist_root):
     assert not (folder / f"runs/{ranks}/version_1").exists(), "one rank writes"
 
 
-def test_ranks_do_not_change_the_curve_in_float64(folder, mnist_root):
-    exact = [*COMMON, "--trainer.max_steps=40", "--trainer.precision=64"]
+@pytest.mark.parametrize("config", ["lenet5-original-tuned", "lenet5-1998"])
+def test_ranks_change_neither_momentum_nor_distortion(config, folder, mnist_root):
+    options = [*COMMON, f"--config={config}", "--trainer.max_steps=60", "--data.batch_size=50"]
+    several = ["--trainer.devices=3", "--trainer.strategy=ddp"]
+    run(python("project.fit", f"--name={config}", *options), folder, mnist_root)
+    run(python("project.fit", f"--name={config}3", *options, *several), folder, mnist_root)
+    one, three = (outcome(folder, name) for name in (config, f"{config}3"))
+    assert one[0]["learner"] == three[0]["learner"] == "compiled"
+    np.testing.assert_allclose(three[1], one[1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("config", ["lenet5-original", "lenet5-original-tuned"])
+def test_ranks_do_not_change_the_curve_in_float64(config, folder, mnist_root):
+    exact = [*COMMON, f"--config={config}", "--trainer.max_steps=40", "--trainer.precision=64"]
     exact += ["--model.backend=composite", "--data.batch_size=50"]
     several = ["--trainer.devices=3", "--trainer.strategy=ddp"]
-    run(python("project.fit", "--name=exact", *exact), folder, mnist_root)
-    run(python("project.fit", "--name=exact3", *exact, *several), folder, mnist_root)
-    first, second = (outcome(folder, name) for name in ("exact", "exact3"))
+    names = f"exact-{config}", f"exact3-{config}"
+    run(python("project.fit", f"--name={names[0]}", *exact), folder, mnist_root)
+    run(python("project.fit", f"--name={names[1]}", *exact, *several), folder, mnist_root)
+    first, second = (outcome(folder, name) for name in names)
     # What is written of a loss is float32; the weights are float64.
     np.testing.assert_allclose(second[1], first[1], rtol=1e-6)
     for name, weight in first[2].items():
