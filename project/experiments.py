@@ -88,21 +88,25 @@ def _read_config(source: str, text: object, path: Path) -> Config:
         content = yaml.safe_load(text) if isinstance(text, str) else None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML: {error}") from error
-    if isinstance(content, dict) and content.get("experiment") in FORMER:
-        content = _renewed(content)
-        source = yaml.safe_dump(content)
     experiment = content.get("experiment") if isinstance(content, dict) else None
-    if not isinstance(content, dict) or experiment not in list(EXPERIMENTS):
+    if not isinstance(content, dict) or experiment not in [*EXPERIMENTS, *FORMER]:
         known = " or ".join(EXPERIMENTS)
         raise UserError(f"{path} must have a line `experiment:` that says {known}.")
-    return Config(source, str(experiment), check_name(content.get("name") or path.stem))
+    for section in ("model", "data", "trainer"):
+        if not isinstance(content.get(section, {}), dict):
+            raise UserError(f"{path}: `{section}:` must hold options, got {content[section]!r}.")
+    name = check_name(content.get("name") or path.stem)
+    if experiment in FORMER:
+        return Config(yaml.safe_dump(_renewed(content)), "lenet5", name)
+    return Config(source, str(experiment), name)
 
 
 def _renewed(content: dict[str, Any]) -> dict[str, Any]:
     """A configuration of an experiment that has become another one with settings of its own."""
-    today = yaml.safe_load(Path(find_config(FORMER[content["experiment"]]).source).read_text())
-    model = {**today["model"], **(content.get("model") or {})}
-    return {**content, "experiment": today["experiment"], "model": model}
+    text = (CONFIGS / f"{FORMER[content['experiment']]}.yaml").read_text(encoding="utf-8")
+    today = yaml.safe_load(text)
+    model = today["model"] | content.get("model", {})
+    return content | {"experiment": today["experiment"], "model": model}
 
 
 def check_name(name: object) -> str:
