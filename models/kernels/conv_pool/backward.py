@@ -152,8 +152,7 @@ def _gather_taps(spread, weight):
 
 
 @compiled()
-def sum_of_taps(parts, weight):
-    """Gradients at the points (T, 8, P, 5, 8) -> at the weights (P, 5, 5)."""
-    spread = np.empty(parts.shape[1] // LANES, np.float32)
+def sum_of_taps(parts, spread, weight):
+    """Gradients at the points (T, 8, P, 5, 8) -> spread (8, P, 5) -> at the weights (P, 5, 5)."""
     add_up(parts, 0, spread)
     _gather_taps(spread, weight)

@@ -18,16 +18,22 @@ from models.kernels.sizes import KERNEL, TILE
 
 
 @compiled()
-def spread_taps(weight):
+def spread_taps(weight, out):
+    """Kernels (P, 5, 5) -> their rows at the points, out (8, P, 5)."""
+    for point in range(COUNT):
+        values = part(out, point, COUNT)
+        for row in range(len(values)):
+            total = np.float32(0)
+            for kx in range(KERNEL):
+                total += OF_TAPS[point, kx] * weight[row * KERNEL + kx]
+            values[row] = total
+
+
+@compiled()
+def new_taps(weight):
     """Kernels (P, 5, 5) -> their rows at the points (8, P, 5)."""
-    rows = len(weight) // KERNEL
-    out = np.zeros(COUNT * rows, np.float32)
-    for kx in range(KERNEL):
-        column = weight[kx::KERNEL].copy()
-        for point in range(COUNT):
-            factor, values = OF_TAPS[point, kx], part(out, point, COUNT)
-            for row in range(rows):
-                values[row] += factor * column[row]
+    out = np.empty(COUNT * (len(weight) // KERNEL), np.float32)
+    spread_taps(weight, out)
     return out
 
 

@@ -46,33 +46,39 @@ class Filters(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """The gradients at the parameters of two blocks, added up by each thread over its groups."""
+    """The gradients at the parameters of two blocks, added up over each of N chunks of groups."""
 
     taps: np.ndarray[Any, Any]
-    """(T, 8, P, 5, 8) at the weights, at the points"""
+    """(N, 8, P, 5, 8) at the weights, at the points"""
     bias: np.ndarray[Any, Any]
-    """(T, M, 8); where they are learnt, (T, 3, M, 8) with those at coefficients and offsets"""
+    """(N, M, 8); where they are learnt, (N, 3, M, 8) with those at coefficients and offsets"""
     taps2: np.ndarray[Any, Any]
-    """(T, 8, P2, 5, 8)"""
+    """(N, 8, P2, 5, 8)"""
     bias2: np.ndarray[Any, Any]
-    """(T, M2, 8) or (T, 3, M2, 8)"""
+    """(N, M2, 8) or (N, 3, M2, 8)"""
 
 
 @compiled()
-def new_sums(threads, numbers, taps, numbers2, taps2):
+def new_sums(chunks, numbers, taps, numbers2, taps2):
     """Memory for the sums of two blocks with such taps and so many numbers, not yet 0."""
     return Sums(
-        np.empty((threads, len(taps) * LANES), np.float32),
-        np.empty((threads, numbers * LANES), np.float32),
-        np.empty((threads, len(taps2) * LANES), np.float32),
-        np.empty((threads, numbers2 * LANES), np.float32),
+        np.empty((chunks, len(taps) * LANES), np.float32),
+        np.empty((chunks, numbers * LANES), np.float32),
+        np.empty((chunks, len(taps2) * LANES), np.float32),
+        np.empty((chunks, numbers2 * LANES), np.float32),
     )
 
 
 @compiled()
-def sums_of(sums, t):
-    """Thread t's sums, set to 0."""
-    own = Sums(sums.taps[t], sums.bias[t], sums.taps2[t], sums.bias2[t])
+def some_sums(sums, chunks):
+    """The first ones."""
+    return Sums(sums.taps[:chunks], sums.bias[:chunks], sums.taps2[:chunks], sums.bias2[:chunks])
+
+
+@compiled()
+def sums_of(sums, chunk):
+    """A chunk's sums, set to 0."""
+    own = Sums(sums.taps[chunk], sums.bias[chunk], sums.taps2[chunk], sums.bias2[chunk])
     own.taps[:] = 0
     own.bias[:] = 0
     own.taps2[:] = 0
@@ -81,11 +87,11 @@ def sums_of(sums, t):
 
 
 @compiled()
-def total_of_threads(sums, gradients):
-    """The threads' sums -> the gradients at the parameters, always in the same order."""
-    sum_of_taps(sums.taps, gradients.weight)
+def total_of_chunks(sums, taps, taps2, gradients):
+    """The chunks' sums -> the gradients at the parameters, in their order; taps are overwritten."""
+    sum_of_taps(sums.taps, taps, gradients.weight)
     add_up(sums.bias, 0, gradients.bias)
-    sum_of_taps(sums.taps2, gradients.weight2)
+    sum_of_taps(sums.taps2, taps2, gradients.weight2)
     add_up(sums.bias2, 0, gradients.bias2)
 
 

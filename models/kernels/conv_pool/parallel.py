@@ -1,8 +1,8 @@
 """All groups of a batch through one block or two, and back; each thread takes some of them.
 
-A thread takes its groups in order, so that the same number of threads gives the same bits. Shapes
-as in `memory.py` and `pair.py`. Records are handed over one by one, since Numba's threads take
-none that holds others.
+Of two blocks the gradients are added up by chunks of groups, the same for any number of threads; of
+one block by threads, so that the same number of them gives the same bits. Shapes as in `memory.py`
+and `pair.py`. Records are handed over one by one, since Numba's threads take none that holds others.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from models.kernels.conv_pool.backward import (
     gather_input_gradient,
     sum_of_taps,
 )
-from models.kernels.conv_pool.forward import forward_group, spread_input, spread_taps
+from models.kernels.conv_pool.forward import forward_group, new_taps, spread_input
 from models.kernels.conv_pool.frame import (
     frame_images,
     frame_lanes,
@@ -33,15 +33,16 @@ from models.kernels.conv_pool.pair import (
     kept_parts,
     new_sums,
     sums_of,
-    total_of_threads,
+    total_of_chunks,
 )
 from models.kernels.lanes import LANES
+from models.kernels.stretches import begin_of, chunks_of
 
 
 @compiled(parallel=True)
 def forward(x, groups, shape, table, weight, bias, threads, slope, y):
     """X (G, C, H, W, 8) -> slope (G, M, 2R, 2S, 8) and y (G, M, R, S, 8)."""
-    spread = spread_taps(weight)
+    spread = new_taps(weight)
     for t in prange(threads):
         layer, per_map = Layer(shape, table, spread), averaging(bias)
         scratch = scratch_of(new_scratches(shape, 1, False, False), 0)
@@ -59,7 +60,7 @@ def backward(grad, x, groups, shape, table, weight, slope, threads, want_input, 
     Every thread adds up its own groups in order, so that the same number of threads gives the same
     bits.
     """
-    spread = spread_taps(weight)
+    spread = new_taps(weight)
     taps = np.zeros((threads, len(spread) * LANES), np.float32)
     biases = np.zeros((threads, len(db) * LANES), np.float32)
     for t in prange(threads):
@@ -83,7 +84,7 @@ def backward(grad, x, groups, shape, table, weight, slope, threads, want_input, 
             if want_input:
                 gather_input_gradient(scratch.pixel_gradients, shape, framed)
                 unframe_lanes(framed, shape, part(dx, g, groups))
-    sum_of_taps(taps, dw)
+    sum_of_taps(taps, spread, dw)
     add_up(biases, 0, db)
 
 
@@ -106,7 +107,7 @@ def forward_two(x, batch, shape, table, shape2, table2, filters, threads, keep, 
     """
     groups = -(-batch // LANES)
     features = shape2.features
-    taps, taps2 = spread_taps(filters.weight), spread_taps(filters.weight2)
+    taps, taps2 = new_taps(filters.weight), new_taps(filters.weight2)
     for t in prange(threads):
         pair = _new_pair(shape, table, taps, shape2, table2, taps2, False)
         per_map, per_map2 = averaging(filters.bias), averaging(filters.bias2)
@@ -122,28 +123,31 @@ def forward_two(x, batch, shape, table, shape2, table2, filters, threads, keep, 
 @compiled()
 def backward_two(grad, x, batch, shape, table, shape2, table2, filters, threads, state, gradients):
     """Gradients at the parameters of both blocks, from grad (B, M2, R2, S2) at the second's y."""
-    taps, taps2 = spread_taps(filters.weight), spread_taps(filters.weight2)
-    sums = new_sums(threads, len(filters.bias), taps, len(filters.bias2), taps2)
-    _groups_back(grad, x, batch, shape, table, taps, shape2, table2, taps2, state, sums)
-    total_of_threads(sums, gradients)
+    taps, taps2 = new_taps(filters.weight), new_taps(filters.weight2)
+    chunks = chunks_of(-(-batch // LANES))
+    sums = new_sums(chunks, len(filters.bias), taps, len(filters.bias2), taps2)
+    _groups_back(grad, x, batch, shape, table, taps, shape2, table2, taps2, threads, state, sums)
+    total_of_chunks(sums, taps, taps2, gradients)
 
 
 @compiled(parallel=True)
-def _groups_back(grad, x, batch, shape, table, taps, shape2, table2, taps2, state, sums):
-    """All groups, their gradients added up by each thread."""
-    groups, threads = -(-batch // LANES), len(sums.taps)
+def _groups_back(grad, x, batch, shape, table, taps, shape2, table2, taps2, threads, state, sums):
+    """All groups, their gradients added up by chunks."""
+    groups, chunks = -(-batch // LANES), len(sums.taps)
     features = shape2.features
     for t in prange(threads):
         pair = _new_pair(shape, table, taps, shape2, table2, taps2, True)
-        own = sums_of(sums, t)
         out = np.zeros(features * LANES, np.float32)  # (M2, R2, S2, 8)
         # Backwards: the last groups of the forward pass are still in the cache.
-        for g in range((t + 1) * groups // threads - 1, t * groups // threads - 1, -1):
-            image = g * LANES
-            kept_state = part(state, g, groups)
-            _, middle, _ = kept_parts(kept_state, shape, shape2)
-            frame_images(x, image, batch, shape, pair.scratch.framed)
-            spread_input(pair.scratch.framed, shape, pair.scratch.pixels)
-            spread_input(middle, shape2, pair.scratch2.pixels)
-            into_lanes(grad, image * features, features, batch - image, features, out, 0)
-            backward_both(out, pair, kept_state, own)
+        for chunk in range((t + 1) * chunks // threads - 1, t * chunks // threads - 1, -1):
+            own = sums_of(sums, chunk)
+            end = begin_of(chunk + 1, chunks, groups)
+            for g in range(end - 1, begin_of(chunk, chunks, groups) - 1, -1):
+                image = g * LANES
+                kept_state = part(state, g, groups)
+                _, middle, _ = kept_parts(kept_state, shape, shape2)
+                frame_images(x, image, batch, shape, pair.scratch.framed)
+                spread_input(pair.scratch.framed, shape, pair.scratch.pixels)
+                spread_input(middle, shape2, pair.scratch2.pixels)
+                into_lanes(grad, image * features, features, batch - image, features, out, 0)
+                backward_both(out, pair, kept_state, own)

@@ -12,18 +12,23 @@ from torch import Tensor
 
 from models.kernels import doors
 from models.kernels.conv_pool.cpu import Convolution, flat, shapes_of
-from models.kernels.conv_pool.memory import new_scratches, shape_of
+from models.kernels.conv_pool.memory import shape_of
 from models.kernels.lanes import LANES
 from models.kernels.lenet5.design import LENET5, SIZE, Design
 from models.kernels.lenet5.folding import net_of
-from models.kernels.lenet5.gradient import descent, gradient, take_step
-from models.kernels.lenet5.memory import Batch, Memory, Parameters, Steps
-from models.kernels.threads import use_threads
+from models.kernels.lenet5.gradient import descent, take_step
+from models.kernels.lenet5.memory import Batch, Memory, Net, Parameters, Steps, new_memory
+from models.kernels.stretches import chunks_of
+from models.kernels.threads import threads_for, together
+from models.kernels.tickets import close, new_tickets
 from models.kernels.update import PLAIN, Update
 
 CPU = torch.device("cpu")
 AS_THEY_ARE = Design(ink=255)
 """For inputs that are no bytes."""
+
+NO_RATES = np.empty(0, np.float32)
+"""Of steps that are not taken."""
 
 
 class MiniBatches(NamedTuple):
@@ -91,19 +96,24 @@ class LeNet5Gradient:
         self._classes = range(len(self._net.folded.output_bias))
         self._update = _in_float32(update)
         self._memory: Memory | None = None
+        self._sizes = (0, 0)
 
-    def _memory_for(self, images: int) -> Memory:
-        """For as many threads as that many images need; later calls use it again."""
-        threads = use_threads(-(-images // LANES))
-        if self._memory is None or self._memory.threads != threads:
-            c1, c3 = (
-                new_scratches(part, threads, True, self._design.learns_pooling)
-                for part in (self._net.c1, self._net.c3)
-            )
-            self._memory = Memory(threads, c1, c3)
+    def _run(self, net: Net, batch: Batch, steps: Steps, losses: Any) -> Any:
+        """Calls `descent` on as many threads as there is work for; returns its `each`."""
+        images = int(np.diff(steps.ends).max(initial=0))
+        threads = threads_for(chunks_of(-(-images // LANES)))
+        if self._memory is None or self._sizes != (threads, images):
+            self._memory, self._sizes = new_memory(self._net, threads, images), (threads, images)
         # Of the frame only the middle is written by bytes, but all of it by inputs.
         self._memory.c1.framed.fill(self._design.frame)
-        return self._memory
+        each = np.empty(images, np.float32)
+        tickets = new_tickets()
+        data = tickets, batch, steps, self._update, net, self._memory, each, losses
+        try:
+            together(lambda worker: descent(worker, *data), threads)
+        finally:
+            close(tickets)
+        return each
 
     def _hand_over(self) -> None:
         for parameter, gradient_ in zip(self._parameters, self._gradients, strict=True):
@@ -126,11 +136,10 @@ class LeNet5Gradient:
         """
         doors.check_tensor("x", x, torch.float32, ("B", 1, self._size, self._size), CPU)
         doors.check_labels(labels, self._classes, x)
-        losses = np.empty(len(x), np.float32)
-        batch = _batch(
-            MiniBatches(x, labels, torch.arange(len(x))), (0, 0, 0, 0), AS_THEY_ARE, share
-        )
-        gradient(batch, self._net, self._memory_for(len(x)), losses)
+        batches = MiniBatches(x, labels, torch.arange(len(x)))
+        batch = _batch(batches, (0, 0, 0, 0), AS_THEY_ARE)
+        step = Steps(np.array([0, len(x)]), np.array([share], np.float32), NO_RATES)
+        losses = self._run(self._net, batch, step, np.empty(1, np.float32))
         self._hand_over()
         return torch.from_numpy(losses)
 
@@ -142,7 +151,7 @@ class LeNet5Gradient:
         if is_joined:
             nothing = Parameters(*[np.empty(0, np.float32)] * len(Parameters._fields))
             net = self._net._replace(parameters=nothing, gradients=nothing, velocities=nothing)
-            take_step(net, self._update, np.float32(0))
+            take_step(net, self._update, np.float32(0), 0, 1)
 
     def descend(
         self,
@@ -176,17 +185,17 @@ class LeNet5Gradient:
         if numbers is not None:
             doors.check_tensor("numbers", numbers, torch.float32, (len(order), 6), CPU)
         losses = np.empty(len(sizes), np.float32)
-        batch = _batch(batches, self._distortion, self._design, 1)
-        steps = Steps(np.ascontiguousarray(sizes), flat(shares.float()), flat(rates.float()))
-        memory = self._memory_for(int(sizes.max(initial=0)))
+        batch = _batch(batches, self._distortion, self._design)
+        ends = np.concatenate([[0], np.cumsum(sizes)])
+        steps = Steps(ends, flat(shares.float()), flat(rates.float()))
         net = self._net_of_bytes
         if all_reduce is None:
-            descent(batch, steps, self._update, net, memory, losses)
+            self._run(net, batch, steps, losses)
         else:
-            for k, (one, step) in enumerate(_one_by_one(batch, steps)):
-                descent(one, step, self._update, net, memory, losses[k : k + 1])
+            for k, step in enumerate(_one_by_one(steps)):
+                self._run(net, batch, step, losses[k : k + 1])
                 all_reduce(self._row)
-                take_step(net, self._update, steps.rates[k])
+                take_step(net, self._update, steps.rates[k], 0, 1)
         self._hand_over()
         return torch.from_numpy(losses)
 
@@ -197,9 +206,7 @@ def _in_float32(update: Update) -> Any:
     return Update(numbers[0], update.nesterov, numbers[1])
 
 
-def _batch(
-    batches: MiniBatches, distortion: Sequence[float], design: Design, share: float
-) -> Batch:
+def _batch(batches: MiniBatches, distortion: Sequence[float], design: Design) -> Batch:
     rotation, *others = distortion
     numbers = torch.empty(0, 6) if batches.numbers is None else batches.numbers
     return Batch(
@@ -210,14 +217,11 @@ def _batch(
         flat(batches.labels),
         numbers.detach().contiguous().numpy(),
         flat(batches.order),
-        np.float32(share),
+        np.float32(1),
     )
 
 
-def _one_by_one(batches: Batch, steps: Steps) -> Iterator[tuple[Batch, Steps]]:
+def _one_by_one(steps: Steps) -> Iterator[Steps]:
     """Each mini-batch by itself, without a rate: nothing is learnt from it yet."""
-    ends = np.cumsum(steps.sizes)
-    for k, (begin, end) in enumerate(zip(ends - steps.sizes, ends, strict=True)):
-        order, numbers = batches.order[begin:end], batches.numbers[begin:end]
-        step = Steps(steps.sizes[k : k + 1], steps.shares[k : k + 1], steps.rates[:0])
-        yield batches._replace(order=order, numbers=numbers), step
+    for k, share in enumerate(steps.shares):
+        yield Steps(steps.ends[k : k + 2], share[None], NO_RATES)

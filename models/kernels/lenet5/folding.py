@@ -21,6 +21,7 @@ from models.kernels.lenet5.design import Design
 from models.kernels.lenet5.head import Head
 from models.kernels.lenet5.memory import Net, Parameters
 from models.kernels.simd.vector import load, mul, splat, store
+from models.kernels.stretches import stretch
 
 
 def net_of(
@@ -83,10 +84,11 @@ def _fixed(
 
 
 @compiled()
-def scale(parts, factors, out):
-    """Each of the parts times its factor -> out; where that is 1, they are the same."""
-    for part, factor, product in zip(parts, factors, out):  # noqa: B905
+def scale(parts, factors, out, n, count):
+    """Stretch n of `count` of each part times its factor -> out; where that is 1, both are one."""
+    for whole_part, factor, whole_product in zip(parts, factors, out):  # noqa: B905
         if factor != 1:
+            part, product = stretch(whole_part, n, count), stretch(whole_product, n, count)
             whole = len(part) // LANES * LANES
             for i in range(0, whole, LANES):
                 store(product, i, mul(load(part, i), splat(factor)))

@@ -1,152 +1,171 @@
-"""LeNet-5's gradient for a mini-batch, groups over threads, and the steps of gradient descent.
+"""LeNet-5's gradient for a mini-batch, and the steps of gradient descent, by any number of threads.
 
-Shapes as in `memory.py`. Records are handed to the threads one by one, since Numba's threads take
-none that holds others. What is compiled with `inline` becomes a part of its only caller: LLVM
+Each thread calls `descent` with the same arguments, and they share the tasks of three phases for
+each mini-batch. Every task writes what no other one does, and which there are depends on the
+mini-batch alone: so the bits are the same however many threads there are, and whoever did what.
+Nothing is allocated within a phase, so that no thread fails there and lets others wait.
+
+Shapes as in `memory.py`. What is compiled with `inline` becomes a part of its only caller: LLVM
 optimizes all that a function calls once more with it, so that a level more of them takes longer.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from numba import prange
-
 from models.kernels.compiled import compiled
 from models.kernels.conv_pool.backward import add_up, sum_of_taps
 from models.kernels.conv_pool.forward import spread_taps
 from models.kernels.conv_pool.memory import Layer, scratch_of
-from models.kernels.conv_pool.pair import Pair, new_sums, sums_of
+from models.kernels.conv_pool.pair import Pair, some_sums, sums_of
 from models.kernels.lanes import LANES
 from models.kernels.lenet5.dense import dense_bias_gradient, dense_weight_gradient
 from models.kernels.lenet5.folding import scale
 from models.kernels.lenet5.group import back, there
-from models.kernels.lenet5.memory import Batch, new_group, new_rows
+from models.kernels.lenet5.memory import Batch, new_group, rows_of
+from models.kernels.stretches import begin_of, chunks_of, stretch
+from models.kernels.tickets import is_last, open_phase, take, wait_for_another
+
+GROUPS, SUMS, STEP = range(3)
+"""The phases of a mini-batch: groups there and back, gradients of all of it, and the step."""
+
+PHASES = 3
+
+COLUMNS = 5 * LANES
+"""Of C5's weight, whose gradient is one task"""
+
+OTHERS = 3
+"""Tasks of sums beside those of C5's weight"""
+
+STRETCHES = 8
+"""Tasks of a step, each so many parts of all parameters"""
+
+
+@compiled()
+def descent(worker, tickets, batches, steps, update, net, memory, each, losses):
+    """A step for each of K mini-batches, and their losses (K,), weighted by their shares.
+
+    Without rates there is no step: the gradients are those of the last mini-batch. The losses of
+    its images are left in `each`, which is as long as the largest one. Worker 0 begins.
+    """
+    first = Layer(net.c1, net.c1_table, memory.c1_taps)
+    second = Layer(net.c3, net.c3_table, memory.c3_taps)
+    blocks = Pair(first, second, scratch_of(memory.c1, worker), scratch_of(memory.c3, worker))
+    group = new_group(net.c1, net.c3, net.folded)
+    last = PHASES * (len(steps.ends) - 1)
+    if worker == 0:
+        scale(net.parameters, net.factors, net.folded, 0, 1)
+        _spread(net, memory)
+        open_phase(tickets, 0)
+    while True:
+        phase, task = take(tickets)
+        if phase >= last:
+            return
+        k, kind = phase // PHASES, phase % PHASES
+        begin, end = steps.ends[k], steps.ends[k + 1]
+        tasks = _tasks_of(kind, end - begin, net)
+        if task >= tasks:
+            wait_for_another(tickets, phase)
+            continue
+        rows = rows_of(memory.rows, end - begin, net.folded)
+        sums = some_sums(memory.sums, chunks_of(-(-(end - begin) // LANES)))
+        if kind == GROUPS:
+            batch = _batch_of(batches, steps, k)
+            _groups(task, tasks, batch, blocks, net, group, rows, sums, each)
+        elif kind == SUMS:
+            _sums(task, end - begin, rows, sums, net, memory)
+            if task == 0:
+                losses[k] = each[: end - begin].sum() * steps.shares[k]
+        else:
+            scale(net.gradients, net.factors, net.gradients, task, tasks)
+            if len(steps.rates):
+                take_step(net, update, steps.rates[k], task, tasks)
+                scale(net.parameters, net.factors, net.folded, task, tasks)
+        if is_last(tickets, tasks):
+            if kind == STEP:
+                _spread(net, memory)
+            open_phase(tickets, phase + 1)
+
+
+@compiled()
+def _tasks_of(kind, batch, net):
+    """How many tasks a phase has for a mini-batch of that many images."""
+    if kind == GROUPS:
+        return chunks_of(-(-batch // LANES))
+    if kind == SUMS:
+        return OTHERS + -(-net.c3.features // COLUMNS)
+    return STRETCHES
+
+
+@compiled()
+def _spread(net, memory):
+    spread_taps(net.folded.c1, memory.c1_taps)
+    spread_taps(net.folded.c3, memory.c3_taps)
+
+
+@compiled()
+def _batch_of(batches, steps, k):
+    """Mini-batch k of them."""
+    begin, end = steps.ends[k], steps.ends[k + 1]
+    return Batch(
+        batches.images,
+        batches.unit,
+        batches.offset,
+        batches.limits,
+        batches.labels,
+        batches.numbers[begin:end],
+        batches.order[begin:end],
+        steps.shares[k],
+    )
 
 
 @compiled(inline="always")
-def gradient(batch, net, memory, losses):
-    """Losses of a mini-batch (B,), and share times the gradients of their sum."""
-    scale(net.parameters, net.factors, net.folded)
-    parameters = net.folded
-    rows = new_rows(len(batch.order), net.c3, parameters)
-    c1, c3 = spread_taps(parameters.c1), spread_taps(parameters.c3)
-    # As many at S2 and S4 as are learnt.
-    slopes = net.gradients
-    numbers = len(slopes.c1_bias) + len(slopes.s2) + len(slopes.s2_bias)
-    numbers2 = len(slopes.c3_bias) + len(slopes.s4) + len(slopes.s4_bias)
-    sums = new_sums(memory.threads, numbers, c1, numbers2, c3)
-    _groups(
-        batch,
-        net.c1,
-        net.c1_table,
-        c1,
-        net.c3,
-        net.c3_table,
-        c3,
-        parameters,
-        net.head,
-        memory.c1,
-        memory.c3,
-        rows,
-        sums,
-        losses,
-    )
-    _sums(len(batch.order), rows, sums, net.gradients)
-    scale(net.gradients, net.factors, net.gradients)
+def _groups(chunk, chunks, batch, blocks, net, group, rows, sums, losses):
+    """Some groups there and back; a group goes all the way before the next one begins."""
+    groups = -(-len(batch.order) // LANES)
+    own = sums_of(sums, chunk)
+    for g in range(begin_of(chunk, chunks, groups), begin_of(chunk + 1, chunks, groups)):
+        there(batch, g * LANES, blocks, net.folded, group)
+        back(batch, g * LANES, blocks, net.folded, net.head, group, rows, own, losses)
 
 
-@compiled(parallel=True)
-def _groups(
-    batch,
-    c1,
-    c1_table,
-    c1_taps,
-    c3,
-    c3_table,
-    c3_taps,
-    net,
-    head,
-    scratch1,
-    scratch3,
-    rows,
-    sums,
-    losses,
-):
-    """All groups there and back; a group goes all the way before the next one begins."""
-    groups, threads = -(-len(batch.order) // LANES), len(sums.taps)
-    for t in prange(threads):
-        first, second = Layer(c1, c1_table, c1_taps), Layer(c3, c3_table, c3_taps)
-        blocks = Pair(first, second, scratch_of(scratch1, t), scratch_of(scratch3, t))
-        group = new_group(c1, c3, net)
-        own = sums_of(sums, t)
-        for g in range(t * groups // threads, (t + 1) * groups // threads):
-            there(batch, g * LANES, blocks, net, group)
-            back(batch, g * LANES, blocks, net, head, group, rows, own, losses)
-
-
-@compiled(parallel=True)
-def _sums(batch, rows, sums, gradients):
-    """The gradients: sums over the threads, and for the dense layers over the batch."""
-    threads = len(sums.taps)
-    c5, f6 = len(gradients.c5_bias), len(gradients.f6_bias)
-    output = len(gradients.output_bias)
-    s4 = len(gradients.c5) // c5
-    # Columns over threads: no two write the same, and the order of the sums is the batch's.
-    for t in prange(threads):
-        columns = -(-s4 // LANES)
-        begin = t * columns // threads * LANES
-        end = min(s4, (t + 1) * columns // threads * LANES)
-        dense_weight_gradient(rows.d_c5, rows.s4, batch, c5, begin, end, gradients.c5)
-        if t == 0:
-            sum_of_taps(sums.taps, gradients.c1)
-            sum_of_taps(sums.taps2, gradients.c3)
-            start = 0
-            for out in (gradients.c1_bias, gradients.s2, gradients.s2_bias):
-                add_up(sums.bias, start, out)
-                start += len(out)
-            start = 0
-            for out in (gradients.c3_bias, gradients.s4, gradients.s4_bias):
-                add_up(sums.bias2, start, out)
-                start += len(out)
-        if t == threads - 1:
-            dense_weight_gradient(rows.d_f6, rows.c5, batch, f6, 0, c5, gradients.f6)
-            dense_bias_gradient(rows.d_c5, gradients.c5_bias)
-            dense_bias_gradient(rows.d_f6, gradients.f6_bias)
-            if output:
-                d = rows.d_output
-                dense_weight_gradient(d, rows.f6, batch, output, 0, f6, gradients.output)
-                dense_bias_gradient(d, gradients.output_bias)
+@compiled(inline="always")
+def _sums(task, batch, rows, sums, net, memory):
+    """Some of the gradients: sums over the chunks, and for the dense layers over the batch."""
+    out = net.gradients
+    c5, f6, output = len(out.c5_bias), len(out.f6_bias), len(out.output_bias)
+    if task == 0:
+        sum_of_taps(sums.taps2, memory.c3_sums, out.c3)
+        _add_up_all(sums.bias2, out.c3_bias, out.s4, out.s4_bias)
+        dense_bias_gradient(rows.d_c5, out.c5_bias)
+        dense_bias_gradient(rows.d_f6, out.f6_bias)
+    elif task == 1:
+        sum_of_taps(sums.taps, memory.c1_sums, out.c1)
+        _add_up_all(sums.bias, out.c1_bias, out.s2, out.s2_bias)
+        if output:
+            dense_weight_gradient(rows.d_output, rows.f6, batch, output, 0, f6, out.output)
+            dense_bias_gradient(rows.d_output, out.output_bias)
+    elif task == 2:
+        dense_weight_gradient(rows.d_f6, rows.c5, batch, f6, 0, c5, out.f6)
+    else:
+        begin = (task - OTHERS) * COLUMNS
+        end = min(net.c3.features, begin + COLUMNS)
+        dense_weight_gradient(rows.d_c5, rows.s4, batch, c5, begin, end, out.c5)
 
 
 @compiled()
-def descent(batches, steps, update, net, memory, losses):
-    """A step for each of K mini-batches, and their losses (K,), weighted by their shares.
-
-    Without rates there is no step: the gradients are those of the last mini-batch.
-    """
-    end = 0
-    for k in range(len(steps.sizes)):
-        begin, end = end, end + steps.sizes[k]
-        each = np.empty(steps.sizes[k], np.float32)
-        batch = Batch(
-            batches.images,
-            batches.unit,
-            batches.offset,
-            batches.limits,
-            batches.labels,
-            batches.numbers[begin:end],
-            batches.order[begin:end],
-            steps.shares[k],
-        )
-        gradient(batch, net, memory, each)
-        losses[k] = each.sum() * steps.shares[k]
-        if len(steps.rates):
-            take_step(net, update, steps.rates[k])
+def _add_up_all(sums, bias, coefficient, offset):
+    """Of a block, as many as are learnt."""
+    add_up(sums, 0, bias)
+    add_up(sums, len(bias), coefficient)
+    add_up(sums, len(bias) + len(coefficient), offset)
 
 
 @compiled()
-def take_step(net, update, rate):
-    """Moves all parameters against their gradients, as `torch.optim.SGD` does."""
-    for weight, slope, velocity in zip(net.parameters, net.gradients, net.velocities):  # noqa: B905
+def take_step(net, update, rate, n, count):
+    """Moves part n of `count` of all parameters as `torch.optim.SGD` does."""
+    for parameter, gradient, kept in zip(net.parameters, net.gradients, net.velocities):  # noqa: B905
+        # Slices, so that the compiler knows the index to be above 0 and uses vectors.
+        weight, slope = stretch(parameter, n, count), stretch(gradient, n, count)
+        velocity = stretch(kept, n, count)
         for i in range(len(weight)):
             d = slope[i] + update.weight_decay * weight[i]
             if update.momentum:

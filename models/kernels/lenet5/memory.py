@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from models.kernels.compiled import compiled
-from models.kernels.conv_pool.memory import Scratch, Shape, Table
-from models.kernels.conv_pool.pair import kept
+from models.kernels.conv_pool.forward import new_taps
+from models.kernels.conv_pool.memory import Scratch, Shape, Table, new_scratches
+from models.kernels.conv_pool.pair import Sums, kept, new_sums
 from models.kernels.lanes import LANES
 from models.kernels.lenet5.distort import FRAME
 from models.kernels.lenet5.head import Head
+from models.kernels.stretches import chunks_of
 
 
 class Parameters(NamedTuple):
@@ -58,15 +60,6 @@ class Net(NamedTuple):
     head: Head
 
 
-class Memory(NamedTuple):
-    """What all iterations with one number of threads use again."""
-
-    threads: int
-    c1: Scratch
-    """Every array with one more dimension in front, (T, ...)"""
-    c3: Scratch
-
-
 class Batch(NamedTuple):
     """A mini-batch, or several one behind the other, chosen from images with labels."""
 
@@ -90,12 +83,12 @@ class Batch(NamedTuple):
 class Steps(NamedTuple):
     """K steps, for mini-batches that are one behind the other in a `Batch` of them all."""
 
-    sizes: np.ndarray[Any, Any]
-    """(K,) how many images each has"""
+    ends: np.ndarray[Any, Any]
+    """(K + 1,) where each mini-batch begins, and the last one ends"""
     shares: np.ndarray[Any, Any]
     """(K,) weight of each image in the loss of its mini-batch"""
     rates: np.ndarray[Any, Any]
-    """(K,) learning rates"""
+    """(K,) learning rates, or none"""
 
 
 class Rows(NamedTuple):
@@ -138,6 +131,60 @@ class Group(NamedTuple):
     """(120, 8)"""
     f6_gradient: np.ndarray[Any, Any]
     """(84, 8)"""
+
+
+class Memory(NamedTuple):
+    """What all threads share, and all iterations use again."""
+
+    c1: Scratch
+    """Every array with one more dimension in front, (T, ...)"""
+    c3: Scratch
+    c1_taps: np.ndarray[Any, Any]
+    """(8, 6, 5) the weights at the points"""
+    c3_taps: np.ndarray[Any, Any]
+    """(8, 60, 5)"""
+    c1_sums: np.ndarray[Any, Any]
+    """(8, 6, 5) the gradients there"""
+    c3_sums: np.ndarray[Any, Any]
+    """(8, 60, 5)"""
+    sums: Sums
+    rows: Rows
+
+
+def new_memory(net: Net, threads: int, images: int) -> Memory:
+    """For that many threads, and mini-batches of that many images at most."""
+    parts = net.gradients
+    # As many at S2 and S4 as are learnt.
+    numbers = len(parts.c1_bias) + len(parts.s2) + len(parts.s2_bias)
+    numbers2 = len(parts.c3_bias) + len(parts.s4) + len(parts.s4_bias)
+    c1, c3 = (new_scratches(part, threads, True, len(parts.s2) > 0) for part in (net.c1, net.c3))
+    c1_taps, c3_taps = new_taps(parts.c1), new_taps(parts.c3)
+    return Memory(
+        c1,
+        c3,
+        c1_taps,
+        c3_taps,
+        np.empty_like(c1_taps),
+        np.empty_like(c3_taps),
+        new_sums(chunks_of(-(-images // LANES)), numbers, c1_taps, numbers2, c3_taps),
+        new_rows(images, net.c3, net.folded),
+    )
+
+
+@compiled()
+def rows_of(rows, batch, parameters):
+    """Those of a mini-batch."""
+    groups = -(-batch // LANES)
+    c5, f6 = len(parameters.c5_bias), len(parameters.f6_bias)
+    s4 = len(parameters.c5) // c5
+    return Rows(
+        rows.s4[: batch * s4],
+        rows.c5[: batch * c5],
+        rows.f6[: batch * f6],
+        rows.d_c5[: groups * c5 * LANES],
+        rows.d_f6[: groups * f6 * LANES],
+        rows.d_output[: groups * len(parameters.output_bias) * LANES],
+    )
 
 
 @compiled()
