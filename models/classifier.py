@@ -90,6 +90,7 @@ class Classifier(LightningModule):
         self.losses_taken = []
         self._learner: Learner | None = None
         self._run: Run | None = None
+        self._length: Length | None = None
         self.labels = range(classes)
         metrics = MetricCollection(
             {
@@ -145,7 +146,7 @@ class Classifier(LightningModule):
         self._choose(learners.run_of(self))
 
     def _choose(self, run: Run) -> Learner:
-        self._run = run
+        self._run, self._length = run, None
         self._learner, self.why_not_faster = learners.start(self, run)
         self.learner = self._learner.name
         return self._learner
@@ -159,10 +160,13 @@ class Classifier(LightningModule):
             ValueError: the schedule needs an end, and the training has none.
         """
         iterations = self.global_step + torch.arange(count, dtype=torch.float64)
-        return self.lr * self.schedule(iterations, self._length())
+        # Kept for an epoch, since a look at the Trainer takes as long as a block of small steps.
+        if self._length is None or self._trainer is None:
+            self._length = self._length_of_training()
+        return self.lr * self.schedule(iterations, self._length)
 
-    def _length(self) -> Length:
-        """How long the training is: by epochs where it has a last one, else by `max_steps`."""
+    def _length_of_training(self) -> Length:
+        """How long it is: by epochs where it has a last one, else by `max_steps`."""
         if self._trainer is None:
             return Length(1, None)
         epoch = self.iterations_per_epoch()
@@ -196,6 +200,7 @@ class Classifier(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Lets another learn, where something was hooked, frozen or pruned since the last epoch."""
+        self._length = None
         self._choose_again()
 
     def _choose_again(self) -> None:
