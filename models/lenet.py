@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,6 +18,8 @@ from models.learners import Learner
 from models.learners.compiled import Compiled, CompiledGradient
 from models.learners.recorded import Recorded
 from models.schedules import Schedule
+
+Scalars = TypeVar("Scalars", float, Tensor)
 
 MEAN, DEVIATION = 0.1307, 0.3081
 """Of MNIST's training pixels in [0, 1]."""
@@ -77,8 +79,7 @@ class LeNet5(Classifier):
     @property
     def design(self) -> Design:
         """What the compiled learner computes."""
-        paper, ink = ((v - MEAN) / DEVIATION if self.standardize else v for v in (0.0, 1.0))
-        return LENET5._replace(paper=paper, ink=ink)
+        return LENET5._replace(paper=self._scaled(0.0), ink=self._scaled(1.0))
 
     @property
     def backend(self) -> str:
@@ -102,8 +103,10 @@ class LeNet5(Classifier):
 
     def inputs(self, images: Tensor) -> Tensor:
         """Pixels (B, 28, 28) -> (B, 1, 28, 28) in [0, 1], or standardized."""
-        x = images.unsqueeze(1).to(self.dtype) / 255
-        return (x - MEAN) / DEVIATION if self.standardize else x
+        return self._scaled(images.unsqueeze(1).to(self.dtype) / 255)
+
+    def _scaled(self, pixels: Scalars) -> Scalars:
+        return (pixels - MEAN) / DEVIATION if self.standardize else pixels
 
     def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of logits (B, 10) -> (B,)."""

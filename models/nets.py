@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.bitmaps import bitmaps
+from models.kernels.lenet5.design import AMPLITUDE, SLOPE
 from models.kernels.table import C3_TABLE, full_table
 from models.layers.conv_pool import ConvPool, PartialConv, conv_pool_twice
 from models.layers.subsampling import Subsampling
@@ -60,7 +61,7 @@ class LeNet5(nn.Module):
 
 def squash(x: Tensor) -> Tensor:
     """1.7159 tanh(2x / 3): keeps +-1 where it is and bends most there (Appendix A)."""
-    return 1.7159 * torch.tanh(x * (2 / 3))
+    return AMPLITUDE * torch.tanh(x * SLOPE)
 
 
 class LeNet1998(nn.Module):

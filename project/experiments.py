@@ -97,8 +97,9 @@ def _read_config(source: str, text: object, path: Path) -> Config:
             raise UserError(f"{path}: `{section}:` must hold options, got {content[section]!r}.")
     name = check_name(content.get("name") or path.stem)
     if experiment in FORMER:
-        return Config(yaml.safe_dump(_renewed(content)), "lenet5", name)
-    return Config(source, str(experiment), name)
+        content = _renewed(content)
+        source = yaml.safe_dump(content)
+    return Config(source, content["experiment"], name)
 
 
 def _renewed(content: dict[str, Any]) -> dict[str, Any]:

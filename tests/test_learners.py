@@ -79,6 +79,7 @@ TRAININGS = {
         COSINE | STEEP,
         "compiled",
     ),
+    "standardized": (partial(LeNet5, standardize=True), digits, PLAIN, "compiled"),
     "linear": (partial(Linear, decay_iterations=70), two_digits, FALLING, "sequential"),
     "batches": (Linear, partial(two_digits, batch_size=4), SLOW, "eager"),
 }

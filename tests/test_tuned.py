@@ -118,6 +118,15 @@ def test_only_what_is_learnt_from_is_distorted(tiny_root, tmp_path):
     assert not torch.isclose(x, model.inputs(images)).all()
 
 
+def test_who_learns_distorts_in_the_same_way(tiny_root, tmp_path):
+    compiled, _ = fit(tuned, data(tiny_root), tmp_path, max_epochs=1)
+    composite = partial(LeNet5, **TUNED | {"backend": "composite"})
+    eager, _ = fit(composite, data(tiny_root), tmp_path, max_epochs=1)
+    assert (compiled.learner, eager.learner) == ("compiled", "eager")
+    for name, weight in compiled.state_dict().items():
+        torch.testing.assert_close(weight, eager.state_dict()[name], rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("ranks", [2, 3, 50])
 def test_an_image_is_distorted_the_same_on_any_rank(ranks):
     totals = np.array([9, 4])

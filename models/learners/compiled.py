@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from models import nets
 from models.kernels import doors
 from models.kernels.conv_pool import dispatch
+from models.kernels.lenet5.design import SIZE
 from models.kernels.sizes import pooled_size
 from models.kernels.update import Update
 from models.layers import conv_pool
@@ -94,7 +95,7 @@ class Compiled(Learner):
         return (
             CompiledGradient.obstacle(model, run)
             or door.own_part(model, ("inputs", "batch", "draw"))
-            or door.another_descent(model, run, known=door.BESIDE_THE_RATE)
+            or door.another_descent(model, run, known=Update._fields)
         )
 
     def __call__(self, block: Block, rates: Tensor) -> Tensor:
@@ -178,12 +179,13 @@ def _another_net(model: Any) -> str | None:
 
 def _other_sizes(model: Any) -> str | None:
     """Says what the compiled code cannot compute with."""
-    net, size = model.net, 28 + 2 * model.design.margin
+    net, size = model.net, SIZE + 2 * model.design.margin
     for layer in (net.c1, net.c3):
         backend, weight = getattr(layer, "backend", "auto"), layer.weight
+        asked = backend, weight.device, weight.dtype, layer.kernel_size, layer.padding
         if backend in ("composite", "reference"):
             return f"the backend is {backend}"
-        if dispatch.choose(backend, weight.device, weight.dtype, 5, layer.padding) != "cpu":
+        if dispatch.choose(*asked) != "cpu":
             missing = "numba" in dispatch.MISSING
             return "numba is not installed" if missing else f"the convolutions are {weight.dtype}"
         size, _ = pooled_size(size, size, layer.padding)

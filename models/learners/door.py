@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.modules import module as torch_module
 
+from models.kernels.update import Update
 from models.learners.learner import Run
 
 if TYPE_CHECKING:
@@ -82,17 +83,13 @@ def _unusual_parameters(net: nn.Module) -> Iterator[str]:
             yield f"{name} is not contiguous"
 
 
-BESIDE_THE_RATE = ("momentum", "nesterov", "weight_decay")
-"""What `models.kernels.update.Update` says."""
-
-
 def another_descent(model: Classifier, run: Run, *, known: Sequence[str] = ()) -> str | None:
     """Says what is not a step against the gradient, by the rates of `learning_rates`.
 
     Args:
         model: its `net` is what must be learnt.
         run: has the optimizer.
-        known: what the step may have beside its rate, of `BESIDE_THE_RATE`.
+        known: what the step may have beside its rate, of the fields of `Update`.
     """
     optimizer = run.optimizer
     if not run.is_scheduled:
@@ -103,7 +100,7 @@ def another_descent(model: Classifier, run: Run, *, known: Sequence[str] = ()) -
     parameters = list(model.net.parameters())
     if more or [*map(id, group["params"])] != [*map(id, parameters)]:
         return "the optimizer has other parameters than net, or groups of them"
-    for name in (*BESIDE_THE_RATE, "dampening", "maximize", "differentiable"):
+    for name in (*Update._fields, "dampening", "maximize", "differentiable"):
         if group[name] and name not in known:
             return f"the optimizer has {name}"
     hooks = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -87,29 +87,31 @@ def take_steps(model: Classifier, block: Block, rates: Tensor | None, step: Step
 
     Args:
         model: what learns; its `losses_taken` grow.
-        block: this rank's share of the mini-batches.
+        block: this rank's part of the mini-batches.
         rates: (K,) learning rates; None leaves the optimizer its own, and steps their schedulers.
         step: takes one.
     """
     groups = the_optimizer(model).param_groups
-    sizes = block.sizes.tolist()
-    numbers = model.draw(block)
-    each = None if numbers is None else numbers.split_with_sizes(sizes)
     # Ranks may hold unequal shares; the mean over ranks of these is the global mean.
     shares = (model.trainer.world_size / block.totals).tolist()
-    for k, (index, share) in enumerate(
-        zip(block.order.split_with_sizes(sizes), shares, strict=True)
-    ):
+    for k, (part, share) in enumerate(zip(_parts(model, block), shares, strict=True)):
         if rates is not None:
             for group in groups:
                 group["lr"] = float(rates[k])
-        batch = model.batch(block, index, *([each[k]] if each else ()))
-        model.losses_taken.append(step(*batch, share))
+        model.losses_taken.append(step(*model.batch(block, *part), share))
         if rates is None:
             _step_schedulers(model, "step", model.global_step)
     if rates is None and model.trainer.is_last_batch:
         _step_schedulers(model, "epoch", model.current_epoch + 1)
     return torch.stack(model.losses_taken)
+
+
+def _parts(model: Classifier, block: Block) -> Iterator[tuple[Tensor, ...]]:
+    """What `Classifier.batch` is asked for: indices, and random numbers where there are some."""
+    numbers = model.draw(block)
+    wholes = [block.order] if numbers is None else [block.order, numbers]
+    sizes = block.sizes.tolist()
+    return zip(*(whole.split_with_sizes(sizes) for whole in wholes), strict=True)
 
 
 def _step_schedulers(model: Classifier, interval: str, count: int) -> None:

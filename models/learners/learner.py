@@ -24,7 +24,7 @@ class Block(Protocol):
     labels: Tensor
     """(N,) int64"""
     order: Tensor
-    """(n,) int64: this rank's share"""
+    """(n,) int64: this rank's part"""
     sizes: Counts
     """(K,) of this rank's images"""
     starts: Counts
@@ -86,7 +86,7 @@ class Learner(ABC):
         """Learns from K mini-batches, one after the other.
 
         Args:
-            block: this rank's share of them.
+            block: this rank's part of them.
             rates: (K,) learning rates, float64, on the CPU.
 
         Returns:

@@ -2,7 +2,7 @@
 
 Of two blocks the gradients are added up by chunks of groups, the same for any number of threads; of
 one block by threads, so that the same number of them gives the same bits. Shapes as in `memory.py`
-and `pair.py`. Records are handed over one by one, since none that holds others can be.
+and `pair.py`. Records are handed over one by one: Numba's threads take none that holds others.
 """
 
 from __future__ import annotations

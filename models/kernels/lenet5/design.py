@@ -11,6 +11,9 @@ from models.kernels.doors import LAYERS, LAYERS_OF_1998
 LOGITS, MAP, MSE = range(3)
 """What the last layer gives and the loss compares: see `head.py`."""
 
+AMPLITUDE, SLOPE = 1.7159, 2 / 3
+"""Of the tanh of 1998, `nets.squash`."""
+
 SIZE = 28
 """Height and width of the images that are bytes."""
 
@@ -75,8 +78,8 @@ def design_of_1998(
     if loss not in ("map", "mse"):
         raise ValueError(f"expected loss of map or mse, got {loss}")
     return Design(
-        amplitude=1.7159,
-        slope=2 / 3,
+        amplitude=AMPLITUDE,
+        slope=SLOPE,
         paper=paper,
         ink=ink,
         margin=2,
