@@ -82,6 +82,20 @@ def wait_for_another(tickets, phase):
             _yield()
 
 
+@compiled()
+def show(counts, place, count):
+    """Sets a count that others wait for, after all that was written before."""
+    _store(counts, place, count)
+
+
+@compiled()
+def is_reached(counts, place, count, looks):
+    """Whether another has shown that count, or one behind it; looks so often at most."""
+    while looks and _load(counts, place) < count:
+        looks -= 1
+    return _load(counts, place) >= count
+
+
 @intrinsic
 def _add(typing: Any, array: Any, index: Any, value: Any) -> Any:
     """Adds to array[index], with no other thread in between; returns what was there."""

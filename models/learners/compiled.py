@@ -83,9 +83,11 @@ class Compiled(Learner):
         assert isinstance(run.optimizer, torch.optim.SGD)
         self._model = model
         self._optimizer = run.optimizer
-        self._ranks, self._all_reduce = run.ranks, run.all_reduce
+        self._ranks = run.ranks
+        size = sum(part.numel() for part in model.net.parameters())
+        self._all_reduce = run.all_reduce(size) if run.all_reduce else None
         with _rehearsal(model, run):
-            self._gradient().rehearse(is_joined=run.all_reduce is not None)
+            self._gradient().rehearse(is_joined=self._all_reduce is not None)
 
     @classmethod
     def obstacle(cls, model: Classifier, run: Run) -> str | None:

@@ -50,8 +50,8 @@ class Run(NamedTuple):
     """Who wants to hear of backward passes and steps, such as "EMA has an on_after_backward"."""
     strategy: str = ""
     """How it is spread, such as "there are 2 ranks"; empty on one device and no more."""
-    all_reduce: Callable[[Tensor], Any] | None = None
-    """Adds a tensor up over the ranks, in place, where that is all that joins them."""
+    all_reduce: Callable[[int], Callable[[Tensor], Any]] | None = None
+    """Makes what adds up so many numbers over the ranks, where that is all that joins them."""
 
     def onlooker(self) -> str | None:
         """Who must be told of each backward pass and step, or take part in it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from models.learners.door import is_scheduled
 from models.learners.learner import Run
+from models.learners.shared_sum import all_reduce_for
 
 if TYPE_CHECKING:
     from models.classifier import Classifier
@@ -53,14 +55,14 @@ def run_of(model: Classifier) -> Run:
     )
 
 
-def _joined(trainer: Trainer) -> tuple[str, Callable[[Tensor], Any] | None]:
-    """How the training is spread, and what joins its ranks, if it is no more than a sum."""
+def _joined(trainer: Trainer) -> tuple[str, Callable[[int], Callable[[Tensor], Any]] | None]:
+    """How the training is spread, and what joins its ranks, if it is no more than sums."""
     strategy, ranks = trainer.strategy, trainer.world_size
     if type(strategy) is SingleDeviceStrategy:
         return "", None
     if type(strategy) is not DDPStrategy or strategy._ddp_comm_hook is not None:
         return f"the strategy is {type(strategy).__name__}", None
-    return f"there are {ranks} ranks", torch.distributed.all_reduce
+    return f"there are {ranks} ranks", partial(all_reduce_for, timeout=strategy._timeout)
 
 
 def _precision(trainer: Trainer) -> str:
