@@ -13,7 +13,7 @@ import torch
 from helpers import TUNED, threads_of_torch
 
 from models.kernels import threads
-from models.kernels.compiled import compiled
+from models.kernels.compiled import entry
 from models.kernels.lenet5.cpu import MiniBatches
 from models.kernels.tickets import (
     close,
@@ -110,7 +110,7 @@ def test_a_forked_child_has_threads_of_its_own():
     assert os.waitpid(child, 0)[1] == 0
 
 
-@compiled()
+@entry()
 def add_up_in_turns(worker, tickets, phases, tasks, sums):
     """Each phase adds to all sums what the one before left in the next one."""
     if worker == 0:

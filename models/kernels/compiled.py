@@ -25,6 +25,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def compiled(**options: Any) -> Callable[[F], F]:
+    """A decorator: machine code for compiled code to call.
+
+    Python cannot: what takes its arguments apart would be compiled for every function, and for
+    records of many arrays that is more than all the rest.
+
+    Args:
+        options: more of `numba.njit`.
+    """
+    return entry(no_cpython_wrapper=True, **options)
+
+
+def entry(**options: Any) -> Callable[[F], F]:
     """A decorator: machine code that runs without the GIL and divides as NumPy does.
 
     Args:
@@ -32,7 +44,8 @@ def compiled(**options: Any) -> Callable[[F], F]:
     """
 
     def decorate(function: F) -> F:
-        dispatcher: Any = numba.njit(nogil=True, error_model="numpy", **options)(function)
+        options_ = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True} | options
+        dispatcher: Any = numba.njit(**options_)(function)
         dispatcher._cache = _cache_of(function)
         compiled_function: F = dispatcher
         return compiled_function

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.kernels.compiled import compiled
+from models.kernels.compiled import compiled, entry
 
 FEW = 8
 """Groups that are cut into single ones"""
@@ -11,7 +11,7 @@ MOST = 32
 """Chunks, since each has sums of its own"""
 
 
-@compiled()
+@entry()
 def chunks_of(groups):
     """Into how many chunks so many groups are cut; none are one, with sums of 0."""
     size = max(1 if groups <= FEW else 2, -(-groups // MOST))

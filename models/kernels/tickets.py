@@ -14,7 +14,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from models.kernels.compiled import compiled
+from models.kernels.compiled import compiled, entry
 
 NEXT = 0
 """Where the next ticket is: its phase and, in the lower half, its task."""
@@ -82,13 +82,13 @@ def wait_for_another(tickets, phase):
             _yield()
 
 
-@compiled()
+@entry()
 def show(counts, place, count):
     """Sets a count that others wait for, after all that was written before."""
     _store(counts, place, count)
 
 
-@compiled()
+@entry()
 def is_reached(counts, place, count, looks):
     """Whether another has shown that count, or one behind it; looks so often at most."""
     while looks and _load(counts, place) < count:

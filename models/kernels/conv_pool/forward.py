@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.kernels.compiled import compiled, inlined
+from models.kernels.compiled import compiled, entry, inlined
 from models.kernels.conv_pool.memory import line, part
 from models.kernels.lanes import LANES
 from models.kernels.simd.tanh import tanh
@@ -29,7 +29,7 @@ def spread_taps(weight, out):
             values[row] = total
 
 
-@compiled()
+@entry()
 def new_taps(weight):
     """Kernels (P, 5, 5) -> their rows at the points (8, P, 5)."""
     out = np.empty(COUNT * (len(weight) // KERNEL), np.float32)

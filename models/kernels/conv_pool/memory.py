@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from models.kernels import doors
-from models.kernels.compiled import compiled, inlined
+from models.kernels.compiled import compiled, entry, inlined
 from models.kernels.lanes import LANES
 from models.kernels.simd.winograd import COUNT, STRIP
 from models.kernels.sizes import KERNEL, TILE, pooled_size
@@ -151,7 +151,7 @@ class Scratch(NamedTuple):
     """(8, Q, C, gradient_line, 8) the gradient at the input, at the points"""
 
 
-@compiled()
+@entry()
 def new_scratches(shape, threads, backward, coefficients):
     """Memory for each thread: every array with one more dimension in front.
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.kernels.compiled import compiled
+from models.kernels.compiled import compiled, entry
 from models.kernels.conv_pool.backward import (
     add_up,
     backward_group,
@@ -58,7 +58,7 @@ class Sums(NamedTuple):
     """(N, M2, 8) or (N, 3, M2, 8)"""
 
 
-@compiled()
+@entry()
 def new_sums(chunks, numbers, taps, numbers2, taps2):
     """Memory for the sums of two blocks with such taps and so many numbers, not yet 0."""
     return Sums(
@@ -95,7 +95,7 @@ def total_of_chunks(sums, taps, taps2, gradients):
     add_up(sums.bias2, 0, gradients.bias2)
 
 
-@compiled()
+@entry()
 def kept(shape, shape2):
     """Floats that a group keeps for its way back: both slopes and the second block's input."""
     return shape.slopes + shape2.framed + shape2.slopes

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from models.kernels.compiled import compiled
+from models.kernels.compiled import compiled, entry
 from models.kernels.conv_pool.backward import (
     add_up,
     backward_group,
@@ -39,7 +39,7 @@ from models.kernels.lanes import LANES
 from models.kernels.stretches import begin_of, chunks_of
 
 
-@compiled(parallel=True)
+@entry(parallel=True)
 def forward(x, groups, shape, table, weight, bias, threads, slope, y):
     """X (G, C, H, W, 8) -> slope (G, M, 2R, 2S, 8) and y (G, M, R, S, 8)."""
     spread = new_taps(weight)
@@ -53,7 +53,7 @@ def forward(x, groups, shape, table, weight, bias, threads, slope, y):
             forward_group(layer, per_map, scratch, *outs, shape.pooled_rows, shape.pooled)
 
 
-@compiled(parallel=True)
+@entry(parallel=True)
 def backward(grad, x, groups, shape, table, weight, slope, threads, want_input, dx, dw, db):
     """Gradients at x, like x, and at the parameters: dw (P, 25) and db (M,).
 
@@ -99,7 +99,7 @@ def _new_pair(shape, table, taps, shape2, table2, taps2, backward):
     )
 
 
-@compiled(parallel=True)
+@entry(parallel=True)
 def forward_two(x, batch, shape, table, shape2, table2, filters, threads, keep, state, y):
     """Images x (B, C, H, W) -> y (B, M2, R2, S2), and each group's state (G, ...), if it is kept.
 
@@ -120,7 +120,7 @@ def forward_two(x, batch, shape, table, shape2, table2, filters, threads, keep, 
             out_of_lanes(out, batch - image, features, y, image * features, features)
 
 
-@compiled()
+@entry()
 def backward_two(grad, x, batch, shape, table, shape2, table2, filters, threads, state, gradients):
     """Gradients at the parameters of both blocks, from grad (B, M2, R2, S2) at the second's y."""
     taps, taps2 = new_taps(filters.weight), new_taps(filters.weight2)

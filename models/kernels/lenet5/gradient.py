@@ -11,7 +11,7 @@ optimizes all that a function calls once more with it, so that a level more of t
 
 from __future__ import annotations
 
-from models.kernels.compiled import compiled
+from models.kernels.compiled import compiled, entry
 from models.kernels.conv_pool.backward import add_up, sum_of_taps
 from models.kernels.conv_pool.forward import spread_taps
 from models.kernels.conv_pool.memory import Layer, scratch_of
@@ -39,7 +39,7 @@ STRETCHES = 8
 """Tasks of a step, each so many parts of all parameters"""
 
 
-@compiled()
+@entry()
 def descent(worker, tickets, batches, steps, update, net, memory, each, losses):
     """A step for each of K mini-batches, and their losses (K,), weighted by their shares.
 
@@ -159,7 +159,7 @@ def _add_up_all(sums, bias, coefficient, offset):
     add_up(sums, len(bias) + len(coefficient), offset)
 
 
-@compiled()
+@entry()
 def take_step(net, update, rate, n, count):
     """Moves part n of `count` of all parameters as `torch.optim.SGD` does."""
     for parameter, gradient, kept in zip(net.parameters, net.gradients, net.velocities):  # noqa: B905

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.kernels.compiled import compiled
+from models.kernels.compiled import compiled, entry
 from models.kernels.conv_pool.forward import new_taps
 from models.kernels.conv_pool.memory import Scratch, Shape, Table, new_scratches
 from models.kernels.conv_pool.pair import Sums, kept, new_sums
@@ -187,7 +187,7 @@ def rows_of(rows, batch, parameters):
     )
 
 
-@compiled()
+@entry()
 def new_rows(batch, c3, parameters):
     """Memory for a batch of that many images."""
     groups = -(-batch // LANES)

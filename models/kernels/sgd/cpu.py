@@ -13,7 +13,7 @@ from numba import prange
 from torch import Tensor
 
 from models.kernels import doors
-from models.kernels.compiled import compiled
+from models.kernels.compiled import compiled, entry
 from models.kernels.threads import use_threads
 from models.losses import Loss
 
@@ -59,7 +59,7 @@ def _run(images, labels, order, w, b, lr, amounts, scale, losses):
     return b
 
 
-@compiled(parallel=True, fastmath=FAST)
+@entry(parallel=True, fastmath=FAST)
 def _all_runs(images, labels, order, weight, bias, lr, amounts, scale, losses):
     for s in prange(len(order)):
         bias[s] = _run(images, labels, order[s], weight[s], bias[s], lr, amounts, scale, losses[s])
