@@ -24,6 +24,9 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+
+
 def compiled(**options: Any) -> Callable[[F], F]:
     """A decorator: machine code for compiled code to call.
 
@@ -44,8 +47,7 @@ def entry(**options: Any) -> Callable[[F], F]:
     """
 
     def decorate(function: F) -> F:
-        options_ = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True} | options
-        dispatcher: Any = numba.njit(**options_)(function)
+        dispatcher: Any = numba.njit(**OPTIONS | options)(function)
         dispatcher._cache = _cache_of(function)
         compiled_function: F = dispatcher
         return compiled_function

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from models.kernels.compiled import compiled, entry
+from numba.extending import register_jitable
+
+from models.kernels.compiled import compiled
 
 FEW = 8
 """Groups that are cut into single ones"""
@@ -11,7 +13,7 @@ MOST = 32
 """Chunks, since each has sums of its own"""
 
 
-@entry()
+@register_jitable
 def chunks_of(groups):
     """Into how many chunks so many groups are cut; none are one, with sums of 0."""
     size = max(1 if groups <= FEW else 2, -(-groups // MOST))

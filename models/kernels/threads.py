@@ -8,35 +8,14 @@ from contextlib import suppress
 from queue import SimpleQueue
 from threading import Thread
 
-import numba
 import torch
 
-
-def _start() -> int:
-    """Starts Numba's threads; returns how many there are.
-
-    With OpenMP that sets torch's number too, since both have one runtime: two ranks on two
-    processors would then have four threads, and each iteration take ten times as long.
-    """
-    before = torch.get_num_threads()
-    threads: int = numba.get_num_threads()
-    torch.set_num_threads(before)
-    return threads
-
-
-MOST = _start()
+from models.kernels.tickets import close, new_tickets
 
 
 def threads_for(tasks: int) -> int:
     """Torch's number of threads, but no more than there are tasks."""
     return max(1, min(torch.get_num_threads(), tasks))
-
-
-def use_threads(tasks: int) -> int:
-    """Lets Numba use torch's number of threads, for no more than there are tasks; returns it."""
-    threads = min(threads_for(tasks), MOST)
-    numba.set_num_threads(threads)
-    return threads
 
 
 class _Errand:
@@ -98,3 +77,12 @@ def together(function: Callable[[int], object], threads: int) -> None:
         function(0)
     finally:
         errand.function = None
+
+
+def share_out(work: Callable[..., object], threads: int, *data: object) -> None:
+    """Calls compiled `work(worker, tickets, *data)` on each thread; they share its tasks."""
+    tickets = new_tickets()
+    try:
+        together(lambda worker: work(worker, tickets, *data), threads)
+    finally:
+        close(tickets)

@@ -66,6 +66,31 @@ def is_last(tickets, tasks):
 
 
 @compiled()
+def open_tasks(tickets, tasks):
+    """Hands out the tasks of a first phase that is the only one; without any it is over."""
+    open_phase(tickets, 0 if tasks else 1)
+
+
+@compiled()
+def next_task(tickets, tasks):
+    """A task of the first phase that nobody else gets; -1 when all of them are done."""
+    while True:
+        phase, task = take(tickets)
+        if phase > 0:
+            return -1
+        if task < tasks:
+            return task
+        wait_for_another(tickets, phase)
+
+
+@compiled()
+def finish(tickets, tasks):
+    """Says that a task is done, of so many of a first phase that is the only one."""
+    if is_last(tickets, tasks):
+        open_phase(tickets, 1)
+
+
+@compiled()
 def open_phase(tickets, phase):
     """Hands out the tasks of the next phase: for whoever did the last one of the phase before."""
     _store(tickets, DONE, 0)

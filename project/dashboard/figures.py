@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from models import nets
+from models.kernels.conv_pool import composite
 
 ROWS, COLUMNS = 4, 8  # of the gallery
 
@@ -93,8 +94,9 @@ def table_kernels(net: nets.LeNet5) -> Figure:
 def feature_maps(net: nets.LeNet5, image: Tensor) -> Figure:
     """What C1 with S2, and C3 with S4, make of one image (1, 28, 28) in [0, 1]."""
     with torch.no_grad():
-        s2 = net.c1(image.unsqueeze(0))
-        s4 = net.c3(s2)
+        # Not by the layers: for one image alone a kernel would be compiled.
+        s2 = composite.conv_pool(image.unsqueeze(0), *net.c1.arguments())
+        s4 = composite.conv_pool(s2, *net.c3.arguments())
     size = image.shape[1:]
     panels: Panels = {(0, 0): (image[0].cpu(), "input")}
     for first_row, name, maps in ((0, "S2", s2), (1, "S4", s4)):

@@ -17,10 +17,20 @@ from torch import Tensor
 
 from models.kernels import doors
 from models.kernels.conv_pool import parallel
-from models.kernels.conv_pool.memory import Shape, Table, shape_of, table_of
-from models.kernels.conv_pool.pair import Filters, kept
+from models.kernels.conv_pool.forward import new_taps
+from models.kernels.conv_pool.memory import (
+    Layer,
+    Shape,
+    Table,
+    averaging,
+    new_scratches,
+    shape_of,
+    table_of,
+)
+from models.kernels.conv_pool.pair import Filters, Pair, kept, new_sums
 from models.kernels.lanes import LANES
-from models.kernels.threads import use_threads
+from models.kernels.stretches import chunks_of
+from models.kernels.threads import share_out, threads_for
 
 
 class Convolution(NamedTuple):
@@ -64,10 +74,11 @@ def forward(
     table = table_of(connections, len(bias), maps)
     y = x.new_empty(groups, len(bias), shape.pooled_rows, shape.pooled, LANES)
     slope = x.new_empty(groups, len(bias), 2 * shape.pooled_rows, 2 * shape.pooled, LANES)
-    arrays = (flat(weight), flat(bias))
-    parallel.forward(
-        flat(x), groups, shape, table, *arrays, use_threads(groups), flat(slope), flat(y)
-    )
+    layer, per_map = Layer(shape, table, new_taps(flat(weight))), averaging(flat(bias))
+    threads = threads_for(groups)
+    scratches = new_scratches(shape, threads, backward=False)
+    data = flat(x), groups, layer, flat(weight), per_map, scratches, flat(slope), flat(y)
+    share_out(parallel.forward, threads, *data)
     return y, slope
 
 
@@ -91,20 +102,16 @@ def backward(
     dx = x.new_empty(x.shape if want_input else 0)
     dw = torch.empty_like(weight, memory_format=torch.contiguous_format)
     db = x.new_empty(outputs)
-    parallel.backward(
-        flat(grad),
-        flat(x),
-        groups,
-        shape_of(maps, height, width, padding, outputs),
-        table_of(connections, outputs, maps),
-        flat(weight),
-        flat(slope),
-        use_threads(groups),
-        want_input,
-        flat(dx),
-        flat(dw),
-        flat(db),
-    )
+    shape = shape_of(maps, height, width, padding, outputs)
+    layer = Layer(shape, table_of(connections, outputs, maps), new_taps(flat(weight)))
+    chunks = chunks_of(groups)
+    threads = threads_for(chunks)
+    scratches = new_scratches(shape, threads, backward=True)
+    framed = np.zeros((threads, shape.framed if want_input else 0), np.float32)
+    taps = np.zeros((chunks, len(layer.taps) * LANES), np.float32)
+    sums, outs = (taps, np.zeros((chunks, outputs * LANES), np.float32)), (dx, dw, db)
+    data = flat(grad), flat(x), groups, layer, flat(weight), scratches, flat(slope), framed
+    share_out(parallel.backward, threads, *data, sums, tuple(map(flat, outs)))
     return dx, dw, db
 
 
@@ -126,15 +133,16 @@ def forward_two(
         TypeError: an argument of another type.
         ValueError: shapes that do not fit, connections of maps that do not exist.
     """
-    blocks = shapes_of(x, first, second)
-    shape, _, shape2, _ = blocks
     groups = -(-len(x) // LANES)
-    threads = use_threads(groups)
+    threads = threads_for(groups)
+    pairs, outs = _memory(x, first, second, threads, backward=False)
+    shape, shape2 = pairs.first.shape, pairs.second.shape
     y = x.new_empty(len(x), shape2.outputs, shape2.pooled_rows, shape2.pooled)
     # One piece: so malloc keeps the memory, and the next iteration finds its pages mapped.
     state = x.new_empty((groups if keep else threads) * kept(shape, shape2))
-    filters = _filters(first, second)
-    parallel.forward_two(flat(x), len(x), *blocks, filters, threads, keep, flat(state), flat(y))
+    per_maps = averaging(flat(first.bias)), averaging(flat(second.bias))
+    data = flat(x), len(x), pairs, _filters(first, second), *per_maps, keep, flat(state)
+    share_out(parallel.forward_two, threads, *data, outs, flat(y))
     return y, state
 
 
@@ -146,9 +154,11 @@ def backward_two(
     Returns:
         At the weight and the bias of the first, and of the second block.
     """
-    blocks = shapes_of(x, first, second)
-    shape, _, shape2, _ = blocks
     groups = -(-len(x) // LANES)
+    chunks = chunks_of(groups)
+    threads = threads_for(chunks)
+    pairs, outs = _memory(x, first, second, threads, backward=True)
+    shape, shape2 = pairs.first.shape, pairs.second.shape
     pooled = (len(x), shape2.outputs, shape2.pooled_rows, shape2.pooled)
     doors.check_tensor("grad", grad, torch.float32, pooled, x.device)
     doors.check_tensor("state", state, torch.float32, (groups * kept(shape, shape2),), x.device)
@@ -156,16 +166,10 @@ def backward_two(
         torch.empty_like(parameter, memory_format=torch.contiguous_format)
         for parameter in (first.weight, first.bias, second.weight, second.bias)
     ]
-    parallel.backward_two(
-        flat(grad),
-        flat(x),
-        len(x),
-        *blocks,
-        _filters(first, second),
-        use_threads(groups),
-        flat(state),
-        Filters(*map(flat, gradients)),
-    )
+    taps = pairs.first.taps, pairs.second.taps
+    sums = new_sums(chunks, len(first.bias), taps[0], len(second.bias), taps[1])
+    data = flat(grad), flat(x), len(x), pairs, _filters(first, second), flat(state), outs
+    share_out(parallel.backward_two, threads, *data, sums, Filters(*map(flat, gradients)))
     dw, db, dw2, db2 = gradients
     return dw, db, dw2, db2
 
@@ -189,6 +193,20 @@ def shapes_of(
         shape_of(*between.shape[1:], second.padding, len(second.bias)),
         table_of(second.connections, len(second.bias), shape.outputs),
     )
+
+
+def _memory(
+    x: Tensor, first: Convolution, second: Convolution, threads: int, *, backward: bool
+) -> tuple[Pair, np.ndarray[Any, Any]]:
+    """Two blocks with memory for every thread, and for a group of the second one's maps."""
+    shape, table, shape2, table2 = shapes_of(x, first, second)
+    pairs = Pair(
+        Layer(shape, table, new_taps(flat(first.weight))),
+        Layer(shape2, table2, new_taps(flat(second.weight))),
+        new_scratches(shape, threads, backward),
+        new_scratches(shape2, threads, backward),
+    )
+    return pairs, np.zeros((threads, shape2.features * LANES), np.float32)
 
 
 def _filters(first: Convolution, second: Convolution) -> Filters:

@@ -5,9 +5,11 @@ Shapes as in `memory.py`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from models.kernels.compiled import compiled, entry, inlined
+from models.kernels.compiled import compiled, inlined
 from models.kernels.conv_pool.memory import line, part
 from models.kernels.lanes import LANES
 from models.kernels.simd.tanh import tanh
@@ -29,12 +31,9 @@ def spread_taps(weight, out):
             values[row] = total
 
 
-@entry()
-def new_taps(weight):
-    """Kernels (P, 5, 5) -> their rows at the points (8, P, 5)."""
-    out = np.empty(COUNT * (len(weight) // KERNEL), np.float32)
-    spread_taps(weight, out)
-    return out
+def new_taps(weight: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Memory for the rows of kernels (P, 5, 5) at the points (8, P, 5)."""
+    return np.empty(COUNT * (len(weight) // KERNEL), np.float32)
 
 
 @compiled()

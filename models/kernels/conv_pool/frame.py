@@ -20,7 +20,8 @@ def frame_lanes(x, shape, out):
         for r in range(shape.height):
             i = (c * shape.height + r) * shape.width * LANES
             j = (c * shape.rows + r + shape.padding) * shape.columns + shape.padding
-            out[j * LANES : (j + shape.width) * LANES] = x[i : i + shape.width * LANES]
+            for k in range(shape.width * LANES):  # a slice would compile how it cannot fit
+                out[j * LANES + k] = x[i + k]
 
 
 @compiled()
@@ -30,7 +31,8 @@ def unframe_lanes(framed, shape, x):
         for r in range(shape.height):
             i = (c * shape.height + r) * shape.width * LANES
             j = (c * shape.rows + r + shape.padding) * shape.columns + shape.padding
-            x[i : i + shape.width * LANES] = framed[j * LANES : (j + shape.width) * LANES]
+            for k in range(shape.width * LANES):
+                x[i + k] = framed[j * LANES + k]
 
 
 @compiled()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from models.kernels import doors
-from models.kernels.compiled import compiled, entry, inlined
+from models.kernels.compiled import compiled, inlined
 from models.kernels.lanes import LANES
 from models.kernels.simd.winograd import COUNT, STRIP
 from models.kernels.sizes import KERNEL, TILE, pooled_size
@@ -151,8 +151,9 @@ class Scratch(NamedTuple):
     """(8, Q, C, gradient_line, 8) the gradient at the input, at the points"""
 
 
-@entry()
-def new_scratches(shape, threads, backward, coefficients):
+def new_scratches(
+    shape: Shape, threads: int, backward: bool, coefficients: bool = False
+) -> Scratch:
     """Memory for each thread: every array with one more dimension in front.
 
     Backward and coefficients say whether the gradient is wanted, and there.
@@ -185,10 +186,9 @@ def scratch_of(scratches, t):
     )
 
 
-@compiled()
-def averaging(bias):
+def averaging(bias: np.ndarray[Any, Any]) -> PerMap:
     """The numbers of each output map where the pooling learns nothing."""
-    quarters = np.full(len(bias), np.float32(1 / 4))
+    quarters = np.full(len(bias), 1 / 4, np.float32)
     return PerMap(bias, quarters, np.zeros(len(bias), np.float32))
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.kernels.compiled import compiled, entry
+from models.kernels.compiled import compiled
 from models.kernels.conv_pool.backward import (
     add_up,
     backward_group,
@@ -19,7 +19,7 @@ from models.kernels.conv_pool.backward import (
 )
 from models.kernels.conv_pool.forward import forward_group, spread_input
 from models.kernels.conv_pool.frame import inside
-from models.kernels.conv_pool.memory import Layer, Scratch
+from models.kernels.conv_pool.memory import Layer, Scratch, Shape, scratch_of
 from models.kernels.lanes import LANES
 
 
@@ -58,8 +58,7 @@ class Sums(NamedTuple):
     """(N, M2, 8) or (N, 3, M2, 8)"""
 
 
-@entry()
-def new_sums(chunks, numbers, taps, numbers2, taps2):
+def new_sums(chunks: int, numbers: int, taps: Any, numbers2: int, taps2: Any) -> Sums:
     """Memory for the sums of two blocks with such taps and so many numbers, not yet 0."""
     return Sums(
         np.empty((chunks, len(taps) * LANES), np.float32),
@@ -67,6 +66,13 @@ def new_sums(chunks, numbers, taps, numbers2, taps2):
         np.empty((chunks, len(taps2) * LANES), np.float32),
         np.empty((chunks, numbers2 * LANES), np.float32),
     )
+
+
+@compiled()
+def pair_of(pairs, t):
+    """Two blocks with the memory of thread t, of that of all."""
+    first, second = scratch_of(pairs.scratch, t), scratch_of(pairs.scratch2, t)
+    return Pair(pairs.first, pairs.second, first, second)
 
 
 @compiled()
@@ -95,8 +101,7 @@ def total_of_chunks(sums, taps, taps2, gradients):
     add_up(sums.bias2, 0, gradients.bias2)
 
 
-@entry()
-def kept(shape, shape2):
+def kept(shape: Shape, shape2: Shape) -> int:
     """Floats that a group keeps for its way back: both slopes and the second block's input."""
     return shape.slopes + shape2.framed + shape2.slopes
 

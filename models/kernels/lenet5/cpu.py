@@ -15,12 +15,11 @@ from models.kernels.conv_pool.cpu import Convolution, flat, shapes_of
 from models.kernels.conv_pool.memory import shape_of
 from models.kernels.lanes import LANES
 from models.kernels.lenet5.design import LENET5, SIZE, Design
-from models.kernels.lenet5.folding import net_of
-from models.kernels.lenet5.gradient import descent, take_step
-from models.kernels.lenet5.memory import Batch, Memory, Net, Parameters, Steps, new_memory
+from models.kernels.lenet5.folding import arrays_of, net_of
+from models.kernels.lenet5.gradient import descent, step_of_ranks
+from models.kernels.lenet5.memory import Batch, Memory, Net, Steps, new_memory
 from models.kernels.stretches import chunks_of
-from models.kernels.threads import threads_for, together
-from models.kernels.tickets import close, new_tickets
+from models.kernels.threads import share_out, threads_for
 from models.kernels.update import PLAIN, Update
 
 CPU = torch.device("cpu")
@@ -90,10 +89,11 @@ class LeNet5Gradient:
         velocities = self._gradients if velocities is None else velocities
         doors.check_parameters(velocities, convolutions, blocks[2].features, design.codes)
         self._design, self._distortion = design, distortion
-        self._net = net_of(blocks, parameters, self._gradients, velocities, design)
+        self._arrays = arrays_of(blocks, parameters, self._gradients, velocities, design)
+        self._net = net_of(blocks, self._arrays, design)
         framed = shape_of(1, SIZE, SIZE, first.padding + design.margin, len(first.bias))
         self._net_of_bytes = self._net._replace(c1=framed)
-        self._classes = range(len(self._net.folded.output_bias))
+        self._classes = range(len(self._arrays.folded.output_bias))
         self._update = _in_float32(update)
         self._memory: Memory | None = None
         self._sizes = (0, 0)
@@ -103,16 +103,14 @@ class LeNet5Gradient:
         images = int(np.diff(steps.ends).max(initial=0))
         threads = threads_for(chunks_of(-(-images // LANES)))
         if self._memory is None or self._sizes != (threads, images):
-            self._memory, self._sizes = new_memory(self._net, threads, images), (threads, images)
+            learnt, *_, folded = self._arrays
+            self._memory = new_memory(self._net, learnt, folded, threads, images)
+            self._sizes = threads, images
         # Of the frame only the middle is written by bytes, but all of it by inputs.
         self._memory.c1.framed.fill(self._design.frame)
         each = np.empty(images, np.float32)
-        tickets = new_tickets()
-        data = tickets, batch, steps, self._update, net, self._memory, each, losses
-        try:
-            together(lambda worker: descent(worker, *data), threads)
-        finally:
-            close(tickets)
+        data = batch, steps, self._update, net, self._memory, each, losses
+        share_out(descent, threads, *data)
         return each
 
     def _hand_over(self) -> None:
@@ -149,9 +147,8 @@ class LeNet5Gradient:
         images, rates = torch.empty(0, SIZE, SIZE, dtype=torch.uint8), torch.empty(0)
         self.descend(MiniBatches(images, none, none), none.numpy(), rates, rates)
         if is_joined:
-            nothing = Parameters(*[np.empty(0, np.float32)] * len(Parameters._fields))
-            net = self._net._replace(parameters=nothing, gradients=nothing, velocities=nothing)
-            take_step(net, self._update, np.float32(0), 0, 1)
+            nothing = self._net._replace(parameters=self._net.parameters[:0])
+            step_of_ranks(nothing, self._update, np.float32(0))
 
     def descend(
         self,
@@ -195,7 +192,7 @@ class LeNet5Gradient:
             for k, step in enumerate(_one_by_one(steps)):
                 self._run(net, batch, step, losses[k : k + 1])
                 all_reduce(self._row)
-                take_step(net, self._update, steps.rates[k], 0, 1)
+                step_of_ranks(net, self._update, steps.rates[k])
         self._hand_over()
         return torch.from_numpy(losses)
 

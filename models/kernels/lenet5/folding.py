@@ -8,7 +8,7 @@ one net is computed, and its gradients are multiplied by the same factors.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -20,31 +20,47 @@ from models.kernels.lanes import LANES
 from models.kernels.lenet5.design import Design
 from models.kernels.lenet5.head import Head
 from models.kernels.lenet5.memory import Net, Parameters
+from models.kernels.lenet5.places import array_at, places_of
 from models.kernels.simd.vector import load, mul, splat, store
 from models.kernels.stretches import stretch
 
 
-def net_of(
+class Arrays(NamedTuple):
+    """What lies at the places of a `Net`; whoever has that keeps these."""
+
+    parameters: Parameters
+    gradients: Parameters
+    velocities: Parameters
+    folded: Parameters
+
+
+def arrays_of(
     blocks: tuple[Shape, Table, Shape, Table],
     parameters: Sequence[Tensor],
     gradients: Sequence[Tensor],
     velocities: Sequence[Tensor],
     design: Design,
-) -> Net:
-    """A net of these sizes and connections, whose parameters are used where they are."""
+) -> Arrays:
+    """Those of a net of these sizes and connections, used where they are."""
     learnt, factors = _named(parameters, design), _factors(design)
     # Where the factor is 1, the parameter itself: nothing is copied.
     folded = {
         name: part if factors[name] == 1 else np.empty_like(part)
         for name, part in learnt._asdict().items()
     }
+    others = _named(gradients, design), _named(velocities, design)
+    return Arrays(learnt, *others, Parameters(**folded | _fixed(blocks, design)))
+
+
+def net_of(blocks: tuple[Shape, Table, Shape, Table], arrays: Arrays, design: Design) -> Net:
+    """A net of these sizes and connections, with its parameters in those arrays."""
     return Net(
         *blocks,
-        learnt,
-        _named(gradients, design),
-        _named(velocities, design),
-        Parameters(**folded | _fixed(blocks, design)),
-        np.array([*factors.values()], np.float32),
+        places_of(arrays.parameters),
+        places_of(arrays.gradients),
+        places_of(arrays.velocities),
+        places_of(arrays.folded),
+        np.array([*_factors(design).values()], np.float32),
         Head(design.loss, np.float32(design.amplitude), np.float32(design.rubbish)),
     )
 
@@ -85,10 +101,14 @@ def _fixed(
 
 @compiled()
 def scale(parts, factors, out, n, count):
-    """Stretch n of `count` of each part times its factor -> out; where that is 1, both are one."""
-    for whole_part, factor, whole_product in zip(parts, factors, out):  # noqa: B905
+    """Stretch n of `count` of each part times its factor -> out; where that is 1, both are one.
+
+    Parts and out are places.
+    """
+    for place, factor in enumerate(factors):
         if factor != 1:
-            part, product = stretch(whole_part, n, count), stretch(whole_product, n, count)
+            part = stretch(array_at(parts, place), n, count)
+            product = stretch(array_at(out, place), n, count)
             whole = len(part) // LANES * LANES
             for i in range(0, whole, LANES):
                 store(product, i, mul(load(part, i), splat(factor)))

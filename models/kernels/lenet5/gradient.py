@@ -20,7 +20,8 @@ from models.kernels.lanes import LANES
 from models.kernels.lenet5.dense import dense_bias_gradient, dense_weight_gradient
 from models.kernels.lenet5.folding import scale
 from models.kernels.lenet5.group import back, there
-from models.kernels.lenet5.memory import Batch, new_group, rows_of
+from models.kernels.lenet5.memory import Batch, group_of, rows_of
+from models.kernels.lenet5.places import array_at, parameters_at
 from models.kernels.stretches import begin_of, chunks_of, stretch
 from models.kernels.tickets import is_last, open_phase, take, wait_for_another
 
@@ -49,11 +50,12 @@ def descent(worker, tickets, batches, steps, update, net, memory, each, losses):
     first = Layer(net.c1, net.c1_table, memory.c1_taps)
     second = Layer(net.c3, net.c3_table, memory.c3_taps)
     blocks = Pair(first, second, scratch_of(memory.c1, worker), scratch_of(memory.c3, worker))
-    group = new_group(net.c1, net.c3, net.folded)
+    group, folded = group_of(memory.groups, worker), parameters_at(net.folded)
+    gradients = parameters_at(net.gradients)
     last = PHASES * (len(steps.ends) - 1)
     if worker == 0:
         scale(net.parameters, net.factors, net.folded, 0, 1)
-        _spread(net, memory)
+        _spread(folded, memory)
         open_phase(tickets, 0)
     while True:
         phase, task = take(tickets)
@@ -61,17 +63,17 @@ def descent(worker, tickets, batches, steps, update, net, memory, each, losses):
             return
         k, kind = phase // PHASES, phase % PHASES
         begin, end = steps.ends[k], steps.ends[k + 1]
-        tasks = _tasks_of(kind, end - begin, net)
+        tasks = _tasks_of(kind, end - begin, net.c3.features)
         if task >= tasks:
             wait_for_another(tickets, phase)
             continue
-        rows = rows_of(memory.rows, end - begin, net.folded)
+        rows = rows_of(memory.rows, end - begin, folded)
         sums = some_sums(memory.sums, chunks_of(-(-(end - begin) // LANES)))
         if kind == GROUPS:
             batch = _batch_of(batches, steps, k)
-            _groups(task, tasks, batch, blocks, net, group, rows, sums, each)
+            _groups(task, tasks, batch, blocks, folded, net.head, group, rows, sums, each)
         elif kind == SUMS:
-            _sums(task, end - begin, rows, sums, net, memory)
+            _sums(task, end - begin, rows, sums, net.c3.features, gradients, memory)
             if task == 0:
                 losses[k] = each[: end - begin].sum() * steps.shares[k]
         else:
@@ -81,24 +83,24 @@ def descent(worker, tickets, batches, steps, update, net, memory, each, losses):
                 scale(net.parameters, net.factors, net.folded, task, tasks)
         if is_last(tickets, tasks):
             if kind == STEP:
-                _spread(net, memory)
+                _spread(folded, memory)
             open_phase(tickets, phase + 1)
 
 
 @compiled()
-def _tasks_of(kind, batch, net):
+def _tasks_of(kind, batch, features):
     """How many tasks a phase has for a mini-batch of that many images."""
     if kind == GROUPS:
         return chunks_of(-(-batch // LANES))
     if kind == SUMS:
-        return OTHERS + -(-net.c3.features // COLUMNS)
+        return OTHERS + -(-features // COLUMNS)
     return STRETCHES
 
 
 @compiled()
-def _spread(net, memory):
-    spread_taps(net.folded.c1, memory.c1_taps)
-    spread_taps(net.folded.c3, memory.c3_taps)
+def _spread(folded, memory):
+    spread_taps(folded.c1, memory.c1_taps)
+    spread_taps(folded.c3, memory.c3_taps)
 
 
 @compiled()
@@ -118,19 +120,18 @@ def _batch_of(batches, steps, k):
 
 
 @compiled(inline="always")
-def _groups(chunk, chunks, batch, blocks, net, group, rows, sums, losses):
+def _groups(chunk, chunks, batch, blocks, folded, head, group, rows, sums, losses):
     """Some groups there and back; a group goes all the way before the next one begins."""
     groups = -(-len(batch.order) // LANES)
     own = sums_of(sums, chunk)
     for g in range(begin_of(chunk, chunks, groups), begin_of(chunk + 1, chunks, groups)):
-        there(batch, g * LANES, blocks, net.folded, group)
-        back(batch, g * LANES, blocks, net.folded, net.head, group, rows, own, losses)
+        there(batch, g * LANES, blocks, folded, group)
+        back(batch, g * LANES, blocks, folded, head, group, rows, own, losses)
 
 
 @compiled(inline="always")
-def _sums(task, batch, rows, sums, net, memory):
+def _sums(task, batch, rows, sums, features, out, memory):
     """Some of the gradients: sums over the chunks, and for the dense layers over the batch."""
-    out = net.gradients
     c5, f6, output = len(out.c5_bias), len(out.f6_bias), len(out.output_bias)
     if task == 0:
         sum_of_taps(sums.taps2, memory.c3_sums, out.c3)
@@ -147,7 +148,7 @@ def _sums(task, batch, rows, sums, net, memory):
         dense_weight_gradient(rows.d_f6, rows.c5, batch, f6, 0, c5, out.f6)
     else:
         begin = (task - OTHERS) * COLUMNS
-        end = min(net.c3.features, begin + COLUMNS)
+        end = min(features, begin + COLUMNS)
         dense_weight_gradient(rows.d_c5, rows.s4, batch, c5, begin, end, out.c5)
 
 
@@ -160,12 +161,19 @@ def _add_up_all(sums, bias, coefficient, offset):
 
 
 @entry()
+def step_of_ranks(net, update, rate):
+    """Moves all parameters."""
+    take_step(net, update, rate, 0, 1)
+
+
+@compiled()
 def take_step(net, update, rate, n, count):
     """Moves part n of `count` of all parameters as `torch.optim.SGD` does."""
-    for parameter, gradient, kept in zip(net.parameters, net.gradients, net.velocities):  # noqa: B905
+    for place in range(len(net.parameters)):
         # Slices, so that the compiler knows the index to be above 0 and uses vectors.
-        weight, slope = stretch(parameter, n, count), stretch(gradient, n, count)
-        velocity = stretch(kept, n, count)
+        weight = stretch(array_at(net.parameters, place), n, count)
+        slope = stretch(array_at(net.gradients, place), n, count)
+        velocity = stretch(array_at(net.velocities, place), n, count)
         for i in range(len(weight)):
             d = slope[i] + update.weight_decay * weight[i]
             if update.momentum:

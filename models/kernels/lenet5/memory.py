@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.kernels.compiled import compiled, entry
+from models.kernels.compiled import compiled
 from models.kernels.conv_pool.forward import new_taps
 from models.kernels.conv_pool.memory import Scratch, Shape, Table, new_scratches
 from models.kernels.conv_pool.pair import Sums, kept, new_sums
@@ -48,13 +48,14 @@ class Net(NamedTuple):
     c1_table: Table
     c3: Shape
     c3_table: Table
-    parameters: Parameters
-    gradients: Parameters
-    """Where the gradients go."""
-    velocities: Parameters
-    """What momentum keeps of the steps before; read and written only where there is some."""
-    folded: Parameters
-    """What is computed with, where `folding.py` puts it."""
+    parameters: np.ndarray[Any, Any]
+    """(14, 2) where they lie; this and the next three as `places.py` says"""
+    gradients: np.ndarray[Any, Any]
+    """Where the gradients go"""
+    velocities: np.ndarray[Any, Any]
+    """What momentum keeps of the steps before; read and written only where there is some"""
+    folded: np.ndarray[Any, Any]
+    """What is computed with, where `folding.py` puts it"""
     factors: np.ndarray[Any, Any]
     """(14,) of folded to parameters, in their order"""
     head: Head
@@ -139,6 +140,8 @@ class Memory(NamedTuple):
     c1: Scratch
     """Every array with one more dimension in front, (T, ...)"""
     c3: Scratch
+    groups: Group
+    """Likewise"""
     c1_taps: np.ndarray[Any, Any]
     """(8, 6, 5) the weights at the points"""
     c3_taps: np.ndarray[Any, Any]
@@ -151,9 +154,13 @@ class Memory(NamedTuple):
     rows: Rows
 
 
-def new_memory(net: Net, threads: int, images: int) -> Memory:
-    """For that many threads, and mini-batches of that many images at most."""
-    parts = net.gradients
+def new_memory(
+    net: Net, parts: Parameters, folded: Parameters, threads: int, images: int
+) -> Memory:
+    """For that many threads, and mini-batches of that many images at most.
+
+    Parts are those that are learnt, folded what is computed with.
+    """
     # As many at S2 and S4 as are learnt.
     numbers = len(parts.c1_bias) + len(parts.s2) + len(parts.s2_bias)
     numbers2 = len(parts.c3_bias) + len(parts.s4) + len(parts.s4_bias)
@@ -162,16 +169,17 @@ def new_memory(net: Net, threads: int, images: int) -> Memory:
     return Memory(
         c1,
         c3,
+        new_groups(threads, net.c1, net.c3, folded),
         c1_taps,
         c3_taps,
         np.empty_like(c1_taps),
         np.empty_like(c3_taps),
         new_sums(chunks_of(-(-images // LANES)), numbers, c1_taps, numbers2, c3_taps),
-        new_rows(images, net.c3, net.folded),
+        new_rows(images, net.c3, folded),
     )
 
 
-@compiled()
+@compiled(inline="always")
 def rows_of(rows, batch, parameters):
     """Those of a mini-batch."""
     groups = -(-batch // LANES)
@@ -187,8 +195,7 @@ def rows_of(rows, batch, parameters):
     )
 
 
-@entry()
-def new_rows(batch, c3, parameters):
+def new_rows(batch: int, c3: Shape, parameters: Parameters) -> Rows:
     """Memory for a batch of that many images."""
     groups = -(-batch // LANES)
     c5, f6 = len(parameters.c5_bias), len(parameters.f6_bias)
@@ -202,20 +209,36 @@ def new_rows(batch, c3, parameters):
     )
 
 
-@compiled()
-def new_group(c1, c3, parameters):
-    """Memory for one thread."""
+def new_groups(threads: int, c1: Shape, c3: Shape, parameters: Parameters) -> Group:
+    """Memory for each thread: every array with one more dimension in front."""
     pixels = c1.maps * c1.height * c1.width
     s4, c5, f6 = c3.features, len(parameters.c5_bias), len(parameters.f6_bias)
     return Group(
-        np.zeros(FRAME, np.float32),
-        np.empty(pixels * LANES, np.float32),
-        np.empty(kept(c1, c3), np.float32),
-        np.empty(s4 * LANES, np.float32),
-        np.empty(c5 * LANES, np.float32),
-        np.empty(f6 * LANES, np.float32),
-        np.empty(len(parameters.output_bias) * LANES, np.float32),
-        np.empty(s4 * LANES, np.float32),
-        np.empty(c5 * LANES, np.float32),
-        np.empty(f6 * LANES, np.float32),
+        np.zeros((threads, FRAME), np.float32),
+        np.empty((threads, pixels * LANES), np.float32),
+        np.empty((threads, kept(c1, c3)), np.float32),
+        np.empty((threads, s4 * LANES), np.float32),
+        np.empty((threads, c5 * LANES), np.float32),
+        np.empty((threads, f6 * LANES), np.float32),
+        np.empty((threads, len(parameters.output_bias) * LANES), np.float32),
+        np.empty((threads, s4 * LANES), np.float32),
+        np.empty((threads, c5 * LANES), np.float32),
+        np.empty((threads, f6 * LANES), np.float32),
+    )
+
+
+@compiled()
+def group_of(groups, t):
+    """The memory of thread t."""
+    return Group(
+        groups.frame[t],
+        groups.picked[t],
+        groups.state[t],
+        groups.s4[t],
+        groups.c5[t],
+        groups.f6[t],
+        groups.output[t],
+        groups.s4_gradient[t],
+        groups.c5_gradient[t],
+        groups.f6_gradient[t],
     )

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 
 import torch
-from numba import prange
 from torch import Tensor
 
 from models.kernels import doors
 from models.kernels.compiled import compiled, entry
-from models.kernels.threads import use_threads
+from models.kernels.threads import share_out, threads_for
+from models.kernels.tickets import finish, next_task, open_tasks
 from models.losses import Loss
 
 # Sums of vectors may be split over lanes; infinities and NaN stay what they are.
@@ -59,10 +59,16 @@ def _run(images, labels, order, w, b, lr, amounts, scale, losses):
     return b
 
 
-@entry(parallel=True, fastmath=FAST)
-def _all_runs(images, labels, order, weight, bias, lr, amounts, scale, losses):
-    for s in prange(len(order)):
+@entry(fastmath=FAST)
+def _all_runs(worker, tickets, images, labels, order, weight, bias, lr, amounts, scale, losses):
+    if worker == 0:
+        open_tasks(tickets, len(order))
+    while True:
+        s = next_task(tickets, len(order))
+        if s < 0:
+            break
         bias[s] = _run(images, labels, order[s], weight[s], bias[s], lr, amounts, scale, losses[s])
+        finish(tickets, len(order))
 
 
 def sequential_sgd(
@@ -79,11 +85,11 @@ def sequential_sgd(
     doors.check_descent(images, labels, order, weight, bias, lr, scale)
     losses = torch.empty(order.shape, dtype=weight.dtype)
     if losses.numel():
-        use_threads(len(order))
         w, b = weight.contiguous(), bias.contiguous()
         amounts = loss.amounts(w)
         tensors = (images, labels, order, w, b, lr, amounts, scale, losses)
-        _all_runs(*(tensor.contiguous().numpy() for tensor in tensors))
+        arrays = (tensor.contiguous().numpy() for tensor in tensors)
+        share_out(_all_runs, threads_for(len(order)), *arrays)
         weight.copy_(w)
         bias.copy_(b)
     return losses
