@@ -1,4 +1,4 @@
-"""`python -m project.export --ckpt_path F --format onnx|pt2` writes a model that runs by itself."""
+"""`python -m project.export --ckpt_path F --format onnx|pt2|html`: a model that runs by itself."""
 
 # PYTHON_ARGCOMPLETE_OK
 
@@ -17,15 +17,19 @@ import torch
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor, nn
 
-from callbacks.files import written_whole
+from callbacks.files import write_text, written_whole
 from models.classifier import Classifier
 from models.layers.conv_pool import ConvPool
-from project.errors import UserError, fail, user_errors
+from project.errors import OneLineParser, UserError, fail, user_errors
+from project.page.assemble import assemble
+from project.page.contents import Trained, content
 from project.program import Program
+from project.request import typed
 
 DESCRIPTION = """Writes a trained model as one file that runs without this project: ONNX for any
-runtime, or pt2 for torch.export.load. What goes into the file is run on test digits and compared
-with the model before it is written."""
+runtime, or pt2 for torch.export.load. What goes into these is run on test digits and compared with
+the model before it is written. Or html, a page to draw digits on that shows how they are read and
+needs no network; --ckpt_path more than once puts several models into it."""
 
 CHECKED = 1000  # test digits
 # How far the file may be from the model: this, or what rounding costs the model itself.
@@ -41,9 +45,11 @@ class ExportCLI(Program):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds --format and --output."""
         super().add_arguments_to_parser(parser)
-        parser.add_argument("--format", choices=list(FORMATS), default="onnx", help="Of the file.")
         parser.add_argument(
-            "--output", type=str | None, help="File to write; default: NAME.onnx or NAME.pt2."
+            "--format", choices=[*FORMATS, "html"], default="onnx", help="Of the file."
+        )
+        parser.add_argument(
+            "--output", type=str | None, help="File to write; default: NAME.FORMAT."
         )
 
 
@@ -74,7 +80,8 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: command line without the program; None takes that of the process.
     """
-    cli = ExportCLI("export", args, DESCRIPTION)
+    programs = [ExportCLI("export", words, DESCRIPTION) for words in one_each(args)]
+    cli = programs[0]
     if cli.ckpt_path is None:
         fail("say which model to export: --ckpt_path runs/NAME/version_N/checkpoints/FILE.ckpt")
     if not cli.trainer.is_global_zero:
@@ -85,18 +92,69 @@ def main(args: list[str] | None = None) -> None:
         replaced = " (replaced)" if path.is_file() else ""
         if path.exists() and not cli.config.output:
             raise UserError(f"{path} is there already; name the file to write with --output.")
-        cli.datamodule.prepare_data()
-        cli.datamodule.setup("test")
-        inputs = cli.model.inputs(cli.datamodule.test_images[:CHECKED])
-        outputs, probabilities = export(cli.model, inputs, kind, path)
-        cli.announce_checkpoint()
-        shape = ", ".join(str(size) for size in inputs.shape[1:])
-        print(
-            f"{path}{replaced}: images (B, {shape}) from {inputs.min():g} to {inputs.max():g} -> "
-            f"outputs, probabilities of {', '.join(map(str, cli.datamodule.digits))}\n"
-            f"On {len(inputs):,} test digits it differs from the model by at most "
-            f"{outputs:.1e} in outputs, {probabilities:.1e} in probabilities."
-        )
+        if len(programs) > 1 and kind != "html":
+            raise UserError(f"a file of {kind} holds one model; name one checkpoint.")
+        for program in programs:
+            program.datamodule.prepare_data()
+            program.datamodule.setup("test")
+        write = _write_page if kind == "html" else _write_model
+        said = write(programs, path)
+        for program in programs:
+            program.announce_checkpoint()
+        print(f"{path}{replaced}: {said}")
+
+
+def one_each(args: list[str] | None) -> list[list[str]]:
+    """A command line for each --ckpt_path of one, with the rest of its words behind."""
+    parser = OneLineParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--ckpt_path", action="append")
+    chosen, rest = parser.parse_known_args(typed() if args is None else args)
+    paths = chosen.ckpt_path
+    return [[f"--ckpt_path={path}", *rest] for path in paths] if paths else [rest]
+
+
+def _write_model(programs: Sequence[Program], path: Path) -> str:
+    (cli,) = programs
+    inputs = cli.model.inputs(cli.datamodule.test_images[:CHECKED])
+    outputs, probabilities = export(cli.model, inputs, cli.config.format, path)
+    shape = ", ".join(str(size) for size in inputs.shape[1:])
+    return (
+        f"images (B, {shape}) from {inputs.min():g} to {inputs.max():g} -> "
+        f"outputs, probabilities of {', '.join(map(str, cli.datamodule.digits))}\n"
+        f"On {len(inputs):,} test digits it differs from the model by at most "
+        f"{outputs:.1e} in outputs, {probabilities:.1e} in probabilities."
+    )
+
+
+def _write_page(programs: Sequence[Program], path: Path) -> str:
+    names = told_apart([program.request.name for program in programs])
+    page = assemble(content([_trained(*named) for named in zip(names, programs, strict=True)]))
+    write_text(path, page)
+    return f"a page of {len(page.encode()):,} bytes with {', '.join(names)}; open it in a browser."
+
+
+def told_apart(names: list[str]) -> list[str]:
+    """The names, of which those that come again are counted.
+
+    >>> told_apart(["mse", "logistic", "mse"])
+    ['mse', 'logistic', 'mse (2)']
+    """
+    counts = [names[: i + 1].count(name) for i, name in enumerate(names)]
+    return [name if n == 1 else f"{name} ({n})" for name, n in zip(names, counts, strict=True)]
+
+
+def _trained(name: str, cli: Program) -> Trained:
+    data = cli.datamodule
+    assert cli.request.checkpoint is not None
+    return Trained(
+        name,
+        cli.model,
+        Portable(cli.model),
+        data.digits,
+        data.test_images,
+        data.test_labels,
+        cli.request.checkpoint.saved_at,
+    )
 
 
 def export(model: Classifier, inputs: Tensor, kind: str, path: Path) -> tuple[float, float]:

@@ -49,7 +49,7 @@ def read_request(args: list[str] | None) -> Request:
     parser.add_argument("-c", "--config", action="append", default=[])
     parser.add_argument("--name")
     parser.add_argument("--ckpt_path")
-    chosen, options = parser.parse_known_args(_typed() if args is None else args)
+    chosen, options = parser.parse_known_args(typed() if args is None else args)
     configs = [find_config(name) for name in chosen.config]
     if chosen.ckpt_path is None:
         configs = configs or [find_config(DEFAULT_CONFIG)]
@@ -73,7 +73,7 @@ def _starting_point(path: str | None, name: str | None) -> Checkpoint | None:
     return unfinished_checkpoint(str(name)) if is_restart else None
 
 
-def _typed() -> list[str]:
+def typed() -> list[str]:
     """The words behind the program; while a shell completes a line, the finished ones of that."""
     if "_ARGCOMPLETE" in os.environ:
         return os.environ["COMP_LINE"].split()[3:-1]  # python -m program ... unfinished

@@ -1,0 +1,34 @@
+"""`python -m project.page FILE...` makes pages anew: the networks in them, with today's sources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from callbacks.files import write_text
+from project.errors import OneLineParser, UserError, user_errors
+from project.page.assemble import assemble, content_of
+
+
+def main(args: list[str] | None = None) -> None:
+    """Runs the program.
+
+    Args:
+        args: command line without the program; None takes that of the process.
+    """
+    parser = OneLineParser(prog="python -m project.page", description=__doc__)
+    parser.add_argument("pages", nargs="+", type=Path, metavar="FILE", help="Written by export.")
+    with user_errors():
+        for path in parser.parse_args(args).pages:
+            write_text(path, assemble(content_of(_read(path))))
+            print(path)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no page of project.export.") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+// The answer: a bar for each digit, and in words.
+
+import { paint } from "./colours.js";
+
+const percent = (share) => `${(100 * share).toFixed(share > 0.0995 ? 1 : 2)}\u00a0%`;
+const SURE = 0.8;
+
+/** The class that is answered. */
+export const best = (probabilities) => probabilities.indexOf(Math.max(...probabilities));
+
+/** What a network says, in words. */
+export function inWords(network, probabilities) {
+  const order = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]);
+  const [first, second] = order.map((i) => network.digits[i]);
+  if (probabilities[order[0]] >= SURE) return `${percent(probabilities[order[0]])} sure`;
+  return `or ${second}? Only ${percent(probabilities[order[0]])} for ${first}`;
+}
+
+/** Makes a bar for each digit; 1998's have the picture that F6 is compared with. */
+export function buildBars(list, network) {
+  list.className = network.kind;
+  list.replaceChildren(...network.digits.map((digit, i) => {
+    const item = document.createElement("li");
+    const button = document.createElement("button");
+    button.className = "map bar";
+    Object.assign(button.dataset, { layer: "output", map: i });
+    button.tabIndex = i === 0 ? 0 : -1;
+    button.innerHTML = `<b>${digit}</b><canvas class="code"></canvas>
+      <span class="track"><span class="fill"></span></span>
+      <span class="share"></span><span class="distance" title="distance"></span>`;
+    if (network.kind === "lenet5-1998") {
+      const code = network.tensors.codes.subarray(84 * i, 84 * (i + 1));
+      paint(button.querySelector("canvas"), code, 7, -1, 1, "ink");
+    }
+    item.append(button);
+    return item;
+  }));
+}
+
+/** Shows a network's answer; null for an empty sheet. */
+export function showAnswer(verdict, list, network, result) {
+  const answer = result && best(result.probabilities);
+  const [digit, words] = verdict.children;
+  digit.textContent = result ? network.digits[answer] : "?";
+  words.textContent = result ? inWords(network, result.probabilities) : "Nothing on the sheet yet";
+  [...list.children].forEach((item, i) => {
+    const share = result ? result.probabilities[i] : 0;
+    item.classList.toggle("best", i === answer);
+    item.querySelector(".fill").style.width = `${100 * share}%`;
+    item.querySelector(".share").textContent = result ? percent(share) : "";
+    const distance = result && network.kind === "lenet5-1998" ? result.outputs[i].toFixed(1) : "";
+    item.querySelector(".distance").textContent = distance;
+  });
+}

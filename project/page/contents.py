@@ -1,0 +1,168 @@
+"""What a page carries of trained networks: facts, weights, test digits and torch's own answers."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models import nets
+from models.classifier import Classifier
+from models.kernels.table import full_table
+from models.lenet import LeNet5
+from models.lenet1998 import LeNet1998
+from models.linear import Linear
+
+# Test digits in a page: so many of each, and so many that a network gets wrong.
+EACH, WRONG = 8, 30
+
+Net = Callable[[Tensor], Sequence[Tensor]]
+
+
+class Trained(NamedTuple):
+    """A network as it goes into a page, with the images that it is tested on."""
+
+    name: str
+    """Of its run."""
+    model: Classifier
+    net: Net
+    """What the model takes -> outputs, and probabilities."""
+    digits: tuple[int, ...]
+    """That its classes stand for."""
+    images: Tensor
+    """(N, 28, 28) uint8, for the test."""
+    labels: Tensor
+    """(N,), as the model has them."""
+    saved_at: float
+    """Seconds since 1970; 0 where nobody knows."""
+
+
+class Tested(NamedTuple):
+    """How a network does on its test images."""
+
+    true: Tensor
+    """(N,) digits."""
+    is_right: Tensor
+    """(N,) bool."""
+
+
+class Content(NamedTuple):
+    """What is put between a page's sources."""
+
+    facts: dict[str, Any]
+    """For JSON: the networks, the digits' labels, and how many floats there are."""
+    data: bytes
+    """Deflated: weights and torch's answers as planes of float32, then the digits' pixels."""
+
+
+def content(networks: Sequence[Trained]) -> Content:
+    """Tests the networks, and gathers what a page needs of them.
+
+    Args:
+        networks: one or more; test digits are those of the one that knows the most digits.
+    """
+    tested = [_test(network) for network in networks]
+    widest = max(range(len(networks)), key=lambda i: len(networks[i].digits))
+    images, true = networks[widest].images, tested[widest].true
+    alike = [t for t in tested if len(t.true) == len(true)]
+    wrong = ~torch.stack([t.is_right for t in alike]).all(0)
+    index = chosen(true, wrong)
+    parts, facts = [], []
+    for network, result in zip(networks, tested, strict=True):
+        weights = tensors(network.model)
+        weights["answers"] = _ask(network, images[index])[1].float()
+        parts += [tensor.flatten() for tensor in weights.values()]
+        lengths = [[name, tensor.numel()] for name, tensor in weights.items()]
+        facts.append(_facts(network, result) | {"lengths": lengths})
+    floats = torch.cat(parts)
+    digits = {"labels": true[index].tolist(), "wrong": wrong[index].tolist()}
+    return Content(
+        {"networks": facts, "digits": digits, "floats": len(floats)},
+        pack(floats, images[index]),
+    )
+
+
+def pack(floats: Tensor, digits: Tensor) -> bytes:
+    """Deflates float32 (F,) in four planes, first bytes first, and behind them uint8 digits."""
+    planes = floats.numpy().astype("<f4").view(np.uint8).reshape(-1, 4).T
+    return zlib.compress(planes.tobytes() + digits.numpy().tobytes(), 9)
+
+
+def unpack(data: bytes, floats: int) -> tuple[Tensor, Tensor]:
+    """What `pack` was given: so many floats, and digits (N, 28, 28)."""
+    raw = np.frombuffer(zlib.decompress(data), np.uint8)
+    planes = raw[: 4 * floats].reshape(4, floats)
+    numbers = np.ascontiguousarray(planes.T).view("<f4").ravel().astype(np.float32)
+    return torch.from_numpy(numbers), torch.from_numpy(raw[4 * floats :].copy()).view(-1, 28, 28)
+
+
+def tensors(model: Classifier) -> dict[str, Tensor]:
+    """All that a network computes with, by name; 1998's drawn digits too."""
+    named = dict(model.net.state_dict())
+    if isinstance(model, LeNet1998):
+        named["codes"] = model.net.codes
+    return {name: tensor.detach().cpu().float() for name, tensor in named.items()}
+
+
+def chosen(true: Tensor, wrong: Tensor) -> Tensor:
+    """Positions of the test images of a page: the first of each digit, and hard ones.
+
+    Args:
+        true: (N,) digits.
+        wrong: (N,) bool, whether a network reads another one.
+    """
+    first = [torch.nonzero(true == digit)[:EACH, 0] for digit in set(true.tolist())]
+    every = torch.cat([*first, torch.nonzero(wrong)[:WRONG, 0]])
+    return torch.tensor(sorted(set(every.tolist())))
+
+
+def _test(network: Trained, batch: int = 1000) -> Tested:
+    true, is_right = [], []
+    for start in range(0, len(network.labels), batch):
+        labels = network.labels[start : start + batch]
+        outputs, _ = _ask(network, network.images[start : start + batch])
+        predicted, classes = network.model.predicted_and_true(outputs, labels)
+        true.append(torch.tensor(network.digits)[classes])
+        is_right.append(predicted == classes)
+    return Tested(torch.cat(true), torch.cat(is_right))
+
+
+def _ask(network: Trained, images: Tensor) -> Sequence[Tensor]:
+    with torch.no_grad():
+        return network.net(network.model.inputs(images))
+
+
+def _facts(network: Trained, tested: Tested) -> dict[str, Any]:
+    day = datetime.fromtimestamp(network.saved_at, UTC)
+    return {
+        "name": network.name,
+        "digits": list(network.digits),
+        "correct": int(tested.is_right.sum()),
+        "total": len(tested.is_right),
+        "parameters": sum(parameter.numel() for parameter in network.model.parameters()),
+        "date": f"{day.day} {day:%B %Y}" if network.saved_at else None,
+        **_arithmetic(network.model),
+    }
+
+
+def _arithmetic(model: Classifier) -> dict[str, Any]:
+    """What the page computes with beside the weights."""
+    if isinstance(model, Linear):
+        return {"kind": "linear", "paper": 0, "ink": 255, "tables": {}}
+    assert isinstance(model, LeNet5 | LeNet1998)
+    kind = "lenet5" if isinstance(model, LeNet5) else "lenet5-1998"
+    design = model.design
+    tables = {"c1": full_table(1, 6), "c3": _table(model.net)}
+    return {"kind": kind, "paper": design.paper, "ink": design.ink, "tables": tables}
+
+
+def _table(net: nets.LeNet5 | nets.LeNet1998) -> list[list[int]]:
+    table: list[list[int]] = [[] for _ in net.c3.bias]
+    for output, source in net.c3.connections.tolist():
+        table[output].append(source)
+    return table

@@ -1,0 +1,223 @@
+// The sheet: draw with mouse, pen, finger or keys; or lay a test digit or a picture on it.
+
+import { SIDE, addLine, enlarged, rasterOf } from "./ink.js";
+import { inkOfPhotograph } from "./photograph.js";
+import { greyOf, likeMnist } from "./preprocessing.js";
+import { paint, styled } from "./colours.js";
+
+const KEY_STEP = 8;
+const LOOKED_AT = 640; // pixels of a picture's longer side
+const EMPTY = { strokes: [], picture: null, digit: null };
+
+/**
+ * A drawing, and all that were before it.
+ *
+ * `onChange` is called with the 784 pixels that a network gets, null for an empty sheet, and with
+ * whether the pen is still down.
+ */
+export class Pad {
+  constructor(canvas, onChange) {
+    this.canvas = canvas;
+    this.onChange = onChange;
+    this.width = 22;
+    this.history = [];
+    this.drawing = EMPTY;
+    this.cursor = { x: SIDE / 2, y: SIDE / 2, isDown: false };
+    this.raster = rasterOf(EMPTY);
+    this.pointer = null;
+    this.listen();
+    this.resize();
+    new ResizeObserver(() => this.resize()).observe(canvas);
+  }
+
+  listen() {
+    const on = (name, handler) => this.canvas.addEventListener(name, handler);
+    on("pointerdown", (event) => this.down(event));
+    on("pointermove", (event) => this.move(event));
+    on("pointerup", (event) => this.up(event));
+    on("pointercancel", (event) => this.up(event));
+    on("keydown", (event) => this.key(event));
+    on("blur", () => this.liftKeys());
+  }
+
+  down(event) {
+    if (event.button !== 0 || this.pointer !== null) return;
+    event.preventDefault();
+    this.canvas.focus({ preventScroll: true, focusVisible: false });
+    this.pointer = event.pointerId;
+    this.canvas.setPointerCapture(event.pointerId);
+    this.begin(...this.place(event));
+  }
+
+  move(event) {
+    if (event.pointerId !== this.pointer) return;
+    // Where the pen was between two frames, too.
+    const events = event.getCoalescedEvents?.() ?? [];
+    for (const each of events.length ? events : [event]) this.extend(...this.place(each));
+    this.tell(true);
+  }
+
+  up(event) {
+    if (event.pointerId !== this.pointer) return;
+    this.pointer = null;
+    this.tell(false);
+  }
+
+  place(event) {
+    const box = this.canvas.getBoundingClientRect();
+    const scale = SIDE / box.width;
+    return [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
+  }
+
+  key(event) {
+    const { cursor } = this;
+    const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    const step = steps[event.key];
+    if (event.key === " ") {
+      cursor.isDown = !cursor.isDown;
+      if (cursor.isDown) this.begin(cursor.x, cursor.y);
+      else this.tell(false);
+    } else if (step) {
+      cursor.x = Math.min(Math.max(cursor.x + step[0] * KEY_STEP, 0), SIDE);
+      cursor.y = Math.min(Math.max(cursor.y + step[1] * KEY_STEP, 0), SIDE);
+      if (cursor.isDown) {
+        this.extend(cursor.x, cursor.y);
+        this.tell(true);
+      }
+    } else {
+      return;
+    }
+    event.preventDefault();
+    this.show();
+  }
+
+  liftKeys() {
+    if (this.cursor.isDown) this.tell(false);
+    this.cursor.isDown = false;
+    this.show();
+  }
+
+  begin(x, y) {
+    this.history.push(this.drawing);
+    const stroke = { width: this.width, points: [x, y] };
+    // Nobody draws on top of a test digit or a picture: a clean sheet, and undo brings it back.
+    if (this.drawing.picture) this.raster = rasterOf(EMPTY);
+    this.drawing = { ...EMPTY, strokes: [...this.drawing.strokes, stroke] };
+    addLine(this.raster, x, y, x, y, this.width);
+    this.tell(true);
+  }
+
+  extend(x, y) {
+    const { points } = this.drawing.strokes.at(-1);
+    addLine(this.raster, ...points.slice(-2), x, y, this.width);
+    points.push(x, y);
+  }
+
+  /** Takes the last stroke back, or whatever came last. */
+  undo() {
+    if (this.history.length) this.lay(this.history.pop());
+  }
+
+  clear() {
+    if (this.drawing !== EMPTY) this.replace(EMPTY);
+  }
+
+  /** Lays a test digit on the sheet: the network gets its pixels as they are. */
+  showDigit(pixels) {
+    this.replace({ strokes: [], picture: enlarged(pixels), digit: pixels });
+  }
+
+  /** Lays the ink of a picture on the sheet; says whether there is any. */
+  showPicture(bitmap) {
+    const scale = Math.min(1, LOOKED_AT / Math.max(bitmap.width, bitmap.height));
+    const [width, height] = [bitmap.width, bitmap.height].map((n) => Math.ceil(n * scale));
+    const context = contextOf(width, height);
+    context.drawImage(bitmap, 0, 0, width, height);
+    const found = inkOfPhotograph(
+      greyOf(context.getImageData(0, 0, width, height).data), width, height);
+    if (found) this.replace({ strokes: [], picture: onSheet(found, width, height), digit: null });
+    return Boolean(found);
+  }
+
+  replace(drawing) {
+    this.history.push(this.drawing);
+    this.lay(drawing);
+  }
+
+  lay(drawing) {
+    this.drawing = drawing;
+    this.raster = rasterOf(drawing);
+    this.tell(false);
+  }
+
+  /** The 784 pixels that a network gets; null for an empty sheet. */
+  pixels() {
+    return this.drawing.digit ?? likeMnist(this.raster, SIDE, SIDE);
+  }
+
+  tell(isDrawing) {
+    this.show();
+    this.onChange(this.pixels(), isDrawing);
+  }
+
+  resize() {
+    const side = Math.round(this.canvas.clientWidth * devicePixelRatio);
+    if (side) this.canvas.width = this.canvas.height = side;
+    this.show();
+  }
+
+  show() {
+    const context = this.canvas.getContext("2d");
+    const scale = this.canvas.width / SIDE;
+    context.setTransform(scale, 0, 0, scale, 0, 0);
+    context.clearRect(0, 0, SIDE, SIDE);
+    if (this.drawing.picture) context.drawImage(this.painted(), 0, 0);
+    context.lineCap = context.lineJoin = "round";
+    context.strokeStyle = styled("--ink");
+    for (const { width, points } of this.drawing.strokes) {
+      context.lineWidth = width;
+      context.beginPath();
+      context.moveTo(points[0], points[1]);
+      for (let i = 0; i < points.length; i += 2) context.lineTo(points[i], points[i + 1]);
+      context.stroke();
+    }
+    if (this.canvas.matches(":focus-visible")) this.showCursor(context);
+  }
+
+  showCursor(context) {
+    context.beginPath();
+    context.arc(this.cursor.x, this.cursor.y, this.width / 2, 0, 2 * Math.PI);
+    context.lineWidth = 2;
+    context.strokeStyle = styled("--accent");
+    context.stroke();
+  }
+
+  painted() {
+    const { canvas } = contextOf(SIDE, SIDE);
+    paint(canvas, this.drawing.picture, SIDE, 0, 255, "ink");
+    return canvas;
+  }
+}
+
+function contextOf(width, height) {
+  const canvas = Object.assign(document.createElement("canvas"), { width, height });
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.imageSmoothingQuality = "high";
+  return context;
+}
+
+/** Ink as a sheet of its own, as large as fits with some room around. */
+function onSheet({ ink, box }, width, height) {
+  const from = contextOf(width, height);
+  const image = from.createImageData(width, height);
+  ink.forEach((value, i) => image.data.set([value, value, value, 255], 4 * i));
+  from.putImageData(image, 0, 0);
+  const [wide, high] = [box.right - box.left, box.bottom - box.top];
+  const scale = SIDE / (1.4 * Math.max(wide, high));
+  const to = contextOf(SIDE, SIDE);
+  to.translate(SIDE / 2, SIDE / 2);
+  to.scale(scale, scale);
+  to.drawImage(from.canvas, -(box.left + wide / 2), -(box.top + high / 2));
+  const pixels = to.getImageData(0, 0, SIDE, SIDE).data;
+  return Uint8Array.from({ length: SIDE * SIDE }, (_, i) => pixels[4 * i]);
+}

@@ -1,0 +1,195 @@
+"""The page's arithmetic, by Node: as torch and Python compute it, and what it makes of drawings."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from handwriting import draw
+from pages import (
+    assert_as_torch,
+    assert_read,
+    digits,
+    drawn_by_hand,
+    page_of,
+    shipped,
+    thousand,
+    untrained,
+)
+from PIL import Image, ImageDraw, ImageFilter
+
+from data import images
+from project import export
+from project.page.assemble import script
+
+NODE = shutil.which("node")
+pytestmark = pytest.mark.skipif(NODE is None, reason="there is no node on PATH")
+
+
+def in_node(modules, body, given):
+    """Runs modules of the page, and a body that makes `answer` of what is `given`."""
+    text = "\n".join(map(script, modules))
+    text += f"""
+        import {{ readFileSync }} from "node:fs";
+        const given = JSON.parse(readFileSync(0, "utf8"));
+        {body}
+        console.log(JSON.stringify(answer));
+    """
+    done = subprocess.run(
+        [NODE, "--input-type=module", "-e", text],
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+NETWORKS = """
+    const { networks } = await load(given.facts, given.data);
+    const pixels = Uint8Array.from(atob(given.pixels), (letter) => letter.charCodeAt(0));
+    const answer = networks.map((network) =>
+        Array.from({ length: pixels.length / 784 }, (_, i) =>
+            [...run(network, pixels.subarray(784 * i, 784 * (i + 1))).probabilities]));
+"""
+
+
+def as_given(content, test):
+    return {
+        "facts": json.dumps(content.facts),
+        "data": base64.b64encode(content.data).decode(),
+        "pixels": base64.b64encode(test.numpy().tobytes()).decode(),
+    }
+
+
+def probabilities_in_node(content, test):
+    return in_node(["numbers.js", "network.js"], NETWORKS, as_given(content, test))
+
+
+def test_networks_answer_as_torch_does():
+    test = digits(30, seed=1)
+    models = [untrained()[name] for name in ("original", "standardized", "1998", "linear")]
+    for model in models[:1], models[1:2], models[2:]:
+        answers = probabilities_in_node(page_of(*model), test)
+        for each, got in zip(model, answers, strict=True):
+            with torch.no_grad():
+                _, expected = export.Portable(each)(each.inputs(test))
+            assert (torch.tensor(got) - expected).abs().max() < 1e-5
+
+
+def test_shipped_networks_answer_as_torch_does_in_node(mnist_root):
+    content, models = shipped()
+    test, labels = thousand(mnist_root)
+    answers = probabilities_in_node(content, test)
+    assert_as_torch(answers, models, content.facts["networks"], test, labels)
+
+
+def test_digits_drawn_by_hand_are_read():
+    body = f"""{NETWORKS.replace("const answer", "const unused")}
+    const answer = given.drawings.map((strokes) => {{
+        const ink = likeMnist(rasterOf({{ strokes, picture: null }}), SIDE, SIDE);
+        const {{ probabilities }} = run(networks[0], ink);
+        return probabilities.indexOf(Math.max(...probabilities));
+    }});"""
+    drawings = [
+        [{"width": pen, "points": stroke.ravel().tolist()} for stroke in strokes]
+        for _, _, pen, strokes in drawn_by_hand()
+    ]
+    given = as_given(shipped()[0], torch.empty(0, dtype=torch.uint8)) | {"drawings": drawings}
+    modules = ["numbers.js", "network.js", "ink.js", "preprocessing.js"]
+    assert_read(in_node(modules, body, given))
+
+
+def drawings():
+    """Greys (H, W) as people make them: light and dark ink, off centre, small, touching an edge."""
+    generator = np.random.default_rng(0)
+    for i in range(24):
+        height, width = generator.integers(30, 280, 2).tolist()
+        paper, ink = ((250, 10) if i % 2 else (5, 240)) if i % 3 else (200, 90)
+        picture = Image.new("L", (width, height), paper)
+        corners = [tuple((generator.random(2) * (width, height)).tolist()) for _ in range(5)]
+        ImageDraw.Draw(picture).line(corners, fill=ink, width=int(generator.integers(1, 20)))
+        yield np.asarray(picture, np.uint8)
+
+
+def test_preprocessing_is_the_twin_of_pythons():
+    greys = list(drawings())
+    body = """const answer = given.map(([grey, width, height]) =>
+        [...likeMnist(Uint8Array.from(grey), width, height)]);"""
+    given = [(grey.ravel().tolist(), grey.shape[1], grey.shape[0]) for grey in greys]
+    for grey, got in zip(greys, in_node(["preprocessing.js"], body, given), strict=True):
+        expected = images._digit("drawing", grey.astype(np.float32)).pixels.flatten().tolist()
+        assert np.abs(np.subtract(got, expected)).max() <= 1
+
+
+def test_transparent_and_coloured_pictures_become_the_same_grey():
+    rgba = np.random.default_rng(1).integers(0, 256, (20, 20, 4), np.uint8)
+    body = "const answer = [...greyOf(Uint8ClampedArray.from(given))];"
+    got = in_node(["preprocessing.js"], body, rgba.ravel().tolist())
+    expected = images._grey(Image.fromarray(rgba)).ravel()
+    assert np.abs(expected - got).max() <= 1
+
+
+def test_empty_sheet_has_no_pixels():
+    body = "const answer = likeMnist(new Uint8Array(100), 10, 10);"
+    assert in_node(["preprocessing.js"], body, None) is None
+
+
+def test_receptive_fields_are_those_of_the_layers():
+    body = """
+    const layers = { input: { size: 28 }, c1: { size: 28 }, s2: { size: 14 }, c3: { size: 10 } };
+    const box = { top: 4, left: 4, height: 1, width: 1 };
+    const answer = fieldsOf(given, layers, "c3", 6, box).map(({ layer, maps, box }) =>
+        [layer, maps, Object.values(box)]);"""
+    network = page_of(untrained()["original"]).facts["networks"][0]
+    assert in_node(["connections.js"], body, network) == [
+        ["c3", [6], [4, 4, 1, 1]],
+        ["s2", [0, 1, 2, 3], [4, 4, 5, 5]],
+        ["c1", [0, 1, 2, 3], [8, 8, 10, 10]],
+        ["input", [0], [6, 6, 14, 14]],
+    ]
+
+
+def photographed():
+    """Digit, style and grey of each: in uneven light, with dust, as chalk, and on ruled paper."""
+    generator = np.random.default_rng(0)
+    rows, columns = np.mgrid[-1:1:320j, -1:1:320j]
+    for digit in range(10):
+        ink = Image.new("L", (320, 320))
+        pen, strokes = draw(digit, "plain", generator)
+        for stroke in strokes:
+            ImageDraw.Draw(ink).line([*map(tuple, stroke + 20)], 255, width=pen - 6, joint="curve")
+        ink = np.asarray(ink.filter(ImageFilter.GaussianBlur(1.5)), np.float64) / 255
+        noise = generator.normal(0, 3, ink.shape)
+        slope, corners = 0.65 + 0.3 * rows, 1 - 0.3 * (rows**2 + columns**2)
+        dust = np.zeros(ink.shape)
+        for y, x in generator.integers(5, 310, (6, 2)):
+            dust[y : y + 4, x : x + 4] = 0.8
+        lines = 0.35 * (np.arange(320) % 40 < 2)[:, None]
+        yield digit, "light", 235 * slope * (1 - 0.85 * ink) + noise
+        yield digit, "corners", 235 * corners * (1 - 0.85 * ink) + noise
+        yield digit, "dust", 235 * (1 - 0.85 * np.maximum(ink, dust)) + noise
+        yield digit, "chalk", (50 + 25 * rows) * (1 - ink) + 220 * ink + noise
+        yield digit, "ruled", 235 * slope * (1 - 0.85 * np.maximum(ink, lines)) + noise
+
+
+def test_photographed_digits_are_read():
+    body = f"""{NETWORKS.replace("const answer", "const unused")}
+    const answer = given.greys.map((text) => {{
+        const grey = Float32Array.from(atob(text), (letter) => letter.charCodeAt(0));
+        const ink = likeMnist(inkOfPhotograph(grey, 320, 320).ink, 320, 320);
+        const {{ probabilities }} = run(networks[0], ink);
+        return probabilities.indexOf(Math.max(...probabilities));
+    }});"""
+    shots = list(photographed())
+    greys = [base64.b64encode(grey.clip(0, 255).astype(np.uint8)).decode() for *_, grey in shots]
+    given = as_given(shipped()[0], torch.empty(0, dtype=torch.uint8)) | {"greys": greys}
+    modules = ["numbers.js", "network.js", "preprocessing.js", "photograph.js"]
+    answers = in_node(modules, body, given)
+    wrong = [(*shot[:2], got) for shot, got in zip(shots, answers, strict=True) if shot[0] != got]
+    assert len(wrong) <= 0.1 * len(shots), wrong
