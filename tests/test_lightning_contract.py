@@ -10,6 +10,7 @@ import argparse
 import ast
 import inspect
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +28,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -238,6 +240,12 @@ def test_under_ddp_every_manual_backward_averages_its_gradients(tmp_path):
     tests = Path(__file__).parent
     done = python("-c", DDP, folder=tmp_path, PYTHONPATH=f"{tests.parent}:{tests}")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_ddp_strategy_knows_how_long_to_wait_for_a_rank(tmp_path):
+    """models/learners/run.py hands it on to the sums of ranks."""
+    run = trainer(tmp_path, devices=2, strategy=DDPStrategy(timeout=timedelta(seconds=7)))
+    assert run.strategy._timeout == timedelta(seconds=7)
 
 
 def test_strategies_that_start_ranks_inside_a_program_have_this_launcher(tmp_path):
