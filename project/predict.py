@@ -17,9 +17,9 @@ from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor
 
 from callbacks.files import write_text
-from data import images
 from data.blocks import BlockLoader, InOrder
-from data.images import Digit
+from data.images import reading
+from data.images.reading import Digit
 from project.errors import UserError, fail, user_errors
 from project.program import Program
 
@@ -74,7 +74,7 @@ def main(args: list[str] | None = None) -> None:
     if cli.ckpt_path is None:
         fail("say which model to use: --ckpt_path runs/NAME/version_N/checkpoints/FILE.ckpt")
     with user_errors():
-        digits = images.read(Path(path) for path in cli.config.images)
+        digits = reading.read(Path(path) for path in cli.config.images)
         probabilities = predict(cli, digits)
         if cli.trainer.is_global_zero:
             cli.announce_checkpoint()

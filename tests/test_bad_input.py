@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from lightning.pytorch import Callback
 from PIL import Image
 
-from data import DatasetError, images, source
+from data import DatasetError, source
+from data.images import reading
 from models.learners.compiled import Compiled
 from models.lenet import LeNet5
 from project import evaluate, export, fit, predict
@@ -368,7 +369,7 @@ def test_any_bytes_are_a_picture_or_refused(content, start, tmp_path_factory):
     for whole in (start + content, gzip.compress(start + content)):
         path.write_bytes(whole)
         with pytest.raises(DatasetError):
-            images.read([path])
+            reading.read([path])
 
 
 @settings(deadline=None, max_examples=300)
@@ -381,11 +382,11 @@ def test_any_numbers_are_a_picture_of_a_digit_or_refused(values, tmp_path_factor
     path = tmp_path_factory.getbasetemp() / "any.tif"
     Image.fromarray(np.float32(values).reshape(5, 5)).save(path)
     if np.isfinite(values).all() and len(set(values)) > 1:
-        (digit,) = images.read([path])
+        (digit,) = reading.read([path])
         assert digit.pixels.max() == 255
     else:
         with pytest.raises(DatasetError, match=r"infinite or no numbers|shows nothing"):
-            images.read([path])
+            reading.read([path])
 
 
 @settings(deadline=None, max_examples=100)

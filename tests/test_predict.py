@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from data import DatasetError, images, source
+from data import DatasetError, source
+from data.images import reading
 from project import fit, predict
 
 
@@ -33,7 +34,7 @@ def ring(height=90, width=70, ink=230, paper=20, seed=0):
 
 
 def read(*paths):
-    return images.read(paths)
+    return reading.read(paths)
 
 
 def save(path, pixels, **options):
@@ -67,8 +68,8 @@ def test_dark_and_light_ink_give_the_same_in_every_format(suffix, tmp_path):
 @given(seed=st.integers(0, 2**32), scale=st.integers(1, 4))
 def test_place_and_size_on_the_paper_do_not_matter(seed, scale):
     large = ring(seed=seed).repeat(scale, 0).repeat(scale, 1).astype(np.float32)
-    reference = images.like_mnist(ring().astype(np.float32))
-    actual = images.like_mnist(large).float()
+    reference = reading.like_mnist(ring().astype(np.float32))
+    actual = reading.like_mnist(large).float()
     # The centre of mass is met to half a pixel.
     shifts = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
     assert min((actual.roll(by, (0, 1)) - reference).abs().mean() for by in shifts) < 20
@@ -79,15 +80,15 @@ def test_place_and_size_on_the_paper_do_not_matter(seed, scale):
 def test_noise_of_any_size_is_taken_or_refused(seed, height, width):
     noise = np.random.default_rng(seed).integers(0, 4, (height, width)).astype(np.float32) * 60
     if noise.max() > noise.min():
-        assert images._digit("noise", noise).pixels.shape == (28, 28)
+        assert reading._digit("noise", noise).pixels.shape == (28, 28)
     else:
         with pytest.raises(DatasetError, match="all its pixels are the same"):
-            images._digit("noise", noise)
+            reading._digit("noise", noise)
 
 
 def test_digits_of_mnist_stay_nearly_as_they_are(mnist_root):
     pictures, _ = source.load(mnist_root, train=True)
-    again = torch.stack([images.like_mnist(p.numpy().astype(np.float32)) for p in pictures[:100]])
+    again = torch.stack([reading.like_mnist(p.numpy().astype(np.float32)) for p in pictures[:100]])
     assert (again.float() - pictures[:100].float()).abs().mean() < 5
 
 
