@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -21,6 +21,13 @@ def fail(message: object) -> NoReturn:
     """Prints one line on standard error and exits with code 2."""
     _say("error:", message)
     raise SystemExit(2)
+
+
+def fail_in_part(messages: Iterable[object]) -> NoReturn:
+    """Prints a line on standard error for what could not be done, and exits with code 1."""
+    for message in messages:
+        _say("error:", message)
+    raise SystemExit(1)
 
 
 def warn(message: object) -> None:

@@ -14,18 +14,25 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
+from PIL import Image
 from torch import Tensor
 
-from callbacks.files import write_text
+from callbacks.files import write_text, written_whole
 from data.blocks import BlockLoader, InOrder
 from data.images import reading
 from data.images.reading import Digit
-from project.errors import UserError, fail, user_errors
+from project.errors import UserError, fail, fail_in_part, user_errors
 from project.program import Program
 
-DESCRIPTION = """Labels images of single digits with a trained model. Takes PNG, JPEG, BMP, IDX
-files, gzipped or not, and folders; of any size, dark ink on light paper or light on dark. Pictures
-are brought into MNIST's shape first; IDX files of 28x28 pixels are taken as they are."""
+DESCRIPTION = """Labels images of digits with a trained model. Takes photographs and scans in PNG,
+JPEG, GIF, TIFF, WebP, BMP, and arrays in IDX, .npy and .npz, gzipped or not, and folders; of any
+size, dark ink on light paper or light on dark, in uneven light, on ruled paper, in boxes. Pictures
+are brought into MNIST's shape first; arrays of 28x28 pixels are taken as they are. What cannot be
+told is labelled unsure, with the reason. Exit code 1 if some of the files cannot be read."""
+
+# What ten digits' probabilities say of an image that is none: docs/predict.md has the figures.
+UNSURE, SURE = "unsure", 0.85
+UNLIKE = "unlike any digit"
 
 
 class PredictCLI(Program):
@@ -35,6 +42,10 @@ class PredictCLI(Program):
         """Adds the images and where the answers go."""
         super().add_arguments_to_parser(parser)
         parser.add_argument("images", nargs="+", type=str, help="Image files and folders of them.")
+        parser.add_argument(
+            "--several", action="store_true", help="Read all digits of a picture, in their order."
+        )
+        parser.add_argument("--show", type=str | None, help="Folder for what the network saw.")
         parser.add_argument("--output", type=str | None, help="File to write; else the terminal.")
         parser.add_argument("--format", choices=["csv", "json"], default="csv", help="Of that.")
 
@@ -74,17 +85,36 @@ def main(args: list[str] | None = None) -> None:
     if cli.ckpt_path is None:
         fail("say which model to use: --ckpt_path runs/NAME/version_N/checkpoints/FILE.ckpt")
     with user_errors():
-        digits = reading.read(Path(path) for path in cli.config.images)
-        probabilities = predict(cli, digits)
+        content = reading.read(map(Path, cli.config.images), several=cli.config.several)
+        if not content.digits:
+            raise content.refused[0]
+        probabilities = predict(cli, content.digits)
         if cli.trainer.is_global_zero:
             cli.announce_checkpoint()
-            classes = cli.datamodule.digits
-            text = FORMATS[cli.config.format](answers(digits, probabilities, classes))
-            if cli.config.output:
-                write_text(Path(cli.config.output), text)
-                print(f"{len(digits):,} images, into {cli.config.output}", file=sys.stderr)
-            else:
-                print(text, end="")
+            write(cli, content.digits, probabilities)
+            if content.refused:
+                fail_in_part(content.refused)
+
+
+def write(cli: Program, digits: list[Digit], probabilities: Tensor) -> None:
+    """Writes the answers, and what the network saw, where they are asked for."""
+    config = cli.config
+    text = FORMATS[config.format](answers(digits, probabilities, cli.datamodule.digits))
+    if config.show:
+        show(digits, Path(config.show))
+    if config.output:
+        write_text(Path(config.output), text)
+        print(f"{len(digits):,} images, into {config.output}", file=sys.stderr)
+    else:
+        print(text, end="")
+
+
+def show(digits: list[Digit], folder: Path) -> None:
+    """Writes what the network saw of each digit, ten times as large, numbered in their order."""
+    for n, digit in enumerate(digits, 1):
+        large = Image.fromarray(digit.pixels.numpy()).resize((280, 280), Image.Resampling.NEAREST)
+        with written_whole(folder / f"{n:04}-{Path(digit.name).name}.png") as file:
+            large.save(file, "PNG")
 
 
 def predict(cli: Program, digits: list[Digit]) -> Tensor:
@@ -110,29 +140,43 @@ def predict(cli: Program, digits: list[Digit]) -> Tensor:
 def answers(
     digits: list[Digit], probabilities: Tensor, classes: tuple[int, ...]
 ) -> list[dict[str, Any]]:
-    """A record for each image: its name, the ink found, the label and every class's probability."""
+    """A record for each image: what was found on it, and what that is taken for."""
     return [
-        {
-            "image": digit.name,
-            "ink": digit.ink,
-            "label": classes[int(row.argmax())],
-            "probabilities": {
-                str(c): round(p, 6) for c, p in zip(classes, row.tolist(), strict=True)
-            },
-        }
+        record(digit, dict(zip(map(str, classes), row.tolist(), strict=True)))
         for digit, row in zip(digits, probabilities, strict=True)
     ]
 
 
+def record(digit: Digit, probabilities: dict[str, float]) -> dict[str, Any]:
+    """The image's name, the ink found, the label, each class's probability, and why not to trust.
+
+    Where there is no ink, there are no probabilities. Two classes say nothing of other digits, and
+    are never unlike them.
+    """
+    likeliest = max(probabilities, key=lambda name: probabilities[name])
+    reason = digit.reason
+    if not reason and len(probabilities) == 10 and probabilities[likeliest] < SURE:
+        reason = UNLIKE
+    shown = {name: round(p, 6) if digit.pixels.any() else None for name, p in probabilities.items()}
+    return {
+        "image": digit.name,
+        "ink": digit.ink,
+        "label": UNSURE if reason else int(likeliest),
+        "probabilities": shown,
+        "reason": reason,
+    }
+
+
 def as_csv(records: list[dict[str, Any]]) -> str:
-    """A line for each image, a column for each class's probability."""
+    """A line for each image, a column for each class's probability, the reason last."""
     text = io.StringIO()
     columns = [f"p{name}" for name in records[0]["probabilities"]]
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "ink", "label", *columns])
+    writer.writerow(["image", "ink", "label", *columns, "reason"])
     for record in records:
-        values = (f"{p:.6f}" for p in record["probabilities"].values())
-        writer.writerow([record["image"], record["ink"], record["label"], *values])
+        values = ("" if p is None else f"{p:.6f}" for p in record["probabilities"].values())
+        first = (record[key] for key in ("image", "ink", "label"))
+        writer.writerow([*first, *values, record["reason"]])
     return text.getvalue()
 
 

@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from data import DatasetError, source
+from data import source
 from data.images import reading
+from data.images.centre import like_mnist
+from data.images.picture import look
 from project import fit, predict
 
 
@@ -33,8 +35,11 @@ def ring(height=90, width=70, ink=230, paper=20, seed=0):
     return np.where(abs(distance - radius) < 4, ink, paper).astype(np.uint8)
 
 
-def read(*paths):
-    return reading.read(paths)
+def read(*paths, several=False):
+    """The digits of files that can all be read."""
+    content = reading.read(paths, several=several)
+    assert content.refused == []
+    return content.digits
 
 
 def save(path, pixels, **options):
@@ -68,8 +73,8 @@ def test_dark_and_light_ink_give_the_same_in_every_format(suffix, tmp_path):
 @given(seed=st.integers(0, 2**32), scale=st.integers(1, 4))
 def test_place_and_size_on_the_paper_do_not_matter(seed, scale):
     large = ring(seed=seed).repeat(scale, 0).repeat(scale, 1).astype(np.float32)
-    reference = reading.like_mnist(ring().astype(np.float32))
-    actual = reading.like_mnist(large).float()
+    reference = like_mnist(ring().astype(np.float32) - 20)
+    actual = like_mnist(large - 20).float()
     # The centre of mass is met to half a pixel.
     shifts = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
     assert min((actual.roll(by, (0, 1)) - reference).abs().mean() for by in shifts) < 20
@@ -77,18 +82,17 @@ def test_place_and_size_on_the_paper_do_not_matter(seed, scale):
 
 @settings(deadline=None, max_examples=100)
 @given(seed=st.integers(0, 2**32), height=st.integers(1, 40), width=st.integers(1, 40))
-def test_noise_of_any_size_is_taken_or_refused(seed, height, width):
-    noise = np.random.default_rng(seed).integers(0, 4, (height, width)).astype(np.float32) * 60
-    if noise.max() > noise.min():
-        assert reading._digit("noise", noise).pixels.shape == (28, 28)
-    else:
-        with pytest.raises(DatasetError, match="all its pixels are the same"):
-            reading._digit("noise", noise)
+def test_noise_of_any_size_is_a_digit_or_none(seed, height, width):
+    noise = np.random.default_rng(seed).integers(0, 4, (height, width, 1)) * 60
+    for several in (False, True):
+        for seen in look(noise, several=several):
+            assert seen.pixels is None or (seen.pixels.shape == (28, 28) and seen.pixels.any())
+            assert seen.pixels is not None or seen.reason == "no ink"
 
 
 def test_digits_of_mnist_stay_nearly_as_they_are(mnist_root):
     pictures, _ = source.load(mnist_root, train=True)
-    again = torch.stack([reading.like_mnist(p.numpy().astype(np.float32)) for p in pictures[:100]])
+    again = torch.stack([like_mnist(p.numpy().astype(np.float32)) for p in pictures[:100]])
     assert (again.float() - pictures[:100].float()).abs().mean() < 5
 
 
@@ -127,10 +131,40 @@ def test_idx_files_are_taken_as_they_are(packed, tmp_path):
     assert torch.equal(torch.stack([digit.pixels for digit in digits]), pixels)
 
 
+def test_every_page_of_a_file_is_read_and_named(tmp_path):
+    pages = [Image.fromarray(ring(seed=n)) for n in range(3)]
+    for suffix in ("tif", "gif"):
+        path = tmp_path / f"pages.{suffix}"
+        pages[0].save(path, save_all=True, append_images=pages[1:])
+        digits = read(path)
+        assert [digit.name for digit in digits] == [f"{path}[{n}]" for n in range(3)]
+        for n, digit in enumerate(digits):
+            (alone,) = read(save(tmp_path / "alone.png", ring(seed=n)))
+            torch.testing.assert_close(digit.pixels, alone.pixels, atol=3, rtol=0)
+
+
+def test_arrays_of_numpy_are_read_in_any_shape_and_type(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
+    pixels[0, 0, :2] = 0, 255
+    for n, array in enumerate((pixels, pixels[:, None], pixels / 255, pixels.astype(np.int64))):
+        np.save(tmp_path / f"{n}.npy", array)
+        digits = read(tmp_path / f"{n}.npy")
+        assert [digit.name for digit in digits] == [
+            f"{tmp_path / f'{n}.npy'}[{i}]" for i in range(3)
+        ]
+        assert np.array_equal(torch.stack([digit.pixels for digit in digits]), pixels)
+    np.savez(tmp_path / "set.npz", x_test=pixels, y_test=np.arange(3))
+    assert [d.name for d in read(tmp_path / "set.npz")][2] == f"{tmp_path / 'set.npz'}[x_test][2]"
+    np.save(tmp_path / "sheet.npy", ring())
+    (sheet,) = read(tmp_path / "sheet.npy")
+    assert torch.equal(sheet.pixels, read(save(tmp_path / "sheet.png", ring()))[0].pixels)
+
+
 def test_folders_are_read_in_the_order_of_their_names(tmp_path):
     for name in ("b.png", "a.jpg", "c.bmp"):
         save(tmp_path / name, ring())
     (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "._b.png").write_bytes(b"\x00\x05\x16\x07")
     assert [digit.name[-5:] for digit in read(tmp_path)] == ["a.jpg", "b.png", "c.bmp"]
 
 
@@ -139,9 +173,13 @@ BAD = {
     "empty.png": (b"", "is not an image"),
     "cut.png": (None, "is a damaged image"),
     "huge.png": (None, "more than 64,000,000; make it smaller"),
-    "blank.png": (None, "shows nothing"),
     "inf.tif": (None, "infinite or no numbers"),
     "nan.tif": (None, "infinite or no numbers"),
+    "photo.heic": (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1", "a picture in HEIC"),
+    "cut.npy": (b"\x93NUMPY\x01\x00", "a damaged NumPy file"),
+    "cut.npz": (b"PK\x03\x04 and so on", "a damaged NumPy file"),
+    "labels.npz": (None, "holds no images, but arrays y"),
+    "words.npy": (None, "holds no images, but <U3"),
     "packed.gz": (b"\x1f\x8b\x08 and so on", "damaged gzip"),
     "magic-idx3-ubyte": (bytes([0, 0, 8, 1, 0, 0, 0, 0]), "magic number"),
     "count-idx3-ubyte": (bytes([0, 0, 8, 3]) + bytes([127] * 12), "its header says"),
@@ -161,12 +199,14 @@ def make_bad(name, folder):
         path.write_bytes(path.read_bytes()[:120])
     elif name == "huge.png":
         Image.new("1", (9000, 9000)).save(path)
-    elif name == "blank.png":
-        save(path, np.full((30, 30), 255, np.uint8))
     elif name in ("inf.tif", "nan.tif"):
         pixels = ring().astype(np.float32)
         pixels[10, 10] = float(path.stem)
         Image.fromarray(pixels).save(path)
+    elif name == "labels.npz":
+        np.savez(path, y=np.arange(3))
+    elif name == "words.npy":
+        np.save(path, np.array(["one", "two"]))
     elif name == "folder":
         path.mkdir()
     return path
@@ -185,14 +225,36 @@ def checkpoints(tmp_path_factory, mnist_root):
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_files_end_with_one_line_and_nothing_written(
+def test_bad_files_alone_end_with_one_line_and_nothing_written(
     name, checkpoints, workplace, tmp_path, capsys
 ):
-    good = save(tmp_path / "good.png", ring())
-    bad = make_bad(name, tmp_path)
     options = ["--ckpt_path", str(checkpoints["lenet5-original"]), "--output", "answers.csv"]
-    assert BAD[name][1] in refusal(capsys, predict.main, *options, str(good), str(bad))
+    options += ["--show", "shown", str(make_bad(name, tmp_path))]
+    assert BAD[name][1] in refusal(capsys, predict.main, *options)
     assert list(workplace.iterdir()) == []
+
+
+def test_bad_files_among_good_ones_are_listed_and_the_others_answered(
+    checkpoints, workplace, tmp_path, capsys
+):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    save(folder / "a.png", ring())
+    save(folder / "b.png", np.full((30, 30), 255, np.uint8))
+    listed = [make_bad(name, folder).name for name in ("cut.png", "photo.heic", "text.png")]
+    save(folder / "z.png", ring(seed=1))
+    (folder / "._z.png").write_bytes(b"\x00\x05\x16\x07")
+    with pytest.raises(SystemExit) as stop:
+        predict.main(["--ckpt_path", str(checkpoints["lenet5-original"]), str(folder)])
+    assert stop.value.code == 1
+    out, err = capsys.readouterr()
+    rows = list(csv.DictReader(out.splitlines()))
+    assert [Path(row["image"]).name for row in rows] == ["a.png", "b.png", "z.png"]
+    assert (rows[1]["label"], rows[1]["p0"], rows[1]["reason"]) == ("unsure", "", "no ink")
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == len(listed)
+    for name, line in zip(listed, errors, strict=True):
+        assert name in line
 
 
 def test_drawings_of_the_readme_are_labelled_in_csv(checkpoints, workplace, capsys):
@@ -201,7 +263,13 @@ def test_drawings_of_the_readme_are_labelled_in_csv(checkpoints, workplace, caps
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert [row["ink"] for row in rows] == ["light", "light", "dark", "dark"]
     for row in rows:
-        assert list(row) == ["image", "ink", "label", *(f"p{digit}" for digit in range(10))]
+        assert list(row) == [
+            "image",
+            "ink",
+            "label",
+            *(f"p{digit}" for digit in range(10)),
+            "reason",
+        ]
         assert sum(float(row[f"p{digit}"]) for digit in range(10)) == pytest.approx(1, abs=1e-5)
 
 
@@ -234,7 +302,8 @@ def test_test_digits_as_pictures_are_told_as_well_as_before(checkpoints, workpla
     arguments = ["--ckpt_path", str(checkpoints["lenet5-original"]), "--output=out.csv"]
     predict.main([*arguments, str(workplace)])
     rows = list(csv.DictReader((workplace / "out.csv").read_text().splitlines()))
-    right = sum(int(r["label"]) == y for r, y in zip(rows, labels[:200].tolist(), strict=True))
+    likeliest = [max(range(10), key=lambda d, r=r: float(r[f"p{d}"])) for r in rows]
+    right = sum(p == y for p, y in zip(likeliest, labels[:200].tolist(), strict=True))
     assert right >= 160  # of a model that has seen half an epoch
 
 
@@ -254,7 +323,7 @@ def test_ranks_keep_the_order_of_the_images(checkpoints, workplace, mnist_root):
         list(csv.reader(Path(f"{name}.csv").read_text().splitlines())) for name in ("one", "two")
     )
     assert [row[:3] for row in two] == [row[:3] for row in one]
-    values = (np.float64([row[3:] for row in rows[1:]]) for rows in (one, two))
+    values = (np.float64([row[3:-1] for row in rows[1:]]) for rows in (one, two))
     np.testing.assert_allclose(*values, atol=1e-5)
 
 
@@ -263,3 +332,21 @@ def test_more_ranks_than_images_are_refused(checkpoints, workplace, capsys):
     options = ["--ckpt_path", str(checkpoints["lenet5-original"]), *TWO_RANKS]
     line = refusal(capsys, predict.main, *options, picture)
     assert "2 ranks cannot share 1 images" in line
+
+
+def test_what_the_network_saw_is_shown(checkpoints, workplace, tmp_path):
+    picture = save(tmp_path / "ring.png", ring())
+    options = ["--show", "seen", "--output", "answers.csv"]
+    predict.main(["--ckpt_path", str(checkpoints["lenet5-original"]), *options, str(picture)])
+    (shown,) = (workplace / "seen").iterdir()
+    assert shown.name == "0001-ring.png.png"
+    seen = np.asarray(Image.open(shown))[5::10, 5::10]
+    assert np.array_equal(seen, read(picture)[0].pixels)
+
+
+def test_two_linear_classes_are_never_unlike_a_digit():
+    digit = reading.Digit("a.png", torch.full((28, 28), 9, dtype=torch.uint8), "dark")
+    assert predict.record(digit, {"4": 0.6, "9": 0.4})["label"] == 4
+    ten = dict.fromkeys(map(str, range(9)), 0.05) | {"9": 0.55}
+    answer = predict.record(digit, ten)
+    assert (answer["label"], answer["reason"]) == ("unsure", "unlike any digit")

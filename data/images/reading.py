@@ -1,6 +1,6 @@
-"""Image files of single digits, brought into the shape of MNIST's own.
+"""Files of pictures: formats, folders, pages, and all that a pixel can be.
 
-PNG, JPEG, BMP and what else Pillow opens, IDX files, gzipped or not, and folders of them.
+Whatever Pillow opens, IDX files, NumPy's .npy and .npz; gzipped or not.
 """
 
 from __future__ import annotations
@@ -11,72 +11,105 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 from torch import Tensor
 
+from data.images.centre import SIZE
+from data.images.picture import NO_INK, look
 from data.source import DatasetError, parse_idx
 
-SIZE, BOX = 28, 20
-MOST_PIXELS = 64_000_000  # of one image
+MOST_PIXELS = 64_000_000  # of one picture
 MOST_BYTES = 1 << 30  # of one file, unpacked
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
-FAINT = 0.1  # of the contrast: paper, shadow, compression
-GZIP, IDX = b"\x1f\x8b", b"\x00\x00\x08"
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+ARRAYS = {".npy", ".npz"}
+# Of telephones. Pillow reads AVIF where it is built to, HEIC never.
+HEIF = {".heic", ".heif", ".avif"}
+PAGED = {"TIFF", "GIF", "WEBP", "PNG"}  # a telephone's MPO holds one picture several times
+GZIP, IDX, NPY, ZIP = b"\x1f\x8b", b"\x00\x00\x08", b"\x93NUMPY", b"PK\x03\x04"
+THUMBNAIL = 254  # the TIFF tag whose lowest bit says that a page is another one, made smaller
 
-Grey = NDArray[np.float32]
+Pixels = NDArray[Any]
 
 
 class Digit(NamedTuple):
-    """One image, ready for a network."""
+    """One digit, ready for a network."""
 
     name: str
-    """The file, and behind it the position in an IDX file."""
+    """The file, and behind it the position in it where it holds more than one."""
     pixels: Tensor
-    """(28, 28) uint8, light on dark."""
+    """(28, 28) uint8, light on dark; all 0 where nothing was found."""
     ink: str
     """What was found: dark or light."""
+    reason: str = ""
+    """Why an answer should not be relied on."""
 
 
-def read(paths: Iterable[Path]) -> list[Digit]:
+class Content(NamedTuple):
+    """What files hold."""
+
+    digits: list[Digit]
+    refused: list[DatasetError]
+    """Of the files that cannot be read, and why."""
+
+
+def read(paths: Iterable[Path], *, several: bool = False) -> Content:
     """Reads files and folders, in the order given, folders in the order of their names.
 
+    Args:
+        paths: files and folders.
+        several: whether a picture may show more than one digit.
+
     Raises:
-        DatasetError: a path that is not there, a file that is no image or too large, an image
-            without a digit, a folder without images.
+        DatasetError: a path that is not there, a folder without images.
     """
-    return [digit for path in paths for file in _files(path) for digit in _read_file(file)]
+    content = Content([], [])
+    for file in [file for path in paths for file in _files(path)]:
+        try:
+            content.digits.extend(_read_file(file, several))
+        except DatasetError as error:
+            content.refused.append(error)
+        except OSError as error:
+            content.refused.append(DatasetError(f"{file} cannot be read ({error.strerror})"))
+    return content
 
 
-def _files(path: Path) -> Iterator[Path]:
+def _files(path: Path) -> list[Path]:
     if not path.exists():
         raise DatasetError(f"there is no file or folder {path}")
     if not path.is_dir():
-        yield path
-        return
+        return [path]
     found = [file for file in sorted(path.rglob("*")) if file.is_file() and _looks_right(file)]
     if not found:
         raise DatasetError(f"there are no images below {path}")
-    yield from found
+    return found
 
 
 def _looks_right(file: Path) -> bool:
-    return file.suffix.lower() in SUFFIXES or "idx3-ubyte" in file.name
+    if file.name.startswith("._"):  # what a Mac writes beside each file
+        return False
+    return file.suffix.lower() in PICTURES | ARRAYS | HEIF or "idx3-ubyte" in file.name
 
 
-def _read_file(path: Path) -> Iterator[Digit]:
+def _read_file(path: Path, several: bool) -> list[Digit]:
+    """All digits of a file, or none of them if it is damaged."""
     content = path.read_bytes()
     if content.startswith(GZIP):
         content = _unpack(path, content)
     if content.startswith(IDX):
-        yield from _read_idx(path, content)
-        return
-    grey = _read_picture(path, content)
-    yield _digit(str(path), grey)
+        try:
+            parts = [("", parse_idx(content, 3).numpy())]
+        except ValueError as error:
+            raise DatasetError(f"{path}: {error}") from error
+    elif content.startswith((NPY, ZIP)):
+        parts = _arrays(path, content)
+    else:
+        return list(_from_pictures(path, content, several))
+    return [digit for name, array in parts for digit in _from_array(path, name, array, several)]
 
 
 def _unpack(path: Path, content: bytes) -> bytes:
@@ -90,109 +123,136 @@ def _unpack(path: Path, content: bytes) -> bytes:
     return unpacked
 
 
-def _read_idx(path: Path, content: bytes) -> Iterator[Digit]:
+def _arrays(path: Path, content: bytes) -> list[tuple[str, Pixels]]:
+    """The names and arrays of an .npy or .npz file, without those that are labels."""
     try:
-        images = parse_idx(content, 3)
-    except ValueError as error:
-        raise DatasetError(f"{path}: {error}") from error
-    if not len(images):
-        raise DatasetError(f"{path} holds no images")
-    for position, image in enumerate(images):
-        name = f"{path}[{position}]"
-        if image.shape == (SIZE, SIZE):  # MNIST's own, or made to be like it
-            yield Digit(name, image, "light")
+        loaded = np.load(io.BytesIO(content), allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return [("", loaded)]
+        named = [(f"[{name}]", loaded[name]) for name in loaded.files]
+    except Exception as error:  # zipfile, NumPy and zlib have many ways to say it
+        raise DatasetError(f"{path} is a damaged NumPy file ({error})") from error
+    if not (found := [(name, array) for name, array in named if array.ndim > 1]):
+        raise DatasetError(f"{path} holds no images, but arrays {', '.join(loaded.files)}")
+    return found
+
+
+def _from_array(path: Path, name: str, array: Pixels, several: bool) -> Iterator[Digit]:
+    """The digits of an array: (H, W), (H, W, C), (N, H, W), (N, 1, H, W) or (N, H, W, C)."""
+    if array.dtype.kind not in "buif" or not 2 <= array.ndim <= 4:
+        raise DatasetError(
+            f"{path}{name} holds no images, but {array.dtype} of shape {array.shape}; "
+            "expected numbers (N, H, W) or (H, W)"
+        )
+    if not array.size:
+        raise DatasetError(f"{path}{name} holds no images")
+    if not np.isfinite(array).all():
+        raise DatasetError(f"{path}{name} has pixels that are infinite or no numbers")
+    is_one = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    # Pixels of channels first, as torch has them, go last.
+    images = array[None] if is_one else array
+    if images.ndim == 4 and images.shape[1] in (1, 3):
+        images = np.moveaxis(images, 1, -1)
+    images = images[..., None] if images.ndim == 3 else images[..., :3]
+    if images.dtype != np.uint8:
+        images = _to_bytes_range(images)
+    for n, image in enumerate(images):
+        full = f"{path}{name}" if is_one else f"{path}{name}[{n}]"
+        if image.shape == (SIZE, SIZE, 1):  # MNIST's own, or made to be like it
+            pixels = torch.from_numpy(np.rint(image[..., 0]).astype(np.uint8))
+            yield Digit(full, pixels, "light", "" if pixels.any() else NO_INK)
         else:
-            yield _digit(name, image.numpy().astype(np.float32))
+            yield from _digits(full, image, several)
 
 
-def _read_picture(path: Path, content: bytes) -> Grey:
-    """The grey values (H, W), 0 to 255; what is transparent counts as background."""
+def _from_pictures(path: Path, content: bytes, several: bool) -> Iterator[Digit]:
+    """The digits of all pages of a picture."""
+    pages = _pages(path, content)
+    first = next(pages)
+    second = next(pages, None)
+    if second is None:
+        yield from _digits(str(path), first, several)
+        return
+    for n, page in enumerate([first, second]):
+        yield from _digits(f"{path}[{n}]", page, several)
+    for n, page in enumerate(pages, 2):
+        yield from _digits(f"{path}[{n}]", page, several)
+
+
+def _digits(name: str, picture: Pixels, several: bool) -> Iterator[Digit]:
+    seen = look(picture, several=several)
+    for n, (pixels, ink, reason) in enumerate(seen):
+        if pixels is None:
+            pixels = torch.zeros(SIZE, SIZE, dtype=torch.uint8)
+        yield Digit(f"{name}[{n}]" if len(seen) > 1 else name, pixels, ink, reason)
+
+
+def _pages(path: Path, content: bytes) -> Iterator[Pixels]:
+    """The pages (H, W, C) of a picture, 0 to 255."""
     try:
         with warnings.catch_warnings():
             # Pillow warns of what it reads all the same, and of size, which is looked at here.
             warnings.simplefilter("ignore")
             picture: Image.Image = Image.open(io.BytesIO(content))
-            if picture.width * picture.height > MOST_PIXELS:
-                raise DatasetError(
-                    f"{path} has {picture.width} x {picture.height} pixels, "
-                    f"more than {MOST_PIXELS:,}; make it smaller"
-                )
-            picture = ImageOps.exif_transpose(picture)
-            return _grey(picture)
+            yield from _read_pages(path, picture)
     except UnidentifiedImageError as error:
+        raise DatasetError(_unknown(path, content)) from error
+    except Image.DecompressionBombError as error:
         raise DatasetError(
-            f"{path} is not an image (expected PNG, JPEG, BMP or IDX, gzipped or not)"
+            f"{path} has far more than {MOST_PIXELS:,} pixels; make it smaller"
         ) from error
-    except (Image.DecompressionBombError, OSError, ValueError, SyntaxError, EOFError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise DatasetError(f"{path} is a damaged image ({error})") from error
 
 
-def _grey(picture: Image.Image) -> Grey:
+def _unknown(path: Path, content: bytes) -> str:
+    if content[4:8] == b"ftyp":
+        kind = "AVIF" if content[8:12] in (b"avif", b"avis") else "HEIC"
+        return f"{path} is a picture in {kind}, which is not read here; save it as JPEG or PNG"
+    return f"{path} is not an image (expected PNG, JPEG, GIF, TIFF, WebP, BMP, IDX or NumPy's)"
+
+
+def _read_pages(path: Path, picture: Image.Image) -> Iterator[Pixels]:
+    pages = ImageSequence.Iterator(picture) if picture.format in PAGED else iter([picture])
+    for n, page in enumerate(pages):
+        if page.width * page.height > MOST_PIXELS:
+            raise DatasetError(
+                f"{path} has {page.width} x {page.height} pixels, "
+                f"more than {MOST_PIXELS:,}; make it smaller"
+            )
+        tags: Any = getattr(page, "tag_v2", {})
+        if n and tags.get(THUMBNAIL, 0) & 1:
+            continue
+        yield _colours(ImageOps.exif_transpose(page))
+
+
+def _colours(picture: Image.Image) -> Pixels:
+    """The pixels (H, W, C) of 1 colour or 3, in front of what makes them seen."""
     if picture.mode.startswith(("I", "F")):  # which Pillow would cut off at 255
-        return _to_bytes_range(np.asarray(picture, np.float64))
-    if not picture.has_transparency_data:
-        return np.asarray(picture.convert("L"), np.float32)
-    grey, alpha = (np.asarray(channel, np.float32) for channel in picture.convert("LA").split())
-    alpha /= 255
-    # Dark ink lies on white, light ink on black.
-    dark = (grey * alpha).sum() < 127.5 * alpha.sum()
-    background = 255.0 if dark else 0.0
-    return (alpha * grey + (1 - alpha) * background).astype(np.float32)
+        return _to_bytes_range(np.asarray(picture))[..., None]
+    if picture.has_transparency_data:
+        return _in_front(np.asarray(picture.convert("RGBA"), np.float32))
+    if picture.mode in ("L", "1"):
+        return np.asarray(picture.convert("L"))[..., None]
+    return np.asarray(picture.convert("RGB"))
 
 
-def _to_bytes_range(values: NDArray[np.float64]) -> Grey:
+def _in_front(picture: NDArray[np.float32]) -> Pixels:
+    """(H, W, 4) in front of white or black, or of the paper where that is what is opaque."""
+    colours, alpha = picture[..., :3], picture[..., 3:] / 255
+    solid = colours[alpha[..., 0] > 0.5]
+    # A photograph, of which some corners were cut away, or ink on nothing.
+    if len(solid) > alpha.size / 2 and solid.mean(1).std() > 20:
+        return alpha * colours + (1 - alpha) * np.median(solid, 0)
+    dark = (colours * alpha).sum() < 127.5 * 3 * alpha.sum()
+    return alpha * colours + (1 - alpha) * np.float32(255 if dark else 0)
+
+
+def _to_bytes_range(values: Pixels) -> NDArray[np.float32]:
     """Any range as 0 to 255, of which single precision cannot tell all numbers apart."""
+    values = values.astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError("it has pixels that are infinite or no numbers")
     low, high = values.min(), values.max()
     factor = 255 / (high - low) if high > low else 0.0
     return np.asarray((values - low) * factor, np.float32)
-
-
-def _digit(name: str, grey: Grey) -> Digit:
-    contrast = float(grey.max() - grey.min()) if grey.size else 0.0
-    if not contrast > 0:
-        raise DatasetError(f"{name} shows nothing: all its pixels are the same")
-    light_paper = _background(grey) > grey.min() + contrast / 2
-    pixels = like_mnist(255 - grey if light_paper else grey)
-    return Digit(name, pixels, "dark" if light_paper else "light")
-
-
-def _background(grey: Grey) -> float:
-    """The grey value that is usual along the border."""
-    border = (grey[0], grey[-1], grey[:, 0], grey[:, -1])
-    return float(np.median(np.concatenate(border)))
-
-
-def like_mnist(grey: Grey) -> Tensor:
-    """Puts light ink on a dark ground where MNIST puts it (LeCun et al. 1998, III.A).
-
-    The ink's bounding box is scaled to fit 20x20 pixels, as it is in proportion, and its centre of
-    mass laid into the middle of 28x28.
-
-    Args:
-        grey: (H, W), any range.
-
-    Returns:
-        (28, 28) uint8.
-    """
-    ground = _background(grey)
-    ink = np.clip((grey - ground) / (grey.max() - ground), 0, 1)
-    ink = np.clip((ink - FAINT) / (1 - FAINT), 0, 1)
-    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
-    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-    scale = BOX / max(bottom - top, right - left)
-    height, width = (max(1, round(scale * n)) for n in (bottom - top, right - left))
-    box = Image.fromarray(ink[top:bottom, left:right])
-    small = np.asarray(box.resize((width, height), Image.Resampling.BILINEAR))
-    small = np.clip(small / small.max(), 0, 1)  # thin strokes fade when made smaller
-    framed = np.zeros((SIZE, SIZE), np.float32)
-    y, x = (_offset(small.sum(axis), size) for axis, size in ((1, height), (0, width)))
-    framed[y : y + height, x : x + width] = small
-    return torch.from_numpy(np.rint(255 * framed).astype(np.uint8))
-
-
-def _offset(mass: Grey, size: int) -> int:
-    """Where the box begins, for the centre of mass to lie on pixel 14, as it does in MNIST."""
-    centre = float((mass * np.arange(size)).sum() / mass.sum())
-    return min(max(0, round(SIZE / 2 - centre)), SIZE - size)
