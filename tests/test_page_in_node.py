@@ -23,7 +23,7 @@ from pages import (
 )
 from PIL import Image, ImageDraw, ImageFilter
 
-from data import images
+from data.images.centre import like_mnist
 from project import export
 from project.page.assemble import script
 
@@ -117,22 +117,23 @@ def drawings():
         yield np.asarray(picture, np.uint8)
 
 
-def test_preprocessing_is_the_twin_of_pythons():
-    greys = list(drawings())
-    body = """const answer = given.map(([grey, width, height]) =>
-        [...likeMnist(Uint8Array.from(grey), width, height)]);"""
-    given = [(grey.ravel().tolist(), grey.shape[1], grey.shape[0]) for grey in greys]
-    for grey, got in zip(greys, in_node(["preprocessing.js"], body, given), strict=True):
-        expected = images._digit("drawing", grey.astype(np.float32)).pixels.flatten().tolist()
+def test_digits_are_centred_as_python_does():
+    inks = [np.where(grey > 128, grey, 0).astype(np.float32) / 255 for grey in drawings()]
+    body = """const answer = given.map(([ink, width, height]) =>
+        [...centred(Float32Array.from(ink), width, height)]);"""
+    given = [(ink.ravel().tolist(), ink.shape[1], ink.shape[0]) for ink in inks]
+    for ink, got in zip(inks, in_node(["preprocessing.js"], body, given), strict=True):
+        expected = like_mnist(ink).flatten().tolist()
         assert np.abs(np.subtract(got, expected)).max() <= 1
 
 
-def test_transparent_and_coloured_pictures_become_the_same_grey():
+def test_transparent_and_coloured_pictures_become_pillows_grey():
     rgba = np.random.default_rng(1).integers(0, 256, (20, 20, 4), np.uint8)
     body = "const answer = [...greyOf(Uint8ClampedArray.from(given))];"
     got = in_node(["preprocessing.js"], body, rgba.ravel().tolist())
-    expected = images._grey(Image.fromarray(rgba)).ravel()
-    assert np.abs(expected - got).max() <= 1
+    grey, alpha = (np.asarray(c, np.float32) for c in Image.fromarray(rgba).convert("LA").split())
+    ground = 255 if (grey * alpha).sum() < 127.5 * alpha.sum() else 0
+    assert np.abs(ground + alpha / 255 * (grey - ground) - np.reshape(got, grey.shape)).max() <= 1
 
 
 def test_empty_sheet_has_no_pixels():

@@ -1,5 +1,5 @@
-// Brings a drawing or a picture into the shape of MNIST's own: the twin of data/images.
-// Steps and rounding are the same, single precision included; a test compares the two.
+// Brings a drawing or a picture into the shape of MNIST's own; `centred` is the twin of
+// data/images/centre.py, rounding and single precision included, and a test compares the two.
 
 const SIZE = 28;
 const BOX = 20;
