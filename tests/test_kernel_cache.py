@@ -140,7 +140,10 @@ def test_on_a_full_disk_it_compiles_and_says_so_once(package, monkeypatch, capfd
 @pytest.mark.slow
 def test_processes_that_compile_at_once_do_not_disturb_each_other(package):
     code = "from kernels.kernel import scaled; print(scaled(2.0))"
-    cache = {"NUMBA_CACHE_DIR": str(package.parent / "cache")}
+    cache = {
+        "NUMBA_CACHE_DIR": str(package.parent / "cache"),
+        "PYTHONPATH": str(REPOSITORY),
+    }
     python = [sys.executable, "-c", code]
     processes = [
         subprocess.Popen(

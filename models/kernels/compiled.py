@@ -21,6 +21,8 @@ import numba
 import numpy as np
 from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
 
+from models.kernels import machine
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -123,12 +125,7 @@ class _Entries(IndexDataCacheFile):
 def _sources() -> bytes:
     """A hash of what machine code is made of: all files here, and the libraries that compile."""
     versions = numba.__version__, llvmlite.__version__, np.__version__
-    whole = hashlib.sha256(repr(versions).encode())
-    folder = Path(__file__).parent
-    for path in sorted(folder.rglob("*.py")):
-        whole.update(path.relative_to(folder).as_posix().encode())
-        whole.update(hashlib.sha256(path.read_bytes()).digest())
-    return whole.digest()
+    return hashlib.sha256(repr(versions).encode() + machine.sources(Path(__file__).parent)).digest()
 
 
 SOURCES = _sources()

@@ -8,11 +8,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning
 import torch
+
+from models.kernels.machine import processor
 
 SLICE = 0.02  # seconds that one repeat of one function lasts at least
 
@@ -105,13 +106,3 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "lightning": lightning.__version__,
     }
-
-
-def processor() -> str:
-    """The processor's name, as far as the system tells it."""
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
-            names = [line.split(":", 1)[1] for line in file if line.startswith("model name")]
-        return names[0].strip()
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()

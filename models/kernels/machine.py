@@ -1,0 +1,55 @@
+"""What this machine computes on: its processor, its GPUs, and where compiled code is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells it."""
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
+            names = [line.split(":", 1)[1] for line in file if line.startswith("model name")]
+        return names[0].strip()
+    except (OSError, IndexError):
+        return platform.processor() or platform.machine()
+
+
+def driver() -> str:
+    """Of NVIDIA's GPUs; empty where the system does not tell."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    return next((word for word in text.split() if word.replace(".", "").isdigit()), "")
+
+
+def describe(device: torch.device) -> str:
+    """The name of what computes, such as "NVIDIA H200" or the processor's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return processor() if device.type == "cpu" else device.type
+
+
+def sources(folder: Path = Path(__file__).parent) -> bytes:
+    """A hash of all Python files in a folder, by default those of the kernels."""
+    whole = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        whole.update(path.relative_to(folder).as_posix().encode())
+        whole.update(hashlib.sha256(path.read_bytes()).digest())
+    return whole.digest()
+
+
+def cache_folder() -> Path:
+    """Where what was found out about this machine is kept, whether or not it is there."""
+    if chosen := os.environ.get("NUMBA_CACHE_DIR"):
+        return Path(chosen)
+    beside = Path(__file__).parent / "__pycache__"
+    if os.access(beside if beside.exists() else beside.parent, os.W_OK):
+        return beside
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lenet5"
