@@ -35,7 +35,11 @@ class Loss(NamedTuple):
         >>> LOSSES["mse"](torch.tensor([0.0, 800.0]), torch.tensor([1, -1]))
         tensor([0.5000, 2.0000])
         """
-        log, linear, square = self.amounts(z)[(y > 0).long()].unbind(-1)
+        up = (y > 0).to(z.dtype)
+        # From numbers alone: a tensor made of them would let a GPU wait in every iteration.
+        log, linear, square = (
+            minus + (plus - minus) * up for minus, plus in zip(self.minus, self.plus, strict=True)
+        )
         wrong = torch.sigmoid(-y * z)
         # Not softplus(-m): that drops e^-m beyond 20.
         return linear * wrong + square * wrong.square() - log * F.logsigmoid(y * z)

@@ -82,24 +82,25 @@ def forward(
     slope = x.new_empty(batch, outputs, 2 * rows, 2 * columns)
     starts, sources, *_ = _tables(connections, outputs, maps)
     if pixels:
-        kernels.forward[(triton.cdiv(pixels, BLOCK), outputs)](
-            x.contiguous(),
-            weight.contiguous(),
-            bias.contiguous(),
-            starts,
-            sources,
-            y,
-            slope,
-            pixels,
-            maps,
-            height,
-            width,
-            rows,
-            columns,
-            outputs,
-            padding,
-            BLOCK=BLOCK,
-        )
+        with torch.cuda.device_of(x):  # Triton launches on the current device
+            kernels.forward[(triton.cdiv(pixels, BLOCK), outputs)](
+                x.contiguous(),
+                weight.contiguous(),
+                bias.contiguous(),
+                starts,
+                sources,
+                y,
+                slope,
+                pixels,
+                maps,
+                height,
+                width,
+                rows,
+                columns,
+                outputs,
+                padding,
+                BLOCK=BLOCK,
+            )
     return y, slope
 
 
@@ -132,32 +133,33 @@ def backward(
     parts = x.new_empty(len(weight), chunks, TAPS)
     input_blocks = triton.cdiv(batch * height * width, BLOCK)
     input_programs = maps * input_blocks if want_input else 0
-    if input_programs + chunks:
-        kernels.backward[(input_programs + len(weight) * chunks,)](
-            grad.contiguous(),
-            slope.contiguous(),
-            x.contiguous(),
-            weight.contiguous(),
-            sources,
-            targets,
-            by_source,
-            source_starts,
-            dx,
-            parts,
-            input_programs,
-            input_blocks,
-            batch,
-            maps,
-            height,
-            width,
-            rows,
-            columns,
-            outputs,
-            chunks,
-            per_chunk,
-            padding,
-            BLOCK=BLOCK,
-            TAPS=TAPS,
-        )
-    kernels.add_up[(len(weight),)](parts, starts, targets, dw, db, chunks, TAPS=TAPS)
+    with torch.cuda.device_of(x):
+        if input_programs + chunks:
+            kernels.backward[(input_programs + len(weight) * chunks,)](
+                grad.contiguous(),
+                slope.contiguous(),
+                x.contiguous(),
+                weight.contiguous(),
+                sources,
+                targets,
+                by_source,
+                source_starts,
+                dx,
+                parts,
+                input_programs,
+                input_blocks,
+                batch,
+                maps,
+                height,
+                width,
+                rows,
+                columns,
+                outputs,
+                chunks,
+                per_chunk,
+                padding,
+                BLOCK=BLOCK,
+                TAPS=TAPS,
+            )
+        kernels.add_up[(len(weight),)](parts, starts, targets, dw, db, chunks, TAPS=TAPS)
     return dx, dw, db

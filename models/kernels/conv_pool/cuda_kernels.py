@@ -9,6 +9,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+# Else each size of mini-batch would be compiled anew, in the middle of a training.
+COUNTS = [
+    *("pixels", "maps", "height", "width", "rows", "columns", "outputs", "padding", "batch"),
+    *("input_programs", "input_blocks", "chunks", "per_chunk"),
+]
+
 
 @triton.jit
 def _tanh(x):
@@ -60,7 +66,7 @@ def _four_sums(
     return z00, z01, z10, z11
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def forward(
     x_ptr,  # (B, C, H, W)
     weight_ptr,  # (P, 5, 5)
@@ -213,7 +219,7 @@ def _weight_gradient(
     tl.store(parts_ptr + (p * chunks + chunk) * TAPS + tap, tl.sum(total, axis=0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def backward(
     grad_ptr,  # (B, M, R, S) gradient at y
     slope_ptr,  # (B, M, 2R, 2S)
@@ -277,7 +283,7 @@ def backward(
         # fmt: on
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def add_up(
     parts_ptr,  # (P, chunks, 32)
     starts_ptr,  # (M + 1,)

@@ -82,20 +82,21 @@ def sequential_sgd(
     runs, iterations = order.shape
     if losses.numel():
         w, b = weight.contiguous(), bias.contiguous()
-        _run[(runs,)](
-            images.contiguous(),
-            labels.contiguous(),
-            order.contiguous(),
-            w,
-            b,
-            lr,
-            loss.amounts(w),
-            scale,
-            losses,
-            iterations,
-            images.shape[1],
-            SIZE=triton.next_power_of_2(images.shape[1]),
-        )
+        with torch.cuda.device_of(w):  # Triton launches on the current device
+            _run[(runs,)](
+                images.contiguous(),
+                labels.contiguous(),
+                order.contiguous(),
+                w,
+                b,
+                lr,
+                loss.amounts(w),
+                scale,
+                losses,
+                iterations,
+                images.shape[1],
+                SIZE=triton.next_power_of_2(images.shape[1]),
+            )
         weight.copy_(w)
         bias.copy_(b)
     return losses
