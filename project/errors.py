@@ -67,8 +67,9 @@ def _mendable() -> tuple[type[Exception], ...]:
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from data import DatasetError
+    from models.kernels.trust import DeviceLostError
 
-    return (UserError, DatasetError, MisconfigurationException, OSError)
+    return (UserError, DatasetError, DeviceLostError, MisconfigurationException, OSError)
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -444,9 +444,6 @@ def test_a_run_decides_who_learns(make, changes, learner, why):
 def test_without_numba_the_reason_is_said(monkeypatch):
     model = LeNet5()
     monkeypatch.setattr("models.kernels.conv_pool.dispatch.MISSING", {"numba"})
-    monkeypatch.setattr(
-        "models.kernels.conv_pool.dispatch._obstacle", lambda _: "numba is not installed"
-    )
     assert choice(model) == (Eager, "not compiled: numba is not installed")
 
 

@@ -188,8 +188,8 @@ def _other_sizes(model: Any) -> str | None:
         if backend in ("composite", "reference"):
             return f"the backend is {backend}"
         if dispatch.choose(*asked) != "cpu":
-            missing = "numba" in dispatch.MISSING
-            return "numba is not installed" if missing else f"the convolutions are {weight.dtype}"
+            doubt = None if weight.device.type != "cpu" else dispatch.distrust(weight.device)
+            return doubt or f"the convolutions are {weight.dtype}"
         size, _ = pooled_size(size, size, layer.padding)
     convolutions = [part for layer in (net.c1, net.c3) for part in (layer.weight, layer.bias)]
     features = len(net.c3.bias) * size**2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from models import nets
@@ -20,14 +21,16 @@ class Sequential(Learner):
     """`models.kernels.sgd` for `models.linear.Linear`."""
 
     name = "sequential"
-    devices = ("cpu", "cuda")
+    devices = ("cpu", "cuda", "mps", "xpu")
 
     def __init__(self, model: Classifier, run: Run) -> None:
         self._model: Any = model
         self._backend = model.hparams["backend"]
-        dtype = next(model.net.parameters()).dtype
-        if sgd.choose(self._backend, run.device, dtype) != "reference":
-            sgd.compile_ahead(run.device)
+        scale: Any = self._model.net.scale
+        version = sgd.choose(self._backend, run.device, scale.dtype)
+        if version != "reference":
+            images = torch.zeros(1, len(scale), dtype=torch.uint8, device=run.device)
+            sgd.compile_ahead(version, images, scale)
 
     @classmethod
     def obstacle(cls, model: Classifier, run: Run) -> str | None:

@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.kernels.conv_pool import composite, reference
+from models.kernels import trust
+from models.kernels.conv_pool import composite, proof, reference
 from models.kernels.conv_pool.operator import fused, fused_two
 from models.kernels.sizes import KERNEL
 
@@ -18,6 +19,7 @@ Version = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
 
 # Looked for once: torch.compile of torch 2.11 does not trace through find_spec.
 MISSING = {name for name in ("numba", "triton") if find_spec(name) is None}
+NEEDS = {"cpu": "numba", "cuda": "triton"}
 
 # All take (x, weight, bias, connections, padding), as `reference.conv_pool` documents them.
 CONV_POOL: dict[str, Version] = {
@@ -52,6 +54,17 @@ def _obstacle(backend: str) -> str | None:
     return None
 
 
+def distrust(device: torch.device) -> str | None:
+    """What speaks against the fused version of a device; a GPU's is proved before its first use.
+
+    The CPU's takes half a minute to compile, so who asks for that proves it: `compile_ahead`.
+    """
+    if NEEDS[device.type] in MISSING:
+        return f"{NEEDS[device.type]} is not installed"
+    ask = trust.known if device.type == "cpu" else trust.obstacle
+    return ask(proof.ANSWERS, device) or ask(proof.GRADIENT, device)
+
+
 def choose(
     backend: str,
     device: torch.device,
@@ -76,8 +89,8 @@ def choose(
         and padding < KERNEL
         and not torch.is_autocast_enabled(device.type)
         and backend in ("auto", device.type)
-        and device.type in CONV_POOL
-        and _obstacle(device.type) is None
+        and device.type in NEEDS
+        and distrust(device) is None
     )
     return device.type if applies else "composite"
 
@@ -85,10 +98,16 @@ def choose(
 def compile_ahead(device: torch.device, *, gradient: bool) -> None:
     """Compiles the fused kernel of a device, or loads it from its cache, before anything is timed.
 
+    Proves it first, where nobody has.
+
     Args:
         device: where it will run.
         gradient: whether a gradient will be wanted of it.
     """
+    if trust.obstacle(proof.ANSWERS, device) or (
+        gradient and trust.obstacle(proof.GRADIENT, device)
+    ):
+        return
     x = torch.zeros(1, 1, 16, 16, device=device)
     pairs = torch.zeros(1, 2, dtype=torch.int64, device=device)
     weight = torch.zeros(1, KERNEL, KERNEL, device=device, requires_grad=gradient)

@@ -19,12 +19,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from models.kernels import trust
 from models.kernels.notice import notice_if_slow
-from models.kernels.sgd import reference
+from models.kernels.sgd import proof, reference
 from models.losses import Loss
 
 Backend = Literal["auto", "reference", "cpu", "cuda"]
 NEEDS = {"cpu": "numba", "cuda": "triton"}
+CPU = torch.device("cpu")
 
 
 def sequential_sgd(
@@ -67,7 +69,16 @@ def sequential_sgd(
     version = choose(backend, weight.device, weight.dtype)
     module = reference if version == "reference" else _compiled(version)
     state = weights.detach(), biases.detach()
-    losses: Tensor = module.sequential_sgd(pixels, labels, runs, *state, rates, loss, scales)
+    if version == "cpu" != weight.device.type:
+        pixels, labels, runs, rates, scales = (
+            tensor.cpu() for tensor in (pixels, labels, runs, rates, scales)
+        )
+        here = state[0].cpu(), state[1].cpu()
+        losses = module.sequential_sgd(pixels, labels, runs, *here, rates, loss, scales)
+        for old, new in zip(state, here, strict=True):
+            old.copy_(new)
+        return losses.to(weight.device).view(order.shape)
+    losses = module.sequential_sgd(pixels, labels, runs, *state, rates, loss, scales)
     return losses.view(order.shape)
 
 
@@ -84,35 +95,53 @@ def _spread(name: str, value: Tensor | float, length: int, like: Tensor) -> Tens
     return tensor.expand(length).contiguous()
 
 
-def choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
+def choose(backend: Backend, device: torch.device, dtype: torch.dtype) -> Backend:
     """The version that runs for weights of `dtype` on `device`.
+
+    Where a device has none that can be trusted, the CPU's runs: 50,000 iterations of autograd on a
+    GPU take a minute, a copy of 784 weights nothing.
 
     Raises:
         ValueError: `backend` cannot run there.
     """
-    if backend not in ("auto", "reference", "cpu", "cuda"):
+    if backend not in ("auto", "reference", *NEEDS):
         raise ValueError(f"backend must be auto, reference, cpu or cuda, got {backend!r}")
-    obstacle = None
-    if backend not in ("auto", "reference", device.type):
-        obstacle = f"the model is on {device.type}"
-    elif dtype not in (torch.float32, torch.float64):
-        obstacle = f"it computes in float32 and float64, not {dtype}"
-    elif device.type not in NEEDS:
-        obstacle = f"there is none for {device.type}"
-    elif find_spec(NEEDS[device.type]) is None:
-        obstacle = f"{NEEDS[device.type]} is not installed"
-    if obstacle and backend in ("cpu", "cuda"):
+    if backend == "reference":
+        return backend
+    if backend == "cuda" != device.type:
+        raise ValueError(f"backend cuda cannot run: the model is on {device.type}")
+    if backend == "auto":
+        versions: tuple[Backend, ...] = ("cuda", "cpu") if device.type == "cuda" else ("cpu",)
+        found = (version for version in versions if not _obstacle(version, device, dtype))
+        return next(found, "reference")
+    if obstacle := _obstacle(backend, device, dtype):
         raise ValueError(f"backend {backend} cannot run: {obstacle}")
-    return "reference" if obstacle or backend == "reference" else device.type
+    return backend
 
 
-def compile_ahead(device: torch.device) -> None:
-    """Compiles the loop of a device, or loads it from its cache; says so where it takes long."""
+def _obstacle(version: Backend, device: torch.device, dtype: torch.dtype) -> str | None:
+    if dtype not in (torch.float32, torch.float64):
+        return f"it computes in float32 and float64, not {dtype}"
+    if find_spec(NEEDS[version]) is None:
+        return f"{NEEDS[version]} is not installed"
+    return trust.obstacle(proof.DESCENT[version], CPU if version == "cpu" else device)
+
+
+def compile_ahead(version: Backend, images: Tensor, scale: Tensor) -> None:
+    """Compiles a version, or loads it from its cache; says so where it takes long.
+
+    Args:
+        version: as `choose` names it.
+        images: (N, H, W) or (N, D) uint8, where they will be; N may be 1.
+        scale: (D,) of the pixels, with the type that weights have.
+    """
     with notice_if_slow("Compiling the descent, once on this machine (about 5 s) ..."):
-        pixel = torch.zeros(1, 1, dtype=torch.uint8, device=device)
-        zero = torch.zeros(1, dtype=torch.int64, device=device)
-        state = torch.zeros(1, device=device), torch.zeros(1, device=device)
-        sequential_sgd(pixel, zero + 1, zero, *state, 0.0, Loss((0, 0, 0), (0, 0, 0)))
+        # As many as a GPU's kernel takes for a multiple of 16, as blocks have.
+        zeros = torch.zeros(16, dtype=torch.int64, device=images.device)
+        state = torch.zeros_like(scale), scale.new_zeros(1)
+        labels = torch.ones(len(images), dtype=torch.int64, device=images.device)
+        nothing = Loss((0, 0, 0), (0, 0, 0))
+        sequential_sgd(images, labels, zeros, *state, 0.0, nothing, scale=scale, backend=version)
 
 
 def _compiled(version: str) -> reference.Module:

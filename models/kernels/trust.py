@@ -1,0 +1,172 @@
+"""Trust after proof: a compiled kernel is used where it has given the reference's numbers before.
+
+What is wrong, raises or cannot be compiled is told in one line, and the next best way is taken.
+What was found out is kept beside the compiled code, by device, driver, versions and sources; but
+what raised is tried again by the next process, since its cause may be gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from models.kernels import machine
+
+Errors = Mapping[str, float]
+"""How far results are off, by name, as shares of what is expected."""
+
+
+class Kernel(NamedTuple):
+    """Something compiled, and how to compare it with the reference."""
+
+    name: str
+    errors: Callable[[torch.device], Errors]
+    """Runs it on random data of its own."""
+    bound: float
+    """The largest error that rounding in float32 explains."""
+
+
+class Verdict(NamedTuple):
+    """What a proof found."""
+
+    errors: Errors
+    """Empty where the kernel did not run."""
+    obstacle: str | None
+    """Why the kernel is not to be used; None where it is."""
+
+
+class DeviceLostError(RuntimeError):
+    """After a kernel's fault the process cannot use the device any more; the next one can."""
+
+
+_verdicts: dict[tuple[str, torch.device], Verdict | None] = {}
+"""Of this process; None where none was kept by another."""
+
+
+def obstacle(kernel: Kernel, device: torch.device) -> str | None:
+    """Why a kernel is not to be used on a device; proves it first where nobody has.
+
+    Raises:
+        DeviceLostError: the proof has left the device unusable.
+    """
+    found = known(kernel, device)
+    if _verdicts.get((kernel.name, device)) is None and not torch.compiler.is_compiling():
+        found = _tell(kernel, device, _prove(kernel, device))
+    return found
+
+
+def known(kernel: Kernel, device: torch.device) -> str | None:
+    """What speaks against a kernel, by this process's proofs and those that were kept."""
+    key = kernel.name, device
+    if key not in _verdicts and not torch.compiler.is_compiling():
+        _tell(kernel, device, _read(kernel, device))
+    verdict = _verdicts.get(key)
+    return verdict.obstacle if verdict else None
+
+
+def prove(kernel: Kernel, device: torch.device) -> Verdict:
+    """Compares a kernel with the reference, whatever was found before, and keeps the verdict."""
+    verdict = _verdicts[kernel.name, device] = _prove(kernel, device)
+    return verdict
+
+
+def _tell(kernel: Kernel, device: torch.device, verdict: Verdict | None) -> str | None:
+    _verdicts[kernel.name, device] = verdict
+    if verdict is None or verdict.obstacle is None:
+        return None
+    print(
+        f"Without the {kernel.name} on {machine.describe(device)}, which is slower: "
+        f"{verdict.obstacle}",
+        file=sys.stderr,
+    )
+    return verdict.obstacle
+
+
+def _prove(kernel: Kernel, device: torch.device) -> Verdict:
+    try:
+        with torch.inference_mode(False), torch.autocast(device.type, enabled=False):
+            errors = dict(kernel.errors(device))
+    except Exception as error:  # compilers raise what they like
+        verdict = Verdict({}, one_line(error))
+        if not _answers(device):
+            _keep(kernel, device, verdict)
+            raise DeviceLostError(
+                f"the {kernel.name} has stopped {machine.describe(device)} ({verdict.obstacle}); "
+                "start again: from now on it is left out"
+            ) from error
+        return verdict
+    verdict = Verdict(errors, _judge(errors, kernel.bound))
+    _keep(kernel, device, verdict)
+    return verdict
+
+
+def _judge(errors: Errors, bound: float) -> str | None:
+    wrong = [f"{name} by {error:.1e}" for name, error in errors.items() if not error <= bound]
+    return f"it is off, {', '.join(wrong)} where {bound:.0e} is allowed" if wrong else None
+
+
+def one_line(error: Exception) -> str:
+    """What an exception says first, behind its class."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _answers(device: torch.device) -> bool:
+    """Whether the device still computes: after some faults all that a process asks it for fails."""
+    try:
+        return torch.ones((), device=device).item() == 1
+    except RuntimeError:
+        return False
+
+
+def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """The norm of their difference, as a share of what is expected; NaN where something is NaN."""
+    difference = (actual.detach().cpu().double() - expected.double()).norm()
+    error = float(difference / expected.double().norm().clamp(min=1e-30))
+    return error if actual.shape == expected.shape else math.inf
+
+
+def _file(kernel: Kernel, device: torch.device) -> Path:
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else ()
+    what = kernel.name, machine.describe(device), machine.driver(), capability, _versions()
+    digest = hashlib.sha256(repr(what).encode() + machine.sources()).hexdigest()
+    return machine.cache_folder() / f"proof-{digest[:16]}.json"
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {"torch": torch.__version__}
+    for package in ("numba", "triton"):
+        found[package] = None
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def _read(kernel: Kernel, device: torch.device) -> Verdict | None:
+    try:
+        content = json.loads(_file(kernel, device).read_text(encoding="utf-8"))
+        verdict = Verdict(dict(content["errors"]), content["obstacle"])
+    except (OSError, ValueError, TypeError, KeyError):  # none was kept, or it is damaged
+        return None
+    return verdict if isinstance(verdict.obstacle, str | None) else None
+
+
+def _keep(kernel: Kernel, device: torch.device, verdict: Verdict) -> None:
+    path = _file(kernel, device)
+    content = {"kernel": kernel.name, "device": machine.describe(device), **verdict._asdict()}
+    # Where nothing can be kept, the next process proves it again.
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}")
+        part.write_text(json.dumps(content), encoding="utf-8")
+        part.replace(path)
