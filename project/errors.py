@@ -9,8 +9,18 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-# What gloo says where a connection to another rank breaks off, or is never made.
-LOST = ("Connection closed by peer", "Connection reset by peer", "connectFullMesh failed")
+# What gloo and NCCL say where a connection to another rank breaks off, or is never made, and where
+# that rank is waited for in vain.
+LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "connectFullMesh failed",
+    "Timed out waiting",
+    "Application timeout caused pair closure",
+    "Watchdog caught collective operation timeout",
+    "NCCL communicator was aborted",
+    "NCCL error",
+)
 
 
 class UserError(Exception):

@@ -19,6 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from callbacks.finite import FiniteLoss
 from callbacks.loss_log import LossLog
 from callbacks.progress import ProgressBar
+from callbacks.ranks import EndRanks, limit_waiting
 from callbacks.results import Results
 from callbacks.timing import Timing
 from project import processes
@@ -145,6 +146,7 @@ class Program(LightningCLI):
         """
         # Each is called after those before it: timing counts the loss log, the results read timing.
         callbacks = [LossLog(), FiniteLoss(), self.results.timing, self.results, *records]
+        callbacks.append(EndRanks())
         bar = self.config.trainer.enable_progress_bar
         if bar is None:
             # A bar in a log file is noise.
@@ -154,6 +156,7 @@ class Program(LightningCLI):
         self.trainer_defaults["callbacks"] = [*callbacks, *ends]
         trainer = super().instantiate_trainer(enable_model_summary=False, **options)
         processes.check(trainer)
+        limit_waiting(trainer)
 
         def place(callback: Callback) -> int:
             if isinstance(callback, SavesCheckpoints):

@@ -16,6 +16,8 @@ NOISE = (
     "Checkpoint directory .* exists and is not empty",
     # One that continues under another name has a folder of its own.
     "The dirpath has changed from",
+    # Who asks for the CPU knows.
+    "GPU available but not used",
     # Inside Lightning, with the newest torch.
     ".*isinstance.treespec, LeafSpec.*",
 )

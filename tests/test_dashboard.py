@@ -75,7 +75,7 @@ def test_hparams_hold_the_final_metrics(name, options, tiny):
     for key, value in start.hparams.items():
         number = columns[key] == api_pb2.DATA_TYPE_FLOAT64
         assert value.WhichOneof("kind") == ("number_value" if number else "string_value"), key
-    assert start.hparams["backend"].string_value == "cpu"
+    assert start.hparams["backend"].string_value == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.mark.filterwarnings("ignore")
