@@ -88,6 +88,8 @@ class Classifier(LightningModule):
         self.schedule = schedule
         self.distortion = distortion
         self.losses_taken = []
+        # Learners that could not be made in this training, and why.
+        self.failed: dict[type[Learner], str] = {}
         self._learner: Learner | None = None
         self._run: Run | None = None
         self._length: Length | None = None
@@ -143,6 +145,7 @@ class Classifier(LightningModule):
 
     def on_fit_start(self) -> None:
         """Chooses who learns, which compiles or records; before the training, so it is set-up."""
+        self.failed = {}
         self._choose(learners.run_of(self))
 
     def _choose(self, run: Run) -> Learner:

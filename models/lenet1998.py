@@ -14,6 +14,7 @@ from models.kernels.lenet5.design import Design, design_of_1998
 from models.kernels.update import Update
 from models.learners import Learner
 from models.learners.compiled import Compiled, CompiledGradient
+from models.learners.recorded import Recorded
 
 PAPER, INK = -0.1, 1.175
 """What pixels 0 and 255 become: over the training images about mean 0 and variance 1 (II.B)."""
@@ -34,7 +35,7 @@ class LeNet1998(Classifier):
     """
 
     kind = nets.LeNet1998
-    learners: ClassVar[tuple[type[Learner], ...]] = (Compiled, CompiledGradient)
+    learners: ClassVar[tuple[type[Learner], ...]] = (Compiled, CompiledGradient, Recorded)
     backend = "composite"
 
     def __init__(

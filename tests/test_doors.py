@@ -28,7 +28,6 @@ from models.kernels.sgd import reference as sgd_reference
 from models.kernels.sgd import sequential_sgd
 from models.kernels.table import connections
 from models.kernels.update import Update
-from models.learners.recorded import Replay
 from models.lenet import LeNet5
 from models.lenet1998 import LeNet1998
 from models.linear import Linear
@@ -579,24 +578,6 @@ def test_weights_that_do_not_fit_are_refused(name):
         compiled_gradient(net)
     with torch.no_grad(), pytest.raises((ValueError, RuntimeError), match=r"expected|shape|size"):
         net(randn(2, 1, 28, 28))
-
-
-@pytest.mark.parametrize(
-    ("number", "change", "message"),
-    [
-        (0, lambda x: x[:1], r"expected x of shape \(4, 1, 28, 28\), got \(1, 1, 28, 28\)"),
-        (1, lambda labels: labels.float(), "expected labels of int64, got float32"),
-        (1, lambda labels: labels[:1], r"expected labels of shape \(4\), got \(1\)"),
-        (3, lambda rate: rate.to("meta"), "expected rate on cpu, got meta"),
-    ],
-)
-def test_recorded_iteration_takes_what_it_was_recorded_for(number, change, message):
-    replay = Replay.__new__(Replay)
-    inputs = [randn(4, 1, 28, 28), torch.arange(4), torch.tensor(0.25), torch.tensor(0.1)]
-    replay._inputs = [part.clone() for part in inputs]
-    inputs[number] = change(inputs[number])
-    with pytest.raises((TypeError, ValueError), match=message):
-        replay(*inputs)
 
 
 WRONG = {

@@ -312,10 +312,23 @@ def test_a_tensor_counts_what_was_written_into_it():
 
 
 def test_many_tensors_are_updated_at_once():
-    """models/learners/recorded.py descends by it: w - rate * gradient, the rate a tensor."""
+    """models/learners/iteration.py takes torch's own step by it, the rate a tensor."""
     weights, gradients = [torch.ones(2), torch.ones(3)], [torch.ones(2), torch.ones(3)]
-    torch._foreach_add_(weights, torch._foreach_mul(gradients, torch.tensor(-0.5)))
-    assert all(torch.equal(weight, torch.full_like(weight, 0.5)) for weight in weights)
+    velocities = [torch.ones(2), torch.ones(3)]
+    torch._fused_sgd_(
+        weights,
+        gradients,
+        velocities,
+        weight_decay=0.5,
+        momentum=0.5,
+        lr=torch.tensor(0.5),
+        dampening=0.0,
+        nesterov=False,
+        maximize=False,
+        is_first_step=False,
+    )
+    assert all(torch.equal(weight, torch.zeros_like(weight)) for weight in weights)
+    assert all(torch.equal(velocity, torch.full_like(velocity, 2)) for velocity in velocities)
 
 
 def test_the_writer_of_events_stands_in_a_place_where_another_can(tmp_path):

@@ -73,7 +73,7 @@ def test_what_raises_is_told_and_tried_again_by_the_next_process(capsys):
 def test_a_device_that_a_kernel_has_stopped_ends_the_program_once(monkeypatch):
     monkeypatch.setattr(trust, "_answers", lambda device: False)
     fatal = kernel(RuntimeError("an illegal memory access was encountered"))
-    with pytest.raises(DeviceLostError, match="start again: from now on it is left out"):
+    with pytest.raises(DeviceLostError, match="start again"):
         trust.obstacle(fatal, CPU)
     forget()
     assert "illegal memory access" in trust.obstacle(fatal, CPU)

@@ -100,10 +100,7 @@ def _prove(kernel: Kernel, device: torch.device) -> Verdict:
         verdict = Verdict({}, one_line(error))
         if not _answers(device):
             _keep(kernel, device, verdict)
-            raise DeviceLostError(
-                f"the {kernel.name} has stopped {machine.describe(device)} ({verdict.obstacle}); "
-                "start again: from now on it is left out"
-            ) from error
+        check_device(device, f"{kernel.name}: {verdict.obstacle}")
         return verdict
     verdict = Verdict(errors, _judge(errors, kernel.bound))
     _keep(kernel, device, verdict)
@@ -119,6 +116,18 @@ def one_line(error: Exception) -> str:
     """What an exception says first, behind its class."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def check_device(device: torch.device, cause: str) -> None:
+    """Looks whether a device has survived what went wrong.
+
+    Raises:
+        DeviceLostError: it has not.
+    """
+    if not _answers(device):
+        raise DeviceLostError(
+            f"the device has stopped ({cause}); start again: what was proved wrong is left out"
+        )
 
 
 def _answers(device: torch.device) -> bool:

@@ -6,8 +6,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from models.learners.eager import Eager
-from models.learners.learner import Block, Learner, Run
-from models.learners.recorded import RecordingError
+from models.learners.learner import Block, Learner, ObstacleError, Run
 from models.learners.run import run_of
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ def choose(model: Classifier, run: Run) -> Choice:
     why = ""
     for kind in model.learners:
         if run.device.type in kind.devices:
-            obstacle = kind.obstacle(model, run)
+            obstacle = model.failed.get(kind) or kind.obstacle(model, run)
             if obstacle is None:
                 return Choice(kind, why)
             why = why or f"not {kind.name}: {obstacle}"
@@ -38,9 +37,10 @@ def choose(model: Classifier, run: Run) -> Choice:
 
 def start(model: Classifier, run: Run) -> tuple[Learner, str]:
     """The chosen learner, ready to learn, and why it is not a faster one."""
-    kind, why = choose(model, run)
-    try:
-        return kind(model, run), why
-    except RecordingError as error:  # known by trying alone
-        print(f"Without a CUDA graph, which is slower: {error}", file=sys.stderr)
-        return Eager(model, run), f"not {kind.name}: {error}"
+    while True:
+        kind, why = choose(model, run)
+        try:
+            return kind(model, run), why
+        except ObstacleError as error:
+            model.failed[kind] = str(error)
+            print(f"Without the {kind.name} learner, which is slower: {error}", file=sys.stderr)

@@ -109,7 +109,8 @@ def take_steps(model: Classifier, block: Block, rates: Tensor | None, step: Step
 def _parts(model: Classifier, block: Block) -> Iterator[tuple[Tensor, ...]]:
     """What `Classifier.batch` is asked for: indices, and random numbers where there are some."""
     numbers = model.draw(block)
-    wholes = [block.order] if numbers is None else [block.order, numbers]
+    # Once a block: a copy in every iteration would let a GPU wait.
+    wholes = [block.order] if numbers is None else [block.order, numbers.to(block.images.device)]
     sizes = block.sizes.tolist()
     return zip(*(whole.split_with_sizes(sizes) for whole in wholes), strict=True)
 

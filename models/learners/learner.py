@@ -58,6 +58,10 @@ class Run(NamedTuple):
         return self.strategy or (self.listeners[0] if self.listeners else None)
 
 
+class ObstacleError(RuntimeError):
+    """What stands in the way of a learner, and is known by trying alone."""
+
+
 class Learner(ABC):
     """Takes the iterations of a block: one optimizer step for each mini-batch, in order.
 

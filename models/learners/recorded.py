@@ -1,8 +1,12 @@
-"""Learning by a CUDA graph: one launch for an iteration of plain descent, which is some forty.
+"""Learning by a CUDA graph: one launch for an iteration, which is dozens of operators.
 
 LeNet-5 computes for microseconds on a GPU; launched operator by operator from Python, an iteration
-takes as long as Python does. It is recorded once and replayed for every mini-batch of the size that
-it was recorded for; those of other sizes run the same operators one by one.
+takes as long as Python does. It is recorded once and launched again for every mini-batch of the
+size that it was recorded for; those of other sizes run the same operators one by one.
+
+A recording reads and writes where it was recorded. So the images, labels, rates and random numbers
+of many iterations are laid out in `Memory` first; the recorded iteration takes those of the next
+one, counts, and leaves its loss there. Nothing is copied or looked at in between.
 
 Autocast must not keep its casts of the weights (Lightning's does not): a recording would go on
 reading the first ones.
@@ -12,178 +16,198 @@ Not yet run on a GPU: without one, the tests see the operators, not the recordin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from models import nets
-from models.kernels import doors
+from models.distortion import NUMBERS
+from models.kernels import trust
+from models.kernels.update import Update
 from models.layers import conv_pool
-from models.learners import door
-from models.learners.compiled import LAYERS
-from models.learners.learner import Block, Learner, Run
+from models.learners import door, graph, proof
+from models.learners.compiled import LAYERS_OF
+from models.learners.iteration import Iteration, Memory, Piece
+from models.learners.learner import Block, Learner, ObstacleError, Run
 
 if TYPE_CHECKING:
     from models.classifier import Classifier
 
-INPUTS = ("x", "labels", "share", "rate")
-Losses = Callable[[Tensor, Tensor], Tensor]
+BOUNDS = {"32-true": 1e-3, "bf16-mixed": 0.1}
+"""How far a recorded step may be off, as a share of the step in float64."""
 
-
-class RecordingError(RuntimeError):
-    """An iteration that cannot be recorded, or whose recording gives other numbers."""
+AT_ONCE = 128
+"""Iterations that are laid out at a time."""
 
 
 class Recorded(Learner):
-    """LeNet-5 with plain descent on a GPU, in float32 or under bfloat16 autocast.
+    """LeNet-5, or that of 1998, on GPUs, in float32 or under bfloat16 autocast.
+
+    On several ranks the sum of the gradients over them is part of the recording, or where that
+    cannot be recorded, asked for between two recordings.
 
     Raises:
-        RecordingError: an iteration cannot be recorded.
+        ObstacleError: an iteration cannot be recorded, or the recorded one takes other steps.
     """
 
     name = "recorded"
     devices = ("cuda",)
 
     def __init__(self, model: Classifier, run: Run) -> None:
-        self._model = model
-        self._alone = iteration_of(model)
-        x = torch.zeros(run.batch_size or 1, 1, 28, 28, device=run.device)
-        labels = torch.zeros(len(x), dtype=torch.int64, device=run.device)
-        with conv_pool.compiling():
+        assert isinstance(run.optimizer, torch.optim.SGD)
+        self._model, self._run, self._optimizer = model, run, run.optimizer
+        # The first rank's part; other sizes run alone.
+        self._size = -(-(run.batch_size or 1) // run.ranks)
+        self._record()
+
+    def _record(self) -> None:
+        model, run = self._model, self._run
+        memory = Memory(model, run.device, self._size, AT_ONCE)
+        iteration = Iteration(model, memory, self._optimizer, run.all_reduce)
+        with conv_pool.compiling(), iteration.undone():
             if "mixed" not in run.precision:
                 conv_pool.compile_ahead(model.net, run.device, gradient=True)
             # Under autocast, if Lightning trains under it: its casts are recorded too.
             with model.trainer.precision_plugin.forward_context():
-                self._replay = self._record(x, labels)
-
-    def _record(self, x: Tensor, labels: Tensor) -> Replay:
-        try:
-            return Replay(self._alone, x, labels)
-        except RuntimeError as error:
-            raise RecordingError(str(error)) from error
+                self._launch = _recorded(iteration, run)
+                _prove(model, iteration, self._launch, run)
+        self._iterations = {self._size: iteration}
+        self._places = iteration.places(self._optimizer)
 
     @classmethod
     def obstacle(cls, model: Classifier, run: Run) -> str | None:
         """Another precision, listeners, or more than the class computes."""
-        if run.precision not in ("32-true", "bf16-mixed"):
+        if run.precision not in BOUNDS:
             return f"the precision is {run.precision}"
         if run.batch_size is None:
             return "the data does not say how many images a mini-batch has"
+        if run.all_reduce is not None:
+            run = run._replace(strategy="")
         if onlooker := run.onlooker():
             return onlooker
         return (
-            door.own_part(model, ("forward", "inputs", "losses", "batch"))
-            or ("the images are distorted" if any(model.distortion) else None)
-            or door.another_net(model, nets.LeNet5, LAYERS)
-            or door.another_descent(model, run)
+            graph.obstacle()
+            or door.own_part(model, ("forward", "inputs", "losses", "batch", "draw"))
+            or door.another_net(model, model.kind, LAYERS_OF[model.kind])
+            or door.another_descent(model, run, known=Update._fields)
         )
 
     def __call__(self, block: Block, rates: Tensor) -> Tensor:
         """As `Learner`, without waiting for the device in between."""
-        shares = (1 / torch.from_numpy(block.totals)).to(block.images.device, torch.float32)
-        rates = rates.to(shares)
-        losses = torch.empty_like(shares)
-        for k, index in enumerate(block.order.split_with_sizes(block.sizes.tolist())):
-            iteration = self._replay if len(index) == self._replay.size else self._alone
-            losses[k] = iteration(*self._model.batch(block, index), shares[k], rates[k])
-        return losses
+        # A checkpoint brings velocities of its own, and somebody may have moved the parameters.
+        if self._iterations[self._size].places(self._optimizer) != self._places:
+            self._record()
+        whole = self._iterations[self._size]
+        losses = []
+        for size, piece in _pieces(block, self._model.draw(block), rates):
+            if size not in self._iterations:
+                self._iterations[size] = whole.on(Memory(self._model, self._run.device, size, 1))
+            iteration = self._iterations[size]
+            launch = self._launch if iteration is whole else iteration
+            for part in piece.split(len(iteration.memory.losses)):
+                iteration.memory.lay_out(block.images, block.labels, part)
+                for _ in part.rates:
+                    launch()
+                losses.append(iteration.memory.losses[: len(part.rates)].clone())
+        whole.hand_over()
+        self._optimizer.param_groups[0]["lr"] = float(rates[-1])  # for whoever looks
+        return torch.cat(losses) * self._run.ranks
 
 
-class Iteration:
-    """Forward, backward and update, for mini-batches of any size.
-
-    Args:
-        losses: from inputs (B, ...) and labels (B,) to the loss of each image (B,).
-        parameters: what is learnt, updated in place; their `grad` is that of the last iteration.
-    """
-
-    def __init__(self, losses: Losses, parameters: list[Tensor]) -> None:
-        self.losses = losses
-        self.parameters = parameters
-
-    def __call__(self, x: Tensor, labels: Tensor, share: Tensor, rate: Tensor) -> Tensor:
-        """Takes one step.
-
-        Args:
-            x: (B, ...) inputs.
-            labels: (B,) int64.
-            share: () weight of each image in the loss.
-            rate: () learning rate.
-
-        Returns:
-            The loss (), share times the sum over the images.
-        """
-        loss = self.losses(x, labels).sum() * share
-        gradients = torch.autograd.grad(loss, self.parameters)
-        with torch.no_grad():
-            torch._foreach_add_(self.parameters, torch._foreach_mul(gradients, -rate))
-        hand_over(gradients, self.parameters)
-        return loss.detach()
+def _pieces(block: Block, numbers: Tensor | None, rates: Tensor) -> Iterator[tuple[int, Piece]]:
+    """The mini-batches of a block, those of one size in a row together, with that size."""
+    device = block.images.device
+    numbers = numbers if numbers is None else numbers.to(device, non_blocking=True)
+    shares = 1 / torch.from_numpy(block.totals)
+    steps = torch.stack([shares, rates.to(shares)]).float().to(device, non_blocking=True)
+    k, start = 0, 0
+    for size, group in itertools.groupby(block.sizes.tolist()):
+        count = len(list(group))
+        images = slice(start, start + count * size)
+        yield (
+            size,
+            Piece(
+                block.order[images].view(count, size),
+                None if numbers is None else numbers[images].view(count, size, NUMBERS),
+                *steps[:, k : k + count],
+            ),
+        )
+        k, start = k + count, images.stop
 
 
-def hand_over(gradients: Sequence[Tensor], parameters: Sequence[Tensor]) -> None:
-    """Makes the gradients the `grad` of the parameters."""
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
-
-
-def iteration_of(model: Classifier) -> Iteration:
-    """The one by which a model learns."""
-    return Iteration(
-        lambda x, labels: model.losses(model.net(x), labels), list(model.net.parameters())
-    )
-
-
-class Replay:
-    """An `Iteration` recorded for one size of mini-batch.
-
-    Args:
-        iteration: what to record.
-        x: (B, ...) some inputs of that size, on the GPU.
-        labels: (B,) int64.
-
-    Attributes:
-        size: B.
+def _recorded(iteration: Iteration, run: Run) -> Callable[[], None]:
+    """What takes an iteration by launching recordings, in the same way on all ranks.
 
     Raises:
-        RuntimeError: it cannot be recorded, or the recording gives other numbers.
+        ObstacleError: they cannot be recorded.
+        DeviceLostError: trying has left the device unusable.
     """
+    launches, error = _try([iteration], run)
+    if error is None:
+        return launches[0]
+    if run.all_reduce is None:
+        raise ObstacleError(error)
+    launches, error = _try([iteration.differentiate, iteration.take_step], run)
+    if error is not None:
+        raise ObstacleError(error)
+    differentiate, take_step = launches
 
-    def __init__(self, iteration: Iteration, x: Tensor, labels: Tensor) -> None:
-        self.size = len(x)
-        self._parameters = iteration.parameters
-        share, still = x.new_full((), 1 / len(x)), x.new_zeros(())  # at rate 0 all stays as it is
-        # A graph reads where it was recorded.
-        self._inputs = tuple(part.clone() for part in (x, labels, share, still))
-        with torch.cuda.device(x.device):
-            # What torch sets up at a first call must not be recorded.
-            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(3):
-                    iteration(*self._inputs)
-            torch.cuda.current_stream().wait_stream(side)
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
-                self._loss = iteration(*self._inputs)
-            self._gradients = [p.grad for p in self._parameters if p.grad is not None]
-        expected = iteration(x, labels, share, still)
-        if not torch.allclose(self(x, labels, share, still), expected, rtol=1e-4):
-            raise RuntimeError("the recorded iteration does not give the loss of the other one")
+    def take() -> None:
+        differentiate()
+        iteration.join()
+        take_step()
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        """As the iteration; the loss () is overwritten by the next call.
+    return take
 
-        Raises:
-            TypeError: an input of another type than the recorded one.
-            ValueError: one of another shape or device.
-        """
-        for name, held, given in zip(INPUTS, self._inputs, inputs, strict=True):
-            # copy_ would repeat one image for all.
-            doors.check_tensor(name, given, held.dtype, held.shape, held.device)
-            held.copy_(given)
-        self._graph.replay()
-        hand_over(self._gradients, self._parameters)
-        return self._loss
+
+def _try(
+    functions: Sequence[Callable[[], None]], run: Run
+) -> tuple[list[Callable[[], None]], str | None]:
+    """Recordings of functions, or what stands in the way of one, here or on another rank."""
+    launches, error = [], None
+    try:
+        launches = [graph.record(function, run.device) for function in functions]
+    except Exception as failure:  # torch and compilers raise what they like
+        error = trust.one_line(failure)
+        trust.check_device(run.device, error)
+    if _on_any_rank(error is not None, run):
+        return [], error or "it fails on another rank"
+    return launches, None
+
+
+def _on_any_rank(mine: bool, run: Run) -> bool:
+    if run.all_reduce is None:
+        return mine
+    count = torch.tensor(float(mine), device=run.device)
+    run.all_reduce(count)
+    return bool(count)
+
+
+def _prove(model: Classifier, iteration: Iteration, launch: Callable[[], None], run: Run) -> None:
+    """Compares a recorded step with one in float64; all ranks take the same.
+
+    Raises:
+        ObstacleError: it is another one, here or on another rank.
+    """
+    memory = iteration.memory
+    size = memory.labels.shape[1]
+    step = proof.random_step(model, size)
+    numbers = step.numbers if step.numbers is None else step.numbers.to(run.device)
+    share, rate = (
+        torch.full((1,), value, device=run.device) for value in (1 / size / run.ranks, proof.RATE)
+    )
+    order = torch.arange(size, device=run.device).unsqueeze(0)
+    with iteration.undone() as before:
+        for velocity in iteration.velocities:
+            velocity.zero_()
+        piece = Piece(order, numbers, share, rate)
+        memory.lay_out(step.images.to(run.device), step.labels.to(run.device), piece)
+        launch()
+        loss = memory.losses[0] * run.ranks
+        found = proof.errors(model, step, loss, before, iteration.parameters)
+    bound = BOUNDS[run.precision]
+    wrong = [f"{name} by {error:.1e}" for name, error in found.items() if not error <= bound]
+    if _on_any_rank(bool(wrong), run):
+        raise ObstacleError(f"a recorded step is off, {', '.join(wrong) or 'on another rank'}")

@@ -1,0 +1,179 @@
+"""An iteration whose operators can be recorded: it learns from what is laid out before it runs.
+
+Shapes: K iterations, B images of a mini-batch, N images held.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from models.distortion import NUMBERS, distort
+from models.learners.compiled import velocity_of
+
+if TYPE_CHECKING:
+    from models.classifier import Classifier
+
+
+class Piece(NamedTuple):
+    """Mini-batches of one size, one after the other, on the device."""
+
+    order: Tensor
+    """(K, B) int64: their images."""
+    numbers: Tensor | None
+    """(K, B, NUMBERS) for their distortion."""
+    shares: Tensor
+    """(K,) weight of each image in the loss."""
+    rates: Tensor
+    """(K,)"""
+
+    def split(self, count: int) -> Iterator[Piece]:
+        """Pieces of `count` mini-batches at most."""
+        for start in range(0, len(self.order), count):
+            part = slice(start, start + count)
+            numbers = self.numbers if self.numbers is None else self.numbers[part]
+            yield Piece(self.order[part], numbers, self.shares[part], self.rates[part])
+
+
+class Memory:
+    """What the next iterations learn from, laid out in one place, and their losses.
+
+    Args:
+        model: what learns.
+        device: where.
+        size: B, images of a mini-batch.
+        count: K, iterations that it has room for.
+    """
+
+    def __init__(self, model: Classifier, device: torch.device, size: int, count: int) -> None:
+        self.images = torch.zeros(count, size, *model.pixels, dtype=torch.uint8, device=device)
+        self.labels = torch.zeros(count, size, dtype=torch.int64, device=device)
+        self.numbers = None
+        if any(model.distortion):
+            self.numbers = torch.zeros(count, size, NUMBERS, device=device)
+        self.shares = torch.zeros(count, device=device)
+        self.rates = torch.zeros(count, device=device)
+        self.losses = torch.zeros(count, device=device)
+        self.k = torch.zeros(1, dtype=torch.int64, device=device)
+        """The next iteration."""
+
+    def lay_out(self, images: Tensor, labels: Tensor, piece: Piece) -> None:
+        """Takes what the next iterations learn from, of images (N, H, W) and labels (N,)."""
+        order, numbers, shares, rates = piece
+        count = len(order)
+        if order.numel():
+            self.images[:count] = images.index_select(0, order.flatten()).view(
+                *order.shape, *images.shape[1:]
+            )
+            self.labels[:count] = labels.index_select(0, order.flatten()).view(order.shape)
+        if self.numbers is not None and numbers is not None:
+            self.numbers[:count] = numbers
+        self.shares[:count], self.rates[:count] = shares, rates
+        self.k.zero_()
+
+    def next(self, part: Tensor) -> Tensor:
+        """Its entry for the next iteration."""
+        return part.index_select(0, self.k).squeeze(0)
+
+
+class Iteration:
+    """Forward, backward and update, from what is laid out and without a look at it.
+
+    Args:
+        model: what learns.
+        memory: what it learns from.
+        optimizer: keeps the velocities.
+        all_reduce: adds a tensor up over all ranks; None on one.
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        memory: Memory,
+        optimizer: torch.optim.SGD,
+        all_reduce: Callable[[Tensor], Any] | None,
+    ) -> None:
+        self._model, self.memory, self._all_reduce = model, memory, all_reduce
+        self.parameters: list[Tensor] = list(model.net.parameters())
+        self.velocities: list[Tensor] = []
+        if model.update.momentum:
+            self.velocities = [velocity_of(optimizer, weight) for weight in self.parameters]
+        # In a row, so that ranks have one tensor to add up.
+        self._row = self.parameters[0].new_zeros(sum(p.numel() for p in self.parameters))
+        rows = self._row.split_with_sizes([weight.numel() for weight in self.parameters])
+        self._gradients = [
+            row.view_as(weight) for row, weight in zip(rows, self.parameters, strict=True)
+        ]
+
+    def __call__(self) -> None:
+        """Takes the next iteration."""
+        self.differentiate()
+        self.join()
+        self.take_step()
+
+    def on(self, memory: Memory) -> Iteration:
+        """The same with other images, and gradients and velocities in the same places."""
+        other = copy.copy(self)
+        other.memory = memory
+        return other
+
+    def places(self, optimizer: torch.optim.SGD) -> list[int]:
+        """Where the weights are, and the velocities that the optimizer knows."""
+        tensors = list(self.parameters)
+        if self.velocities:
+            tensors += [velocity_of(optimizer, weight) for weight in self.parameters]
+        return [tensor.data_ptr() for tensor in tensors]
+
+    @contextmanager
+    def undone(self) -> Iterator[list[Tensor]]:
+        """Gives weights and velocities back what they were, which is what it gives."""
+        state = [*self.parameters, *self.velocities]
+        before = [tensor.detach().clone() for tensor in state]
+        try:
+            yield before
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(state, before)
+
+    def differentiate(self) -> None:
+        """Writes loss and gradient."""
+        model, memory = self._model, self.memory
+        images = memory.next(memory.images)
+        if memory.numbers is not None:
+            images = distort(images.to(model.dtype), model.distortion, memory.next(memory.numbers))
+        each = model.losses(model.net(model.inputs(images)), memory.next(memory.labels))
+        loss = each.sum() * memory.next(memory.shares)
+        gradients = torch.autograd.grad(loss, self.parameters)
+        torch.cat([gradient.reshape(-1) for gradient in gradients], out=self._row)
+        memory.losses.index_copy_(0, memory.k, loss.detach().float().view(1))
+
+    def join(self) -> None:
+        """Adds the gradients up over all ranks."""
+        if self._all_reduce is not None:
+            self._all_reduce(self._row)
+
+    def take_step(self) -> None:
+        """Descends, and counts."""
+        update, memory = self._model.update, self.memory
+        with torch.no_grad():
+            torch._fused_sgd_(
+                self.parameters,
+                self._gradients,
+                self.velocities,
+                **update._asdict(),
+                lr=memory.next(memory.rates),
+                dampening=0.0,
+                maximize=False,
+                is_first_step=False,
+            )
+        memory.k.add_(1)
+
+    def hand_over(self) -> None:
+        """Makes the gradients of the last recorded iteration the `grad` of the parameters."""
+        for weight, gradient in zip(self.parameters, self._gradients, strict=True):
+            weight.grad = gradient

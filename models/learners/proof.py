@@ -1,0 +1,77 @@
+"""How a learner is compared with autograd in float64: one step from random images, all weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from models.distortion import NUMBERS, distort
+from models.kernels.trust import Errors, relative_error
+
+if TYPE_CHECKING:
+    from models.classifier import Classifier
+
+RATE = 0.1
+
+
+class Step(NamedTuple):
+    """A mini-batch and the step from it."""
+
+    images: Tensor
+    """(B, H, W) uint8"""
+    labels: Tensor
+    """(B,) int64"""
+    numbers: Tensor | None
+    """(B, NUMBERS) for the distortion; None where there is none."""
+
+
+def random_step(model: Classifier, size: int) -> Step:
+    """One of `size` images, the same every time, on the CPU."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (size, *model.pixels)
+    images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    # Smooth, as digits are: else distortion in float32 is as coarse as its coordinates.
+    images = torch.nn.functional.avg_pool2d(images.float(), 5, 1, 2).to(torch.uint8)
+    labels = torch.randint(0, len(model.labels), (size,), generator=generator)
+    numbers = 2 * torch.rand(size, NUMBERS, generator=generator) - 1
+    return Step(images, labels, numbers if any(model.distortion) else None)
+
+
+def errors(
+    model: Classifier, step: Step, loss: Tensor, before: Sequence[Tensor], after: Sequence[Tensor]
+) -> Errors:
+    """How far a step is off that began without velocity and had the rate `RATE`.
+
+    Args:
+        model: what learns.
+        step: what was learnt from.
+        loss: () the mean loss that was found.
+        before: the parameters of its net before the step, in order.
+        after: behind it.
+    """
+    net = copy.deepcopy(model.net).double().cpu()
+    with torch.enable_grad():
+        for weight, start in zip(net.parameters(), before, strict=False):
+            weight.data.copy_(start)
+        expected = model.losses(net(_inputs(model, step)), step.labels).mean()
+        torch.autograd.backward(expected, inputs=list(net.parameters()))
+    torch.optim.SGD(net.parameters(), lr=RATE, **model.update._asdict()).step()
+    found = {"loss": relative_error(loss, expected.detach())}
+    columns = zip(net.named_parameters(), before, after, strict=False)
+    for (name, weight), start, end in columns:
+        start = start.detach().cpu().double()
+        change = end.detach().cpu().double() - start
+        found[name] = relative_error(change, weight.detach() - start)
+    return found
+
+
+def _inputs(model: Classifier, step: Step) -> Tensor:
+    """As the model makes them of bytes, in its type, on the CPU; then in float64."""
+    images = step.images
+    if step.numbers is not None:
+        images = distort(images.to(model.dtype), model.distortion, step.numbers)
+    return model.inputs(images).double()
