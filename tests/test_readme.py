@@ -23,12 +23,15 @@ SHORT = {
     "project.evaluate": [],
     "project.predict": [],
     "project.export": [],
+    "project.doctor": [],
     "project.bench": ["--repeats=1", "--only=logistic", "--batches=1"],
     # The same report three times: only the first has anything to run.
     "project.reproduce": ["--quick", "--runs=1"],
     "tensorboard": ["--inspect"],
 }
-MODULES = {name: f"{name}.__main__" for name in ("project.bench", "project.reproduce")}
+MODULES = {
+    name: f"{name}.__main__" for name in ("project.bench", "project.doctor", "project.reproduce")
+}
 
 
 def test_setup_commands_are_one_line_each():

@@ -19,6 +19,7 @@ CPU = torch.device("cpu")
 def _strange_machine(monkeypatch, tmp_path):
     """One on which nothing has been proved."""
     monkeypatch.setattr(trust, "_verdicts", {})
+    monkeypatch.setattr(trust, "_told", set())
     monkeypatch.setattr(trust.machine, "cache_folder", lambda: tmp_path / "cache")
 
 
@@ -38,6 +39,7 @@ def kernel(*answers, bound=1e-5):
 def forget():
     """As another process begins."""
     trust._verdicts.clear()
+    trust._told.clear()
 
 
 def test_what_is_right_is_proved_once_and_kept(capsys, tmp_path):

@@ -52,24 +52,42 @@ class DeviceLostError(RuntimeError):
 _verdicts: dict[tuple[str, torch.device], Verdict | None] = {}
 """Of this process; None where none was kept by another."""
 
+_told: set[tuple[str, torch.device]] = set()
+
 
 def obstacle(kernel: Kernel, device: torch.device) -> str | None:
-    """Why a kernel is not to be used on a device; proves it first where nobody has.
+    """Why a kernel is not to be used on a device, told once; proves it where nobody has.
 
     Raises:
         DeviceLostError: the proof has left the device unusable.
     """
-    found = known(kernel, device)
-    if _verdicts.get((kernel.name, device)) is None and not torch.compiler.is_compiling():
-        found = _tell(kernel, device, _prove(kernel, device))
-    return found
+    proved(kernel, device)
+    return known(kernel, device)
 
 
 def known(kernel: Kernel, device: torch.device) -> str | None:
-    """What speaks against a kernel, by this process's proofs and those that were kept."""
+    """What speaks against a kernel, by the proofs that there were, told once."""
+    found, key = doubt(kernel, device), (kernel.name, device)
+    if found is not None and key not in _told:
+        _told.add(key)
+        name = machine.describe(device)
+        print(f"Without the {kernel.name} on {name}, which is slower: {found}", file=sys.stderr)
+    return found
+
+
+def proved(kernel: Kernel, device: torch.device) -> str | None:
+    """As `obstacle`, and tells nobody."""
+    found, key = doubt(kernel, device), (kernel.name, device)
+    if _verdicts.get(key) is None and not torch.compiler.is_compiling():
+        found = prove(kernel, device).obstacle
+    return found
+
+
+def doubt(kernel: Kernel, device: torch.device) -> str | None:
+    """As `known`, and tells nobody."""
     key = kernel.name, device
     if key not in _verdicts and not torch.compiler.is_compiling():
-        _tell(kernel, device, _read(kernel, device))
+        _verdicts[key] = _read(kernel, device)
     verdict = _verdicts.get(key)
     return verdict.obstacle if verdict else None
 
@@ -78,18 +96,6 @@ def prove(kernel: Kernel, device: torch.device) -> Verdict:
     """Compares a kernel with the reference, whatever was found before, and keeps the verdict."""
     verdict = _verdicts[kernel.name, device] = _prove(kernel, device)
     return verdict
-
-
-def _tell(kernel: Kernel, device: torch.device, verdict: Verdict | None) -> str | None:
-    _verdicts[kernel.name, device] = verdict
-    if verdict is None or verdict.obstacle is None:
-        return None
-    print(
-        f"Without the {kernel.name} on {machine.describe(device)}, which is slower: "
-        f"{verdict.obstacle}",
-        file=sys.stderr,
-    )
-    return verdict.obstacle
 
 
 def _prove(kernel: Kernel, device: torch.device) -> Verdict:

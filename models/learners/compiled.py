@@ -6,15 +6,18 @@ and autograd's graph take as long for them as the arithmetic of the dense layers
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from models import nets
-from models.kernels import doors
+from models.kernels import doors, trust
 from models.kernels.conv_pool import dispatch
 from models.kernels.lenet5.design import SIZE
 from models.kernels.sizes import pooled_size
@@ -22,8 +25,8 @@ from models.kernels.update import Update
 from models.layers import conv_pool
 from models.layers.conv_pool import ConvPool, PartialConv
 from models.layers.subsampling import Subsampling
-from models.learners import door, eager
-from models.learners.learner import Block, Learner, Run
+from models.learners import door, eager, proof
+from models.learners.learner import Block, Learner, ObstacleError, Run
 
 if TYPE_CHECKING:
     from models.classifier import Classifier
@@ -88,6 +91,8 @@ class Compiled(Learner):
         self._all_reduce = run.all_reduce(size) if run.all_reduce else None
         with _rehearsal(model, run):
             self._gradient().rehearse(is_joined=self._all_reduce is not None)
+            if wrong := trust.proved(kernel_of(model), run.device):
+                raise ObstacleError(wrong)
 
     @classmethod
     def obstacle(cls, model: Classifier, run: Run) -> str | None:
@@ -121,6 +126,32 @@ class Compiled(Learner):
         return gradient_of(
             self._model, distortion=self._model.distortion, update=update, velocities=velocities
         )
+
+
+def kernel_of(model: Classifier) -> trust.Kernel:
+    """The compiled code for a model of this kind, and how one step of it is compared."""
+    net, c3 = type(model.net).__name__, len(model.net.get_parameter("c3.weight"))
+    kind = f"{net}, {c3} connections{', distorted' * any(model.distortion)}"
+    return trust.Kernel(f"compiled step ({kind})", lambda _: _errors(model), bound=2e-4)
+
+
+def _errors(model: Any) -> trust.Errors:
+    from models.kernels.lenet5.cpu import MiniBatches
+
+    net = copy.deepcopy(model.net)
+    parameters = list(net.parameters())
+    before = proof.randomise(parameters)
+    step = proof.random_step(model, 11)
+    descent = gradient_of(
+        SimpleNamespace(net=net, design=model.design),
+        distortion=model.distortion,
+        update=model.update,
+        velocities=[torch.zeros_like(weight) for weight in before],
+    )
+    size, rate = np.array([11]), torch.tensor([proof.RATE])
+    batches = MiniBatches(step.images, step.labels, torch.arange(11), step.numbers)
+    loss = descent.descend(batches, size, torch.tensor([1 / 11]), rate)
+    return proof.errors(model, step, loss[0], before, parameters)
 
 
 def velocity_of(optimizer: torch.optim.SGD, parameter: Tensor) -> Tensor:
@@ -158,6 +189,7 @@ class CompiledGradient(Learner):
             door.own_part(model, ("forward", "losses"))
             or _another_net(model)
             or _other_sizes(model)
+            or trust.doubt(kernel_of(model), run.device)
         )
 
     def __call__(self, block: Block, rates: Tensor) -> Tensor:

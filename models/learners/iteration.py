@@ -130,12 +130,12 @@ class Iteration:
         return [tensor.data_ptr() for tensor in tensors]
 
     @contextmanager
-    def undone(self) -> Iterator[list[Tensor]]:
-        """Gives weights and velocities back what they were, which is what it gives."""
+    def undone(self) -> Iterator[None]:
+        """Gives weights and velocities back what they were."""
         state = [*self.parameters, *self.velocities]
         before = [tensor.detach().clone() for tensor in state]
         try:
-            yield before
+            yield
         finally:
             with torch.no_grad():
                 torch._foreach_copy_(state, before)

@@ -29,6 +29,16 @@ class Step(NamedTuple):
     """(B, NUMBERS) for the distortion; None where there is none."""
 
 
+def randomise(parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Draws weights as layers do, since trained ones may be anything; returns copies of them."""
+    generator = torch.Generator().manual_seed(1)
+    for weight in parameters:
+        bound = weight[0].numel() ** -0.5 if weight.dim() > 1 else 0.1
+        drawn = bound * (2 * torch.rand(weight.shape, generator=generator) - 1)
+        weight.data.copy_(drawn)
+    return [weight.detach().clone() for weight in parameters]
+
+
 def random_step(model: Classifier, size: int) -> Step:
     """One of `size` images, the same every time, on the CPU."""
     generator = torch.Generator().manual_seed(0)

@@ -199,7 +199,8 @@ def _prove(model: Classifier, iteration: Iteration, launch: Callable[[], None], 
         torch.full((1,), value, device=run.device) for value in (1 / size / run.ranks, proof.RATE)
     )
     order = torch.arange(size, device=run.device).unsqueeze(0)
-    with iteration.undone() as before:
+    with iteration.undone():
+        before = proof.randomise(iteration.parameters)
         for velocity in iteration.velocities:
             velocity.zero_()
         piece = Piece(order, numbers, share, rate)

@@ -1,0 +1,50 @@
+"""The proof of every kernel that can run here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from models.classifier import Classifier
+from models.kernels import trust
+from models.kernels.conv_pool import dispatch
+from models.kernels.conv_pool import proof as of_block
+from models.kernels.sgd import proof as of_descent
+from models.learners.compiled import Compiled, kernel_of
+
+CPU = torch.device("cpu")
+
+
+def examine(models: list[Classifier]) -> list[dict[str, Any]]:
+    """Proves the kernels of all devices, and the compiled steps of some models, once each.
+
+    Returns:
+        Of each kernel its name, device, errors by name, the bound of them, and what is wrong.
+    """
+    kernels = {(kernel.name, device): kernel for kernel, device in _kernels(models)}
+    found = []
+    for (name, device), kernel in kernels.items():
+        verdict = trust.prove(kernel, device)
+        found.append(
+            {
+                "name": name,
+                "device": str(device),
+                "errors": dict(verdict.errors),
+                "bound": kernel.bound,
+                "wrong": verdict.obstacle,
+            }
+        )
+    return found
+
+
+def _kernels(models: list[Classifier]) -> Iterator[tuple[trust.Kernel, torch.device]]:
+    gpus = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+    for device in (CPU, *gpus):
+        if dispatch.NEEDS[device.type] not in dispatch.MISSING:
+            yield of_block.ANSWERS, device
+            yield of_block.GRADIENT, device
+            yield of_descent.DESCENT[device.type], device
+    if dispatch.NEEDS["cpu"] not in dispatch.MISSING:
+        yield from ((kernel_of(model), CPU) for model in models if Compiled in model.learners)
