@@ -91,34 +91,70 @@ for loss in LOSSES:
 """
 
 COMPILED = """
+import os, re, subprocess, tempfile
+import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from models.kernels.conv_pool import cuda
+from models.kernels.sgd import cuda as descent
 
 FLOATS = {"x_ptr", "weight_ptr", "bias_ptr", "y_ptr", "slope_ptr", "grad_ptr", "dx_ptr",
           "parts_ptr", "dw_ptr", "db_ptr"}
-for kernel in (cuda.kernels.forward, cuda.kernels.backward, cuda.kernels.add_up):
-    constants = {"BLOCK": cuda.BLOCK, "TAPS": cuda.TAPS}
-    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
-    kinds = {
-        name: "constexpr" if name in constants
-        else "*fp32" if name in FLOATS else "*i32" if name.endswith("_ptr") else "i32"
-        for name in kernel.arg_names
-    }
-    compiled = compile(ASTSource(kernel, kinds, constants), target=GPUTarget("cuda", 90, 32))
-    assert "tf32" not in compiled.asm["ptx"], kernel
-    assert "atom" not in compiled.asm["ptx"], kernel
-    print(kernel.__name__, len(compiled.asm["cubin"]))
+OF_DESCENT = {"images_ptr": "*u8", "labels_ptr": "*i64", "order_ptr": "*i64"}
+CONSTANTS = {"BLOCK": cuda.BLOCK, "TAPS": cuda.TAPS, "CHUNKS": cuda.CHUNKS, "SIZE": 1024}
 
-from models.kernels.sgd import cuda
 
-KINDS = {"images_ptr": "*u8", "labels_ptr": "*i64", "order_ptr": "*i64", "SIZE": "constexpr"}
-kinds = {
-    name: KINDS.get(name, "*fp32" if name.endswith("_ptr") else "i32")
-    for name in cuda._run.arg_names
-}
-compiled = compile(ASTSource(cuda._run, kinds, {"SIZE": 1024}), target=GPUTarget("cuda", 90, 32))
-print("descent", len(compiled.asm["cubin"]))
+def kind(name, kernel):
+    if name in CONSTANTS:
+        return "constexpr"
+    if kernel is descent._run:
+        return OF_DESCENT.get(name, "*fp32" if name.endswith("_ptr") else "i32")
+    return "*fp32" if name in FLOATS else "*i32" if name.endswith("_ptr") else "i32"
+
+
+def sass(compiled):
+    tools = os.path.join(os.path.dirname(triton.__file__), "backends", "nvidia", "bin")
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        done = subprocess.run(
+            [os.path.join(tools, "cuobjdump"), "-sass", "-res-usage", file.name],
+            capture_output=True, text=True, check=True,
+        )
+    return done.stdout
+
+
+def loops(text):
+    '''Instructions and multiply-adds of each innermost loop.'''
+    lines = [(int(at, 16), what) for at, what in
+             re.findall(r"/\\*([0-9a-f]{4,5})\\*/ +(?:@!?U?P\\d+ +)?([^;]+);", text)]
+    back = [(int(to, 16), at) for at, what in lines
+            for to in re.findall(r"^BRA.* 0x([0-9a-f]+)", what) if int(to, 16) < at]
+    inner = [one for one in back
+             if not any(one != two and one[0] <= two[0] and two[1] <= one[1] for two in back)]
+    for first, last in inner:
+        body = [what for at, what in lines if first <= at <= last]
+        yield len(body), sum(what.startswith("FFMA") for what in body)
+
+
+KERNELS = cuda.kernels.forward, cuda.gradient.backward, cuda.gradient.add_up, descent._run
+for architecture in (75, 80, 90, 100, 120):
+    for kernel in KERNELS:
+        constants = {name: CONSTANTS[name] for name in kernel.arg_names if name in CONSTANTS}
+        kinds = {name: kind(name, kernel) for name in kernel.arg_names}
+        options = {"num_warps": 1} if kernel is cuda.gradient.add_up else {}
+        compiled = compile(
+            ASTSource(kernel, kinds, constants), target=GPUTarget("cuda", architecture, 32),
+            options=options,
+        )
+        text = sass(compiled)
+        name = f"{kernel.__name__} for {architecture}"
+        assert "tf32" not in compiled.asm["ptx"], name
+        assert not re.search(r"\\b(atom|red)\\.", compiled.asm["ptx"]), name
+        # For sm_100 the descent puts a number aside where it divides by a subnormal one.
+        if kernel is not descent._run:
+            assert "LOCAL:0" in text and not re.search(r" (STL|LDL)", text), f"{name} spills"
+        print(name, *(f"{count} / {adds}" for count, adds in loops(text) if adds), sep=", ")
 """
 
 
@@ -143,4 +179,12 @@ def test_kernels_equal_the_reference(code):
 
 def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path):
     printed = printed_by(COMPILED, TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(tmp_path))
-    assert len(printed.splitlines()) == 4
+    kernels = [line.split(", ") for line in printed.splitlines()]
+    assert len(kernels) == 5 * 4
+    for name, *loops in kernels:
+        if name.startswith("backward"):
+            # At dx and at the weights, in both a 6x6 window serves 2x2 pixels.
+            counts = [int(loop.split(" / ")[0]) for loop in loops]
+            assert len(counts) == 2, name
+            assert all(100 <= count <= 8 * 100 for count in counts), (name, counts)
+    print(printed)

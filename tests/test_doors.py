@@ -500,7 +500,7 @@ def test_gradient_of_block_on_cuda(changes):
     def run(**arguments):
         arguments["want_input"] = True
         return launched(
-            [(cuda.kernels, "backward"), (cuda.kernels, "add_up")], cuda.backward, arguments
+            [(cuda.gradient, "backward"), (cuda.gradient, "add_up")], cuda.backward, arguments
         )
 
     def by_reference(grad, x, slope, **rest):

@@ -13,12 +13,13 @@ import triton
 from torch import Tensor
 
 from models.kernels import doors
+from models.kernels.conv_pool import cuda_gradient as gradient
 from models.kernels.conv_pool import cuda_kernels as kernels
 from models.kernels.sizes import pooled_size
 
 BLOCK = 128  # pixels of one program
 TAPS = 32  # 25 weights and a bias, filled up to a power of two
-CHUNKS = 64  # parts of the batch that the weight gradient is summed over apart
+CHUNKS = 64  # at most, parts of the batch that the weight gradient is summed over apart
 
 
 def _tables(pairs: Tensor, outputs: int, inputs: int) -> tuple[Tensor, ...]:
@@ -127,15 +128,17 @@ def backward(
     db = x.new_empty(outputs)
     tables = _tables(connections, outputs, maps)
     starts, sources, targets, by_source, source_starts = tables
-    pixels = batch * 4 * rows * columns
-    per_chunk = max(1, triton.cdiv(pixels, BLOCK * CHUNKS)) * BLOCK
+    pixels = batch * rows * columns
+    # Four blocks at least: adding a chunk's sums up takes as long as two.
+    per_chunk = max(4, triton.cdiv(pixels, BLOCK * CHUNKS)) * BLOCK
     chunks = triton.cdiv(pixels, per_chunk)
     parts = x.new_empty(len(weight), chunks, TAPS)
-    input_blocks = triton.cdiv(batch * height * width, BLOCK)
+    squares = batch * ((height + padding % 2 + 1) // 2) * ((width + padding % 2 + 1) // 2)
+    input_blocks = triton.cdiv(squares, BLOCK)
     input_programs = maps * input_blocks if want_input else 0
     with torch.cuda.device_of(x):
         if input_programs + chunks:
-            kernels.backward[(input_programs + len(weight) * chunks,)](
+            gradient.backward[(input_programs + len(weight) * chunks,)](
                 grad.contiguous(),
                 slope.contiguous(),
                 x.contiguous(),
@@ -161,5 +164,7 @@ def backward(
                 BLOCK=BLOCK,
                 TAPS=TAPS,
             )
-        kernels.add_up[(len(weight),)](parts, starts, targets, dw, db, chunks, TAPS=TAPS)
+        gradient.add_up[(len(weight),)](
+            parts, starts, targets, dw, db, chunks, CHUNKS=CHUNKS, TAPS=TAPS, num_warps=1
+        )
     return dx, dw, db

@@ -1,0 +1,265 @@
+"""What one program of the fused block's gradient computes on CUDA; launched by `cuda.py`.
+
+Sums are in float32, without tf32, and in a fixed order: no atomics, so the same bits every time.
+Shapes as in `cuda.py`.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from models.kernels.conv_pool.cuda_kernels import COUNTS
+
+
+@triton.jit
+def _input_gradient(
+    block,  # which squares of the input map
+    c,  # the input map
+    grad_ptr,
+    slope_ptr,
+    weight_ptr,
+    targets_ptr,
+    by_source_ptr,
+    source_starts_ptr,
+    dx_ptr,
+    batch,
+    maps,
+    height,
+    width,
+    rows,
+    columns,
+    outputs,
+    padding,
+    BLOCK: tl.constexpr,
+):
+    """BLOCK squares of 2x2 pixels of dx, each from one 6x6 window of d = up(grad) * slope."""
+    # Squares begin where their window begins with a pooled pixel: 3x3 of those are all it needs.
+    odd = padding % 2
+    down = (height + odd + 1) // 2
+    across = (width + odd + 1) // 2
+    n = block * BLOCK + tl.arange(0, BLOCK)
+    inside = n < batch * down * across
+    image = n // (down * across)
+    top = n // across % down
+    left = n % across
+    first_row = top + (padding - odd) // 2 - 2
+    first_column = left + (padding - odd) // 2 - 2
+    dx00 = tl.zeros([BLOCK], tl.float32)
+    dx01 = dx00
+    dx10 = dx00
+    dx11 = dx00
+    for i in range(tl.load(source_starts_ptr + c), tl.load(source_starts_ptr + c + 1)):
+        p = tl.load(by_source_ptr + i)
+        plane = image * outputs + tl.load(targets_ptr + p)
+        w_ptr = weight_ptr + p * 25
+        for u in tl.static_range(3):
+            for v in tl.static_range(3):
+                row = first_row + u
+                column = first_column + v
+                valid = inside & (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
+                g = tl.load(grad_ptr + (plane * rows + row) * columns + column, valid, 0.0)
+                at = slope_ptr + 2 * ((plane * 2 * rows + 2 * row) * columns + column)
+                for e in tl.static_range(2):
+                    for f in tl.static_range(2):
+                        d = g * tl.load(at + e * 2 * columns + f, valid, 0.0)
+                        y = 4 - 2 * u - e
+                        x = 4 - 2 * v - f
+                        if y >= 0 and x >= 0:
+                            dx00 += tl.load(w_ptr + y * 5 + x) * d
+                        if y >= 0 and x < 4:
+                            dx01 += tl.load(w_ptr + y * 5 + x + 1) * d
+                        if y < 4 and x >= 0:
+                            dx10 += tl.load(w_ptr + y * 5 + x + 5) * d
+                        if y < 4 and x < 4:
+                            dx11 += tl.load(w_ptr + y * 5 + x + 6) * d
+    h = 2 * top - odd
+    w = 2 * left - odd
+    at = dx_ptr + ((image * maps + c) * height + h) * width + w
+    upper = inside & (h >= 0)
+    lower = inside & (h + 1 < height)
+    tl.store(at, dx00, mask=upper & (w >= 0))
+    tl.store(at + 1, dx01, mask=upper & (w + 1 < width))
+    tl.store(at + width, dx10, mask=lower & (w >= 0))
+    tl.store(at + width + 1, dx11, mask=lower & (w + 1 < width))
+
+
+@triton.jit
+def _five_sums(d0, d1, x_ptr, base, h, left, inside, height, width, s0, s1, s2, s3, s4):
+    """The sums at a row of weights, more by what two neighbours of d and a row of x make."""
+    valid = inside & (h >= 0) & (h < height)
+    at = x_ptr + (base + h) * width + left
+    x = tl.load(at, valid & (left >= 0) & (left < width), 0.0)
+    for j in tl.static_range(5):
+        # Each pixel is read once for the two sums it belongs to.
+        column = left + j + 1
+        following = tl.load(at + j + 1, valid & (column >= 0) & (column < width), 0.0)
+        if j == 0:
+            s0 = s0 + d0 * x + d1 * following
+        elif j == 1:
+            s1 = s1 + d0 * x + d1 * following
+        elif j == 2:
+            s2 = s2 + d0 * x + d1 * following
+        elif j == 3:
+            s3 = s3 + d0 * x + d1 * following
+        else:
+            s4 = s4 + d0 * x + d1 * following
+        x = following
+    return s0, s1, s2, s3, s4
+
+
+@triton.jit
+def _store_five(at, s0, s1, s2, s3, s4):
+    tl.store(at, tl.sum(s0))
+    tl.store(at + 1, tl.sum(s1))
+    tl.store(at + 2, tl.sum(s2))
+    tl.store(at + 3, tl.sum(s3))
+    tl.store(at + 4, tl.sum(s4))
+
+
+@triton.jit
+def _weight_gradient(
+    p,  # the connection
+    chunk,  # which pooled pixels
+    grad_ptr,
+    slope_ptr,
+    x_ptr,
+    sources_ptr,
+    targets_ptr,
+    parts_ptr,
+    batch,
+    maps,
+    height,
+    width,
+    rows,
+    columns,
+    outputs,
+    chunks,
+    per_chunk,
+    padding,
+    BLOCK: tl.constexpr,
+    TAPS: tl.constexpr,
+):
+    """The part of a chunk in the gradient at a connection's weights, and at its map's bias."""
+    source = tl.load(sources_ptr + p)
+    target = tl.load(targets_ptr + p)
+    zeros = tl.zeros([BLOCK], tl.float32)
+    bias = zeros
+    # A letter for each row of weights.
+    v0, v1, v2, v3, v4 = zeros, zeros, zeros, zeros, zeros
+    w0, w1, w2, w3, w4 = zeros, zeros, zeros, zeros, zeros
+    x0, x1, x2, x3, x4 = zeros, zeros, zeros, zeros, zeros
+    y0, y1, y2, y3, y4 = zeros, zeros, zeros, zeros, zeros
+    z0, z1, z2, z3, z4 = zeros, zeros, zeros, zeros, zeros
+    first = chunk * per_chunk
+    for start in range(first, min(first + per_chunk, batch * rows * columns), BLOCK):
+        n = start + tl.arange(0, BLOCK)
+        inside = n < batch * rows * columns
+        image = n // (rows * columns)
+        r = n // columns % rows
+        s = n % columns
+        plane = image * outputs + target
+        g = tl.load(grad_ptr + (plane * rows + r) * columns + s, inside, 0.0)
+        base = (image * maps + source) * height
+        left = 2 * s - padding
+        for e in tl.static_range(2):
+            at = slope_ptr + 2 * ((plane * 2 * rows + 2 * r + e) * columns + s)
+            d0 = g * tl.load(at, inside, 0.0)
+            d1 = g * tl.load(at + 1, inside, 0.0)
+            bias += d0 + d1
+            top = 2 * r + e - padding
+            # fmt: off
+            v0, v1, v2, v3, v4 = _five_sums(
+                d0, d1, x_ptr, base, top + 0, left, inside, height, width, v0, v1, v2, v3, v4
+            )
+            w0, w1, w2, w3, w4 = _five_sums(
+                d0, d1, x_ptr, base, top + 1, left, inside, height, width, w0, w1, w2, w3, w4
+            )
+            x0, x1, x2, x3, x4 = _five_sums(
+                d0, d1, x_ptr, base, top + 2, left, inside, height, width, x0, x1, x2, x3, x4
+            )
+            y0, y1, y2, y3, y4 = _five_sums(
+                d0, d1, x_ptr, base, top + 3, left, inside, height, width, y0, y1, y2, y3, y4
+            )
+            z0, z1, z2, z3, z4 = _five_sums(
+                d0, d1, x_ptr, base, top + 4, left, inside, height, width, z0, z1, z2, z3, z4
+            )
+            # fmt: on
+    at = parts_ptr + (p * chunks + chunk) * TAPS
+    _store_five(at + 0, v0, v1, v2, v3, v4)
+    _store_five(at + 5, w0, w1, w2, w3, w4)
+    _store_five(at + 10, x0, x1, x2, x3, x4)
+    _store_five(at + 15, y0, y1, y2, y3, y4)
+    _store_five(at + 20, z0, z1, z2, z3, z4)
+    tl.store(at + 25, tl.sum(bias))
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def backward(
+    grad_ptr,  # (B, M, R, S) gradient at y
+    slope_ptr,  # (B, M, 2R, 2S)
+    x_ptr,  # (B, C, H, W)
+    weight_ptr,  # (P, 5, 5)
+    sources_ptr,  # (P,) input map of each connection
+    targets_ptr,  # (P,) output map of each connection
+    by_source_ptr,  # (P,) connections in the order of their input maps
+    source_starts_ptr,  # (C + 1,) first of them of each input map
+    dx_ptr,  # (B, C, H, W)
+    parts_ptr,  # (P, chunks, 32) sums of the weight gradient, and of d at 25
+    input_programs,  # programs for dx, the first ones; 0 if it is not wanted
+    input_blocks,  # of them for each input map
+    batch,
+    maps,  # C
+    height,
+    width,
+    rows,  # R
+    columns,  # S
+    outputs,  # M
+    chunks,
+    per_chunk,  # pooled pixels of a map in one chunk, a multiple of BLOCK
+    padding,
+    BLOCK: tl.constexpr,
+    TAPS: tl.constexpr,
+):
+    """A part of dx, or a chunk's part of the gradient at a connection's weights."""
+    pid = tl.program_id(0)
+    # fmt: off
+    if pid < input_programs:
+        _input_gradient(
+            pid % input_blocks, pid // input_blocks, grad_ptr, slope_ptr, weight_ptr, targets_ptr,
+            by_source_ptr, source_starts_ptr, dx_ptr, batch, maps, height, width, rows, columns,
+            outputs, padding, BLOCK,
+        )
+    else:
+        rest = pid - input_programs
+        _weight_gradient(
+            rest // chunks, rest % chunks, grad_ptr, slope_ptr, x_ptr, sources_ptr, targets_ptr,
+            parts_ptr, batch, maps, height, width, rows, columns, outputs, chunks, per_chunk,
+            padding, BLOCK, TAPS,
+        )
+    # fmt: on
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def add_up(
+    parts_ptr,  # (P, chunks, 32)
+    starts_ptr,  # (M + 1,)
+    targets_ptr,  # (P,)
+    dw_ptr,  # (P, 25)
+    db_ptr,  # (M,)
+    chunks,
+    CHUNKS: tl.constexpr,  # at least as many, a power of two
+    TAPS: tl.constexpr,
+):
+    """The gradient at a connection's weights, and at the bias of its map: the sum of all parts."""
+    p = tl.program_id(0)
+    tap = tl.arange(0, TAPS)
+    chunk = tl.arange(0, CHUNKS)
+    at = parts_ptr + (p * chunks + chunk[:, None]) * TAPS + tap[None, :]
+    there = (chunk < chunks)[:, None] & (tap < 26)[None, :]
+    total = tl.sum(tl.load(at, there, 0.0), axis=0)
+    tl.store(dw_ptr + p * 25 + tap, total, mask=tap < 25)
+    target = tl.load(targets_ptr + p)
+    # All connections of a map have seen the same d; the first one speaks for them.
+    first = tl.load(starts_ptr + target + 0 * tap)
+    tl.store(db_ptr + target + 0 * tap, total, mask=(tap == 25) & (first == p))
