@@ -117,5 +117,7 @@ def _log(trainer: Trainer, values: dict[str, float]) -> None:
 
 
 def _synchronize(device: torch.device) -> None:
-    if device.type in ("cuda", "mps"):
-        getattr(torch, device.type).synchronize()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

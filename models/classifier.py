@@ -148,6 +148,10 @@ class Classifier(LightningModule):
         self.failed = {}
         self._choose(learners.run_of(self))
 
+    def on_fit_end(self) -> None:
+        """Gives back what the learner holds: a recording has memory of its own."""
+        self._learner = self._run = None
+
     def _choose(self, run: Run) -> Learner:
         self._run, self._length = run, None
         self._learner, self.why_not_faster = learners.start(self, run)

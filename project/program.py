@@ -27,6 +27,7 @@ from project.dashboard.callback import Amount
 from project.errors import fail, user_errors
 from project.experiments import CONFIGS, DEFAULT_CONFIG, EXPERIMENTS
 from project.parser import Parser
+from project.precision import in_float32
 from project.quiet import quieten
 from project.request import read_request
 
@@ -52,6 +53,7 @@ class Program(LightningCLI):
         save_config: type[SaveConfigCallback] | None = None,
     ) -> None:
         quieten()
+        in_float32()
         atexit.register(processes.leave)
         with user_errors():
             processes.settle()

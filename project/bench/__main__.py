@@ -20,6 +20,7 @@ from project.bench import drawing, fit, iteration, kernel, scaling
 from project.bench.measure import machine
 from project.drawing import default_style
 from project.errors import OneLineParser, UserError, user_errors
+from project.precision import in_float32
 
 DESCRIPTION = """fit (the default) times project.fit against the published loops and what else one
 would write; iteration takes one iteration of LeNet-5 apart; kernel times the fused convolutional
@@ -62,6 +63,7 @@ def main(args: list[str] | None = None) -> None:
         processes.settle()
         if max(processes.ranks() or 1, processes.srun_tasks()) > 1:
             raise UserError("others at work would change the times; start project.bench alone.")
+        in_float32()
         rows = QUESTIONS[options.question](options)
         if options.json:
             record = {"machine": machine(), "rows": rows}

@@ -20,6 +20,7 @@ from models.kernels.trust import DeviceLostError
 from project.doctor import kernels, speed
 from project.doctor.surroundings import surroundings
 from project.errors import OneLineParser, user_errors
+from project.precision import in_float32
 from project.quiet import quieten
 from project.table import describe_learner
 
@@ -38,6 +39,7 @@ def main(args: list[str] | None = None) -> None:
     """
     options = parser().parse_args(args)
     quieten()
+    in_float32()
     with user_errors():
         # What compiles says so; where a program reads the answer, that must not be in it.
         with contextlib.redirect_stdout(sys.stderr):
