@@ -188,3 +188,14 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path):
             assert len(counts) == 2, name
             assert all(100 <= count <= 8 * 100 for count in counts), (name, counts)
     print(printed)
+
+
+@pytest.mark.parametrize(("name", "ranks"), [("original", 2), ("tuned", 1), ("1998", 2)])
+def test_whole_trainings_equal_those_of_the_cpu(name, ranks, tmp_path):
+    """Two iterations, since the interpreter takes seconds for one."""
+    script = REPOSITORY / "tests/interpreted.py"
+    paths = f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"
+    environment = {"PYTHONPATH": paths, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = python(str(script), name, str(ranks), str(tmp_path), "2", **environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[-1] == "the same"
