@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from models.learners import shared_sum
-from models.learners.shared_sum import SharedSum, all_reduce_for, bytes_for
+from models.learners.shared_sum import SharedSum, bytes_for, shared
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gloo's own sum serves there")
 
@@ -75,14 +75,14 @@ def test_ranks_of_one_machine_share_memory_and_leave_no_file(alone, monkeypatch)
         shared_sum, "_new_file", lambda length: made.append(new_file(length)) or made[0]
     )
 
-    assert isinstance(all_reduce_for(61, None), SharedSum)
+    assert isinstance(shared(dist.all_reduce, 61, None), SharedSum)
     assert not made[0].exists()
 
 
 def test_ranks_of_several_machines_or_without_room_use_torchs(alone, monkeypatch):
     with monkeypatch.context() as several:
         several.setattr(shared_sum, "_machine", iter(("here", "there")).__next__)
-        assert all_reduce_for(61, None) is dist.all_reduce
+        assert shared(dist.all_reduce, 61, None) is dist.all_reduce
 
     monkeypatch.setattr(shared_sum, "_new_file", lambda length: None)
-    assert all_reduce_for(61, None) is dist.all_reduce
+    assert shared(dist.all_reduce, 61, None) is dist.all_reduce

@@ -27,6 +27,7 @@ from models.layers.conv_pool import ConvPool, PartialConv
 from models.layers.subsampling import Subsampling
 from models.learners import door, eager, proof
 from models.learners.learner import Block, Learner, ObstacleError, Run
+from models.learners.shared_sum import shared
 
 if TYPE_CHECKING:
     from models.classifier import Classifier
@@ -87,8 +88,10 @@ class Compiled(Learner):
         self._model = model
         self._optimizer = run.optimizer
         self._ranks = run.ranks
-        size = sum(part.numel() for part in model.net.parameters())
-        self._all_reduce = run.all_reduce(size) if run.all_reduce else None
+        self._all_reduce = run.all_reduce
+        if run.all_reduce is not None:
+            size = sum(part.numel() for part in model.net.parameters())
+            self._all_reduce = shared(run.all_reduce, size, run.timeout)
         with _rehearsal(model, run):
             self._gradient().rehearse(is_joined=self._all_reduce is not None)
             if wrong := trust.proved(kernel_of(model), run.device):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -50,8 +51,10 @@ class Run(NamedTuple):
     """Who wants to hear of backward passes and steps, such as "EMA has an on_after_backward"."""
     strategy: str = ""
     """How it is spread, such as "there are 2 ranks"; empty on one device and no more."""
-    all_reduce: Callable[[int], Callable[[Tensor], Any]] | None = None
-    """Makes what adds up so many numbers over the ranks, where that is all that joins them."""
+    all_reduce: Callable[[Tensor], Any] | None = None
+    """Adds a tensor up over the ranks, in place, where that is all that joins them."""
+    timeout: timedelta | None = None
+    """How long ranks wait for each other; None is torch's own time."""
 
     def onlooker(self) -> str | None:
         """Who must be told of each backward pass and step, or take part in it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from models.learners.door import is_scheduled
 from models.learners.learner import Run
-from models.learners.shared_sum import all_reduce_for
 
 if TYPE_CHECKING:
     from models.classifier import Classifier
@@ -52,17 +50,18 @@ def run_of(model: Classifier) -> Run:
         listeners=tuple(_listeners(model, trainer)),
         strategy=strategy,
         all_reduce=all_reduce,
+        timeout=getattr(trainer.strategy, "_timeout", None),
     )
 
 
-def _joined(trainer: Trainer) -> tuple[str, Callable[[int], Callable[[Tensor], Any]] | None]:
-    """How the training is spread, and what joins its ranks, if it is no more than sums."""
+def _joined(trainer: Trainer) -> tuple[str, Callable[[Tensor], Any] | None]:
+    """How the training is spread, and what joins its ranks, if it is no more than a sum."""
     strategy, ranks = trainer.strategy, trainer.world_size
     if type(strategy) is SingleDeviceStrategy:
         return "", None
     if type(strategy) is not DDPStrategy or strategy._ddp_comm_hook is not None:
         return f"the strategy is {type(strategy).__name__}", None
-    return f"there are {ranks} ranks", partial(all_reduce_for, timeout=strategy._timeout)
+    return f"there are {ranks} ranks", torch.distributed.all_reduce
 
 
 def _precision(trainer: Trainer) -> str:

@@ -117,24 +117,26 @@ def bytes_for(ranks: int, size: int) -> int:
     return ranks * (LINE + 2 * 4 * size)
 
 
-def all_reduce_for(size: int, timeout: timedelta | None) -> Callable[[Tensor], Any]:
-    """What adds up float32 tensors (size,) over all ranks; all of them call it at the same time.
+def shared(
+    all_reduce: Callable[[Tensor], Any], size: int, timeout: timedelta | None
+) -> Callable[[Tensor], Any]:
+    """`SharedSum` for float32 (size,) where all ranks are on one machine, else `all_reduce`.
 
-    That is `SharedSum` where all ranks are on one machine, else torch's.
+    All ranks call it at the same time.
     """
     rank, ranks = dist.get_rank(), dist.get_world_size()
-    shared: SharedSum | None = None
+    own: SharedSum | None = None
     path = _new_file(bytes_for(ranks, size)) if rank == 0 else None
     try:
         places = _gathered((_machine(), path))
         if {machine for machine, _ in places} == {_machine()} and (common := places[0][1]):
             with suppress(OSError, ImportError):
-                shared = SharedSum(common, rank, ranks, size, timeout)
-        is_shared = all(_gathered(shared is not None))
+                own = SharedSum(common, rank, ranks, size, timeout)
+        is_shared = all(_gathered(own is not None))
     finally:
         if path is not None:
             path.unlink(missing_ok=True)
-    return shared if is_shared and shared is not None else dist.all_reduce
+    return own if is_shared and own is not None else all_reduce
 
 
 def _gathered(value: Any) -> list[Any]:
