@@ -66,6 +66,8 @@ class BlockCheckpoint(Checkpoint):
         last_path: the newest checkpoint; empty before the first.
     """
 
+    reads_blocks = True
+
     def __init__(self, every: int | None = None, minutes: float | None = None) -> None:
         self.every = every
         self.minutes = minutes

@@ -21,6 +21,8 @@ class FiniteLoss(Callback):
     dict with "losses" (K,), and from a block `order` and `sizes`.
     """
 
+    reads_blocks = True
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

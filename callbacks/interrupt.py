@@ -62,6 +62,8 @@ class Interrupt(Callback):
     Put it behind the callbacks whose records a checkpoint should agree with.
     """
 
+    reads_blocks = True
+
     def __init__(self) -> None:
         self._received: int | None = None
         self._inside = False

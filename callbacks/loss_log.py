@@ -30,6 +30,8 @@ class LossLog(Callback):
     the checkpoint comes from. What is not known any more is NaN.
     """
 
+    reads_blocks = True
+
     def __init__(self) -> None:
         self._file: LossFile | None = None
         self._step = 0

@@ -22,6 +22,8 @@ class Timing(Callback):
         images: images learnt from.
     """
 
+    reads_blocks = True
+
     def __init__(self) -> None:
         self.seconds = {"setup": 0.0, "train": 0.0, "validate": 0.0, "test": 0.0}
         self.images = 0

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import SequentialSampler
 
 from data.source import DatasetError
 
@@ -65,11 +66,18 @@ class EpochOrder:
         return self.index[torch.from_numpy(positions)]
 
 
-@dataclass
-class InOrder:
-    """Every image of `index` once, as it stands: the order of an evaluation."""
+class InOrder(SequentialSampler):
+    """Every image of `index` as it stands: the order of an evaluation, or of every epoch.
 
-    index: Tensor
+    Its base class is how Lightning knows one that does not shuffle.
+
+    Args:
+        index: (M,) int64.
+    """
+
+    def __init__(self, index: Tensor) -> None:
+        super().__init__(index)
+        self.index = index
 
     def __len__(self) -> int:
         return len(self.index)
@@ -141,7 +149,7 @@ class BlockLoader:
     def images_done(self) -> int:
         """Images of the epoch at hand that have been learnt from, up to all of them."""
         learnt = self._images_in_block
-        if self.iterations_left is not None:
+        if learnt and self.iterations_left is not None:
             iterations = self._left_before - self.iterations_left()
             learnt = min(learnt, iterations * self.batch_size)
         return self._images_before + learnt

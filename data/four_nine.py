@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,9 @@ class FourNineDataModule(MNISTDataModule):
         root: Folder that holds MNIST/raw. Default: the variable MNIST_ROOT, else mnist_data.
         iterations: Iterations in one epoch; each draws batch_size images with replacement.
         batch_size: Images in one iteration, over all devices together.
-        block_size: Iterations in one call of training_step. It changes the speed and nothing else.
+        block_size: Iterations in one call of training_step, auto or at most so many. By auto there
+            are many, or as few as those ask for who count mini-batches or listen to each. It
+            changes the speed, how often a listener is called, and nothing else.
         val_size: Images held out of the training set for validation.
         eval_batch_size: Images in one step of validation or test.
         seed: Decides the validation split and the images drawn in every epoch.
@@ -31,13 +35,15 @@ class FourNineDataModule(MNISTDataModule):
             occur in training or neither in test.
     """
 
+    longest_block: ClassVar[int] = 10_000
+
     def __init__(
         self,
         digits: tuple[int, int] = (4, 9),
         root: str | None = None,
         iterations: int = 50_000,
         batch_size: int = 1,
-        block_size: int = 10_000,
+        block_size: int | Literal["auto"] = "auto",
         val_size: int = 0,
         eval_batch_size: int = 1000,
         seed: int = 0,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import sys
-from typing import Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from data import source
 from data.blocks import BlockLoader, EpochOrder, InOrder
+from data.counts import Counts
 
 
 class MNISTDataModule(LightningDataModule):
@@ -21,7 +23,9 @@ class MNISTDataModule(LightningDataModule):
     Args:
         root: Folder that holds MNIST/raw. Default: the variable MNIST_ROOT, else mnist_data.
         batch_size: Images in one iteration, over all devices together.
-        block_size: Iterations in one call of training_step. It changes the speed and nothing else.
+        block_size: Iterations in one call of training_step, auto or at most so many. By auto there
+            are many, or as few as those ask for who count mini-batches or listen to each. It
+            changes the speed, how often a listener is called, and nothing else.
         val_size: Images held out of the training set for validation.
         eval_batch_size: Images in one step of validation or test.
         seed: Decides the validation split and the order of every epoch.
@@ -37,11 +41,14 @@ class MNISTDataModule(LightningDataModule):
     digits: tuple[int, ...] = tuple(range(10))
     """The digit that each class stands for."""
 
+    longest_block: ClassVar[int] = 100
+    """Mini-batches in a block where nothing asks for fewer."""
+
     def __init__(
         self,
         root: str | None = None,
         batch_size: int = 100,
-        block_size: int = 100,
+        block_size: int | Literal["auto"] = "auto",
         val_size: int = 0,
         eval_batch_size: int = 1000,
         seed: int = 0,
@@ -49,9 +56,9 @@ class MNISTDataModule(LightningDataModule):
         verify: bool = True,
     ) -> None:
         super().__init__()
-        check_positive(
-            batch_size=batch_size, block_size=block_size, eval_batch_size=eval_batch_size
-        )
+        check_positive(batch_size=batch_size, eval_batch_size=eval_batch_size)
+        if block_size != "auto":
+            check_positive(block_size=block_size)
         if val_size < 0:
             raise ValueError(f"val_size must be 0 or more, got {val_size}")
         self.root = source.resolve_root(root)
@@ -62,6 +69,7 @@ class MNISTDataModule(LightningDataModule):
         self.seed = seed
         self.verify = verify
         self._is_prepared = False
+        self._counts: Counts | None = None
 
     def prepare_data(self) -> None:
         """Fetches what is missing; Lightning calls this in one process of each machine."""
@@ -116,15 +124,46 @@ class MNISTDataModule(LightningDataModule):
     def train_dataloader(self) -> BlockLoader:
         """This rank's part of every mini-batch."""
         rank, world_size = self._rank()
+        order: EpochOrder | InOrder = self.order()
+        if self.trainer is not None and self.trainer.overfit_batches > 0:  # type: ignore[attr-defined]
+            order = InOrder(order.indices())
         return BlockLoader(
             *self._on_device(self.train_images, self.train_labels),
-            self.order(),
+            order,
             batch_size=self.batch_size,
-            block_size=self.block_size,
+            block_size=self._blocks(-(-len(order) // self.batch_size)),
             rank=rank,
             world_size=world_size,
             iterations_left=self._iterations_left,
         )
+
+    def _blocks(self, iterations: int) -> int:
+        """How many mini-batches a block has, in an epoch of so many; says why, where they are few.
+
+        Without a Trainer nobody knows who counts, and a block of auto is one mini-batch.
+        """
+        is_auto = self.block_size == "auto"
+        longest = self.longest_block if self.block_size == "auto" else self.block_size
+        if self.trainer is None:
+            return 1 if is_auto else longest
+        is_first = self._counts is None
+        self._counts = self._counts or Counts(self.trainer)
+        size, why = self._counts.translate(iterations, longest, may_be_heard=is_auto)
+        if why and is_first:
+            rank_zero_info(
+                f"Blocks of {size}, not of {longest} mini-batches, which is slower: {why}"
+            )
+        return size
+
+    def teardown(self, stage: str) -> None:
+        """Gives the Trainer its counts back."""
+        if self._counts is not None:
+            self._counts.restore()
+            self._counts = None
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Likewise."""
+        self.teardown("fit")
 
     def val_dataloader(self) -> BlockLoader | list[BlockLoader]:
         """The images held out; no loader at all where there are none."""

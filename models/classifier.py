@@ -140,8 +140,17 @@ class Classifier(LightningModule):
         losses = learner(block, self.learning_rates(count))
         # Those that Lightning has not seen.
         progress.count_iterations(self.trainer, before + count - self.global_step)
+        progress.count_logs(self.trainer)
+        self._show_rate()
         losses = self.trainer.strategy.reduce(losses, reduce_op="mean")
         return {"losses": losses, "images": int(block.totals.sum())}
+
+    def _show_rate(self) -> None:
+        """Lets the optimizer say the rate of the next iteration, for whoever looks at it."""
+        if self._run is not None and self._run.is_scheduled:
+            rate = float(self.learning_rates(1)[0])
+            for group in self.trainer.optimizers[0].param_groups:
+                group["lr"] = rate
 
     def on_fit_start(self) -> None:
         """Chooses who learns, which compiles or records; before the training, so it is set-up."""
@@ -173,18 +182,20 @@ class Classifier(LightningModule):
         return self.lr * self.schedule(iterations, self._length)
 
     def _length_of_training(self) -> Length:
-        """How long it is: by epochs where it has a last one, else by `max_steps`."""
+        """How long it is: to the last epoch or to `max_steps`, whichever comes first."""
         if self._trainer is None:
             return Length(1, None)
         epoch = self.iterations_per_epoch()
         epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
-        if epochs not in (None, -1):
-            return Length(epoch, epoch * epochs)
-        return Length(epoch, None if steps == -1 else steps)
+        ends = [
+            *([] if epochs in (None, -1) else [epoch * epochs]),
+            *([steps] if steps > 0 else []),
+        ]
+        return Length(epoch, min(ends, default=None))
 
     def iterations_per_epoch(self) -> int:
-        """Mini-batches in one pass through the training set; known while training."""
-        return self._loader.iterations
+        """Mini-batches in an epoch, as far as `limit_train_batches` goes; known while training."""
+        return progress.iterations_per_epoch(self.trainer, self._loader)
 
     @property
     def _loader(self) -> progress.Loader:
@@ -203,6 +214,7 @@ class Classifier(LightningModule):
             self.learning_rates(1)
         except ValueError as error:
             raise MisconfigurationException(str(error)) from error
+        self._show_rate()
         self._choose_again()
 
     def on_train_epoch_start(self) -> None:

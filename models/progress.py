@@ -21,7 +21,9 @@ class Loader(Protocol):
     """What is known of the training data."""
 
     iterations: int
-    """Mini-batches in an epoch."""
+    """Mini-batches in an epoch that is not limited."""
+    block_size: int
+    """Mini-batches in a block."""
     images_done: int
     """Images of the epoch at hand that have been learnt from."""
     blocks_done: int
@@ -29,6 +31,11 @@ class Loader(Protocol):
 
     def state_dict(self) -> dict[str, int]:
         """The position, with "images_done" and "images", those of a whole epoch."""
+
+
+def iterations_per_epoch(trainer: Trainer, loader: Loader) -> int:
+    """Mini-batches in an epoch, as far as the Trainer goes through it."""
+    return min(loader.iterations, int(trainer.num_training_batches) * loader.block_size)
 
 
 class Position(NamedTuple):
@@ -48,6 +55,14 @@ def count_iterations(trainer: Trainer, count: int) -> None:
     for steps in (loop.optim_step_progress.total, loop.optim_step_progress.current):
         steps.ready += count
         steps.completed += count
+
+
+def count_logs(trainer: Trainer) -> None:
+    """Makes what is logged next stand at the last iteration, counted from 0, as a plain Trainer's.
+
+    Lightning counts one for each batch, which it adds when this one is logged.
+    """
+    trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step - 1
 
 
 def current_position(trainer: Trainer, loader: Loader) -> Position:

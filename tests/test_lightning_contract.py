@@ -129,6 +129,32 @@ def test_global_step_counts_the_steps_of_the_loop_for_manual_optimization(tmp_pa
     assert run.global_step == 2 * 4 + 3
 
 
+def test_logs_stand_at_a_step_that_counts_one_for_each_batch(tmp_path):
+    """models/progress.py makes it count iterations; Lightning adds one behind the batch."""
+    steps = []
+
+    class Sees(Callback):
+        def on_train_batch_start(self, trainer, *_):
+            steps.append(trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+    trained(tmp_path, callbacks=[Sees()])
+    assert steps == [0, 1, 2, 3]
+
+
+def test_a_checkpoint_callback_keeps_its_interval_here(tmp_path):
+    """data/counts.py reads it."""
+    assert ModelCheckpoint(tmp_path)._every_n_train_steps == 0
+    assert ModelCheckpoint(tmp_path, every_n_train_steps=3)._every_n_train_steps == 3
+
+
+def test_a_trainer_keeps_the_counts_of_its_flags_here(tmp_path):
+    """data/counts.py has them in blocks while it trains."""
+    flags = {"limit_train_batches": 0.5, "val_check_interval": 7, "overfit_batches": 0}
+    run = trainer(tmp_path, **flags)
+    assert {name: getattr(run, name) for name in flags} == flags
+    assert trainer(tmp_path, overfit_batches=3).limit_train_batches == 3
+
+
 def test_the_loops_of_a_running_training_count_epochs_and_batches(tmp_path):
     """models/progress.py reads the position from these, and sets it."""
     _, run = trained(tmp_path)

@@ -117,7 +117,6 @@ class Compiled(Learner):
         batches = MiniBatches(block.images, block.labels, block.order, numbers)
         # Anew for each block, since somebody may have given the parameters other memory.
         losses = self._gradient().descend(batches, block.sizes, shares, rates, self._all_reduce)
-        self._optimizer.param_groups[0]["lr"] = float(rates[-1])  # for whoever looks
         return losses * self._ranks
 
     def _gradient(self) -> LeNet5Gradient:

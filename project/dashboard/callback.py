@@ -44,6 +44,8 @@ class Dashboard(Callback):
         results: of the same run.
     """
 
+    reads_blocks = True
+
     def __init__(self, amount: Amount, results: Results) -> None:
         self.amount = amount
         self.results = results

@@ -1,0 +1,265 @@
+"""Whatever a Trainer counts in batches is mini-batches, in any blocks."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from helpers import Curve, fit
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import (
+    EMAWeightAveraging,
+    LambdaCallback,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    Timer,
+    TQDMProgressBar,
+)
+from lightning.pytorch.callbacks import ProgressBar as LightningsBar
+from lightning.pytorch.loggers import CSVLogger
+
+from callbacks.progress import ProgressBar
+from data import FourNineDataModule, MNISTDataModule
+from models.lenet import LeNet5
+from models.linear import Linear
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+class Sizes(Callback):
+    """Keeps the images of each block, and how many mini-batches they are."""
+
+    reads_blocks = True
+
+    def __init__(self):
+        self.sizes, self.images = [], []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.sizes.append(len(batch.sizes))
+        self.images.append(batch.order.tolist())
+
+
+class Validations(Callback):
+    """Keeps after how many iterations validation came."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_validation_end(self, trainer, *_):
+        if not trainer.sanity_checking:
+            self.steps.append(trainer.global_step)
+
+
+def run(root, folder, *callbacks, data=None, **options):
+    """Trains on 130 images, 13 iterations an epoch; returns the model, the Trainer and `Sizes`."""
+    sizes = Sizes()
+    data = data or MNISTDataModule(str(root), batch_size=10)
+    model, trainer = fit(
+        LeNet5, data, folder, **{"max_epochs": 1, "callbacks": [sizes, *callbacks], **options}
+    )
+    return model, trainer, sizes
+
+
+def test_blocks_are_long_where_nobody_counts(tiny_root, tmp_path):
+    assert run(tiny_root, tmp_path)[2].sizes == [13]
+
+
+def test_validation_by_the_clock_needs_no_short_blocks(tiny_root, tmp_path):
+    data = MNISTDataModule(str(tiny_root), batch_size=10, val_size=30)
+    assert run(tiny_root, tmp_path, data=data, val_check_interval="00:01:00:00")[2].sizes == [10]
+
+
+@pytest.mark.parametrize(
+    ("limit", "iterations"), [(4, 4), (5, 5), (0.5, 6), (0.1, 1), (1.0, 13), (1, 1), (50, 13)]
+)
+def test_limit_is_mini_batches(limit, iterations, tiny_root, tmp_path):
+    _, trainer, sizes = run(tiny_root, tmp_path, max_epochs=2, limit_train_batches=limit)
+    assert trainer.global_step == 2 * iterations
+    assert sum(sizes.sizes) == 2 * iterations
+    assert sizes.sizes[0] == iterations, "no shorter than need be"
+    assert trainer.limit_train_batches == limit, "as it was"
+
+
+def test_limit_that_leaves_nothing_is_refused_in_mini_batches(tiny_root, tmp_path):
+    with pytest.raises(Exception, match=r"0.01 \* 13 < 1"):
+        run(tiny_root, tmp_path, limit_train_batches=0.01)
+
+
+@pytest.mark.parametrize("reload", [0, 1])
+def test_limit_holds_for_loaders_that_are_made_again(reload, tiny_root, tmp_path):
+    _, trainer, _ = run(
+        tiny_root,
+        tmp_path,
+        max_epochs=3,
+        limit_train_batches=4,
+        reload_dataloaders_every_n_epochs=reload,
+    )
+    assert trainer.global_step == 12
+
+
+def test_a_trainer_has_its_counts_back_after_an_exception(tiny_root, tmp_path):
+    run_of_data = []
+
+    class Fails(Callback):
+        def on_train_epoch_end(self, trainer, *_):
+            run_of_data.append(trainer)
+            raise RuntimeError("of the user")
+
+    with pytest.raises(RuntimeError, match="of the user"):
+        run(tiny_root, tmp_path, Fails(), limit_train_batches=4)
+    assert run_of_data[0].limit_train_batches == 4
+
+
+@pytest.mark.parametrize(
+    ("interval", "steps"),
+    [(3, [3, 6, 9]), (10, [10]), (0.5, [5, 10]), (0.25, [2, 4, 6, 8, 10]), (1.0, [10])],
+)
+def test_validation_comes_after_so_many_mini_batches(interval, steps, tiny_root, tmp_path):
+    seen = Validations()
+    data = MNISTDataModule(str(tiny_root), batch_size=10, val_size=30)
+    run(tiny_root, tmp_path, seen, data=data, val_check_interval=interval)
+    assert seen.steps == steps
+
+
+def test_validation_counts_over_the_ends_of_epochs_where_it_is_asked_to(tiny_root, tmp_path):
+    seen = Validations()
+    data = MNISTDataModule(str(tiny_root), batch_size=10, val_size=30)
+    options = {"val_check_interval": 4, "check_val_every_n_epoch": None, "max_epochs": 2}
+    run(tiny_root, tmp_path, seen, data=data, **options)
+    assert seen.steps == [4, 8, 12, 16, 20]
+
+
+def test_validation_interval_that_is_too_long_is_refused_in_mini_batches(tiny_root, tmp_path):
+    data = MNISTDataModule(str(tiny_root), batch_size=10, val_size=30)
+    with pytest.raises(ValueError, match=r"\(11\) must be less than .* batches \(10\)"):
+        run(tiny_root, tmp_path, data=data, val_check_interval=11)
+
+
+def test_overfitting_sees_the_same_images_in_every_epoch(tiny_root, tmp_path, recwarn):
+    _, trainer, sizes = run(tiny_root, tmp_path, max_epochs=3, overfit_batches=2)
+    assert trainer.global_step == 6
+    assert sizes.images[0] == sizes.images[1] == sizes.images[2]
+    assert len(sizes.images[0]) == 20
+    assert not [warning for warning in recwarn if "shuffling" in str(warning.message)]
+
+
+def test_two_digits_overfit_too(tiny_root, tmp_path):
+    data = FourNineDataModule(root=str(tiny_root), iterations=50)
+    sizes = Sizes()
+    options = {"overfit_batches": 7, "max_epochs": 2, "callbacks": [sizes]}
+    fit(Linear, data, tmp_path, **options)
+    assert sizes.images[0] == sizes.images[1]
+    assert sizes.sizes == [7, 7]
+
+
+@pytest.mark.parametrize(
+    ("listener", "is_heard"),
+    [
+        (Curve, True),
+        (TQDMProgressBar, True),
+        (lambda: LambdaCallback(on_train_batch_start=lambda *_: None), True),
+        (Timer, False),
+        (ProgressBar, False),
+        (lambda: LambdaCallback(on_before_optimizer_step=lambda *_: None), False),
+    ],
+)
+def test_blocks_are_one_mini_batch_where_somebody_listens(listener, is_heard, tiny_root, tmp_path):
+    callback = listener()
+    is_bar = isinstance(callback, LightningsBar)
+    _, _, sizes = run(tiny_root, tmp_path, callback, enable_progress_bar=is_bar)
+    assert sizes.sizes == ([1] * 13 if is_heard else [13])
+
+
+def test_a_model_that_listens_is_heard(tiny_root, tmp_path):
+    class Listens(LeNet5):
+        calls = 0
+
+        def on_train_batch_end(self, *_):
+            self.calls += 1
+
+    data = MNISTDataModule(str(tiny_root), batch_size=10)
+    assert fit(Listens, data, tmp_path, max_epochs=1)[0].calls == 13
+
+
+def test_blocks_of_a_number_are_that_long_whoever_listens(tiny_root, tmp_path):
+    data = MNISTDataModule(str(tiny_root), batch_size=10, block_size=5)
+    assert run(tiny_root, tmp_path, Curve(), data=data)[2].sizes == [5, 5, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "callbacks", "why"),
+    [
+        ({"limit_train_batches": 12}, [], ""),
+        ({"limit_train_batches": 12, "val_check_interval": 5}, [], "val_check_interval is 5"),
+        ({}, [Curve()], "Curve has its own on_train_batch_end"),
+    ],
+)
+def test_the_run_says_why_its_blocks_are_short(
+    options, callbacks, why, tiny_root, tmp_path, caplog
+):
+    caplog.set_level("INFO")
+    data = MNISTDataModule(str(tiny_root), batch_size=10)
+    data.longest_block = 12
+    run(tiny_root, tmp_path, *callbacks, data=data, **options)
+    said = [record.message for record in caplog.records if "Blocks of 1" in record.message]
+    assert len(said) == bool(why)
+    assert not why or why in said[0]
+
+
+def test_averages_are_taken_after_each_mini_batch(tiny_root, tmp_path):
+    average = EMAWeightAveraging(decay=0.5)
+    weights = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            weights.append(pl_module.net.output.bias.detach().clone())
+
+    model, _, _ = run(tiny_root, tmp_path, Watch(), average)
+    expected = weights[0]
+    for weight in weights[1:]:
+        expected = 0.5 * expected + 0.5 * weight
+    assert len(weights) == 13
+    torch.testing.assert_close(model.net.output.bias.detach(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_rates_are_monitored_for_each_mini_batch(tiny_root, tmp_path):
+    data = MNISTDataModule(str(tiny_root), batch_size=10)
+    monitor, logger = LearningRateMonitor(), CSVLogger(tmp_path)
+    logged = []
+    logger.log_metrics = lambda metrics, step: logged.append((step, metrics))
+    options = {"logger": logger, "log_every_n_steps": 1, "callbacks": [monitor], "max_epochs": 1}
+    fit(lambda: LeNet5(lr=0.1, schedule="cosine"), data, tmp_path, **options)
+    rates = {step: metrics["lr-SGD"] for step, metrics in logged if "lr-SGD" in metrics}
+    assert list(rates) == list(range(13))
+    for k, rate in rates.items():
+        assert rate == pytest.approx(0.1 * (k + 1) / 13 * (1 + math.cos(math.pi * k / 13)) / 2)
+
+
+def test_checkpoints_come_after_so_many_iterations(tiny_root, tmp_path):
+    saved = ModelCheckpoint(tmp_path / "saved", every_n_train_steps=4, save_top_k=-1)
+    run(tiny_root, tmp_path, saved, max_epochs=2, enable_checkpointing=True)
+    steps = {int(path.stem.split("step=")[1]) for path in (tmp_path / "saved").iterdir()}
+    assert steps == {4, 8, 12, 16, 20, 24}
+
+
+@pytest.mark.parametrize(
+    ("options", "end"),
+    [
+        ({"max_epochs": 2}, 26),
+        ({"max_epochs": 2, "max_steps": 20}, 20),
+        ({"max_epochs": 2, "limit_train_batches": 5}, 10),
+    ],
+)
+def test_schedules_end_where_the_training_does(options, end, tiny_root, tmp_path):
+    rates = []
+
+    class Rates(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    data = MNISTDataModule(str(tiny_root), batch_size=10)
+    fit(lambda: LeNet5(schedule="cosine"), data, tmp_path, callbacks=[Rates()], **options)
+    assert len(rates) == end
+    assert rates[-1] == pytest.approx(0, abs=1e-9), "the one that would come next"
+    assert rates[-2] > 0
