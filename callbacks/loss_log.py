@@ -21,7 +21,9 @@ NAME = "losses.npy"
 
 
 class LossLog(Callback):
-    """Writes each iteration's loss to the loggers (train/loss) and to losses.npy in the run folder.
+    """Writes each iteration's loss to losses.npy in the run folder.
+
+    The loggers get every `log_every_n_steps`th of the Trainer's, as train/loss.
 
     Needs from `training_step` a dict with "losses" (K,), fetched from the device once a block, and
     from the model `losses_taken`, a list of the losses () of a block that broke off.
@@ -57,12 +59,14 @@ class LossLog(Callback):
 
     def _write(self, trainer: Trainer, losses: Losses) -> None:
         first, self._step = self._step + 1, self._step + len(losses)
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoard):
+            if isinstance(logger, TensorBoard) and every == 1:
                 logger.log_series("train/loss", first, losses)
                 continue
             for step, loss in enumerate(losses.tolist(), first):
-                logger.log_metrics({"train/loss": loss}, step=step)
+                if every and step % every == 0:
+                    logger.log_metrics({"train/loss": loss}, step=step)
         if self._file is not None:
             self._file.append(losses)
 

@@ -60,7 +60,7 @@ class Counts:
         if count := counts.get("val_check_interval"):
             self._trainer.val_check_interval = count // size
         named = ", ".join(f"{name} is {count:,}" for name, count in counts.items())
-        return Blocks(size, named if size < longest else "")
+        return Blocks(size, named if size < min(longest, limited) else "")
 
     def _is_refused(self, limited: int) -> bool:
         """Whether Lightning is about to refuse a count; it then speaks of mini-batches."""

@@ -50,6 +50,8 @@ class Config(NamedTuple):
     """A key of `EXPERIMENTS`."""
     name: str
     """Of the folder below `RUNS`."""
+    ckpt_path: str | None = None
+    """What it says to start from, as the option of that name."""
 
 
 class Checkpoint(NamedTuple):
@@ -99,7 +101,10 @@ def _read_config(source: str, text: object, path: Path) -> Config:
     if experiment in FORMER:
         content = _renewed(content)
         source = yaml.safe_dump(content)
-    return Config(source, content["experiment"], name)
+    ckpt_path = content.get("ckpt_path")
+    if not isinstance(ckpt_path, str | None):
+        raise UserError(f"{path}: `ckpt_path:` must be a path or last, got {ckpt_path!r}.")
+    return Config(source, content["experiment"], name, ckpt_path)
 
 
 def _renewed(content: dict[str, Any]) -> dict[str, Any]:

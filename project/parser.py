@@ -21,6 +21,25 @@ UNKNOWN = re.compile(
     r"|Group '(?P<group>\w+)' does not accept option '(?P<member>[\w.]+)'"
     r"|Option '(?P<option>[\w.]+)' is not accepted"
 )
+# How it says, among all else that the option could be, that a class lacks arguments.
+INCOMPLETE = re.compile(
+    r'Parser key "(?P<key>[\w.]+)":\s+Does not validate against any of the Union subtypes.*'
+    r"class_path '(?P<kind>[\w.]+)':\s+the following arguments are required: (?P<missing>[\w, ]+)",
+    re.DOTALL,
+)
+# What other programs call an option.
+ALIASES = {
+    "epochs": "trainer.max_epochs",
+    "iterations": "trainer.max_steps",
+    "steps": "trainer.max_steps",
+    "learning_rate": "model.lr",
+    "seed": "seed_everything",
+    "root": "data.root",
+    "checkpoint": "ckpt_path",
+    "resume": "ckpt_path",
+}
+# A word that is no option.
+STRAY = re.compile(r"unrecognized arguments: (?P<word>[^-\s]\S*)$")
 # The sections of a configuration that say the most.
 FIRST = ("experiment", "name", "seed_everything", "model", "data")
 
@@ -46,25 +65,31 @@ class Parser(LightningArgumentParser):
     """Answers bad input with one line, and puts the experiment's options before Lightning's."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, formatter_class=Formatter, **kwargs)
+        super().__init__(*args, formatter_class=Formatter, allow_abbrev=False, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exits with code 2, unless it was asked to raise."""
         if not self.exit_on_error:
             super().error(message, ex)
+        if found := INCOMPLETE.search(message):
+            message = f"{found['key']} {found['kind']} needs {found['missing']}."
         fail(message + self._hint(message))
 
     def _hint(self, message: str) -> str:
         """The option that may have been meant."""
-        found = UNKNOWN.search(message)
-        if found is None:
+        if found := STRAY.search(message):
+            return f"; did you mean --config {found['word']}?"
+        if (found := UNKNOWN.search(message)) is None:
             return ""
         group, member = found["group"], found["member"]
         dashes = "--" if found["key"] else ""
         key = f"{group}.{member}" if group else found["key"] or found["option"]
         key, options = key.replace("-", "_"), self._options()
         # "lr" stands for "model.lr", whatever else looks like it.
-        ends = [option for option in options if option.split(".")[-1] == key]
+        names = [ALIASES.get(key.split(".")[-1], key), key.split(".")[-1]]
+        ends = [name for name in names if name in options]
+        ends += [option for option in options if option.split(".")[-1] == key]
+        ends += [option for option in options if option.startswith(key)]
         near = ends or difflib.get_close_matches(key, options, n=1)
         return f"; did you mean {dashes}{near[0]}?" if near else "; --help lists the options."
 

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from jsonargparse.typing import PositiveFloat, PositiveInt
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint as SavesCheckpoints
+from lightning.pytorch.callbacks import ProgressBar as LightningsBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from callbacks.finite import FiniteLoss
@@ -74,7 +75,6 @@ class Program(LightningCLI):
             save_config_callback=save_config,
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            # Counts blocks, of which an epoch may have few.
             trainer_defaults={"log_every_n_steps": 1},
         )
 
@@ -113,6 +113,11 @@ class Program(LightningCLI):
         if dist.is_torchelastic_launched():  # torchrun has settled how many ranks there are
             self.config.trainer.devices = int(os.environ["LOCAL_WORLD_SIZE"])
             self.config.trainer.num_nodes = int(os.environ["GROUP_WORLD_SIZE"])
+        if self.config.trainer.default_root_dir is not None:
+            fail(
+                "--trainer.default_root_dir has no use: a run goes into runs/NAME/version_N below "
+                "the current folder; choose NAME by --name, or start the program in another folder."
+            )
         seed = self.config.seed_everything
         if not isinstance(seed, bool) and not 0 <= seed < 2**32:
             fail(f"--seed_everything must be between 0 and {2**32 - 1}, got {seed}.")
@@ -150,13 +155,16 @@ class Program(LightningCLI):
         callbacks = [LossLog(), FiniteLoss(), self.results.timing, self.results, *records]
         callbacks.append(EndRanks())
         bar = self.config.trainer.enable_progress_bar
-        if bar is None:
-            # A bar in a log file is noise.
-            bar = options["enable_progress_bar"] = sys.stdout.isatty()
-        if bar:
-            callbacks.append(ProgressBar())
+        if not any(isinstance(callback, LightningsBar) for callback in self._asked_for()):
+            if bar is None:
+                # A bar in a log file is noise.
+                bar = options["enable_progress_bar"] = sys.stdout.isatty()
+            if bar:
+                callbacks.append(ProgressBar())
         self.trainer_defaults["callbacks"] = [*callbacks, *ends]
-        trainer = super().instantiate_trainer(enable_model_summary=False, **options)
+        if self.config.trainer.enable_model_summary is None:
+            options["enable_model_summary"] = False
+        trainer = super().instantiate_trainer(**options)
         processes.check(trainer)
         limit_waiting(trainer)
 
@@ -167,6 +175,11 @@ class Program(LightningCLI):
 
         trainer.callbacks.sort(key=place)  # type: ignore[attr-defined]
         return trainer
+
+    def _asked_for(self) -> Sequence[Callback]:
+        """The callbacks of the configuration."""
+        callbacks = self.config_init.trainer.callbacks or []
+        return [callbacks] if isinstance(callbacks, Callback) else callbacks
 
     def announce_checkpoint(self) -> None:
         """Says which checkpoint is used, where the answers do not go."""

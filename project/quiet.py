@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 
 NOISE = (
@@ -18,14 +19,40 @@ NOISE = (
     "The dirpath has changed from",
     # Who asks for the CPU knows.
     "GPU available but not used",
+    # Of blocks; what is logged of training is logged by iterations.
+    "The number of training batches .* is smaller than the logging interval.*",
+    # A step is behind the optimizer's, and so is its checkpoint.
+    "Using ModelCheckpoint with manual optimization and every_n_train_steps.*",
     # Inside Lightning, with the newest torch.
     ".*isinstance.treespec, LeafSpec.*",
 )
 
+CHATTER = (
+    # What a run's first line and its table say.
+    "GPU available",
+    "TPU available",
+    "LOCAL_RANK",
+    "Seed set to",
+    "Restor",
+    "`Trainer.fit` stopped",
+    "Using .* Automatic Mixed Precision",
+    # On several ranks: who they are, by each of them.
+    "Initializing distributed",
+    r".*\s+distributed_backend",
+    # Other products.
+    "💡 Tip",
+)
+"""What Lightning tells of itself; what it was asked for, such as a profile, it still tells."""
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    return not re.match("|".join(CHATTER), record.getMessage())
+
 
 def quieten() -> None:
     """Silences what Lightning says about itself, in this process."""
-    for package in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(package).setLevel(logging.WARNING)
+    for package in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        for handler in logging.getLogger(package).handlers:
+            handler.addFilter(_is_wanted)
     for message in NOISE:
         warnings.filterwarnings("ignore", message)

@@ -51,15 +51,19 @@ def read_request(args: list[str] | None) -> Request:
     parser.add_argument("--ckpt_path")
     chosen, options = parser.parse_known_args(typed() if args is None else args)
     configs = [find_config(name) for name in chosen.config]
-    if chosen.ckpt_path is None:
+    ckpt_path = chosen.ckpt_path
+    if ckpt_path is None:
+        said = [config.ckpt_path for config in configs if config.ckpt_path]
+        ckpt_path = said[-1] if said else None
+    if ckpt_path is None:
         configs = configs or [find_config(DEFAULT_CONFIG)]
     name = chosen.name or (configs[-1].name if configs else None)
-    checkpoint = _starting_point(chosen.ckpt_path, None if name is None else check_name(name))
-    if chosen.ckpt_path and checkpoint and checkpoint.config:
+    checkpoint = _starting_point(ckpt_path, None if name is None else check_name(name))
+    if ckpt_path and checkpoint and checkpoint.config:
         # What "last" found was chosen by --config; a path was not.
-        configs = [checkpoint.config, *(configs if chosen.ckpt_path != "last" else ())]
+        configs = [checkpoint.config, *(configs if ckpt_path != "last" else ())]
     if not configs:
-        raise UserError(f"{chosen.ckpt_path} holds no configuration; say which with --config.")
+        raise UserError(f"{ckpt_path} holds no configuration; say which with --config.")
     return Request(configs, check_name(chosen.name or configs[-1].name), checkpoint, options)
 
 

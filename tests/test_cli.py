@@ -253,6 +253,14 @@ def test_help_puts_the_experiment_before_lightning(capsys):
         ("--batch-size=3", "--data.batch_size"),
         ("--trainer.max_epohcs=1", "--trainer.max_epochs"),
         ("--figure_s=none", "--figures"),
+        ("--epochs=3", "--trainer.max_epochs"),
+        ("--learning_rate=0.1", "--model.lr"),
+        ("--seed=3", "--seed_everything"),
+        ("--ckpt=last", "--ckpt_path"),
+        ("--nam=foo", "--name"),
+        ("--conf=lenet5-modern", "--config"),
+        ("--trainer.max_ep=1", "--trainer.max_epochs"),
+        ("lenet5-modern", "--config lenet5-modern"),
     ],
 )
 def test_typo_gets_the_nearest_option(typo, meant, tiny, capsys):
