@@ -130,6 +130,7 @@ class Classifier(LightningModule):
 
         Returns:
             "losses": (K,) the mean loss per image of each iteration, over all ranks.
+            "loss": () their mean.
             "images": how many images all ranks saw.
         """
         self._check(block)
@@ -143,7 +144,11 @@ class Classifier(LightningModule):
         progress.count_logs(self.trainer)
         self._show_rate()
         losses = self.trainer.strategy.reduce(losses, reduce_op="mean")
-        return {"losses": losses, "images": int(block.totals.sum())}
+        return {
+            "losses": losses,
+            "loss": losses.mean(),
+            "images": int(block.totals.sum()),
+        }
 
     def _show_rate(self) -> None:
         """Lets the optimizer say the rate of the next iteration, for whoever looks at it."""

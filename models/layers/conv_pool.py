@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
 
 from models.kernels.conv_pool import composite, dispatch
 from models.kernels.conv_pool.operator import fused_two
@@ -122,12 +123,25 @@ class ConvPool(PartialConv):
 
 def conv_pool_twice(x: Tensor, first: ConvPool, second: ConvPool) -> Tensor:
     """second(first(x)), in one operator where that is faster; x is (B, C, H, W)."""
-    if {first.version(x), second.version(x)} != {"cpu"}:
+    is_heard = any(_is_heard(layer) for layer in (first, second))
+    if is_heard or {first.version(x), second.version(x)} != {"cpu"}:
         maps: Tensor = second(first(x))
         return maps
     first.check(x.shape[1])
     second.check(len(first.bias))
     return fused_two(x, first.arguments(), second.arguments())
+
+
+def _is_heard(layer: ConvPool) -> bool:
+    """Whether calling the layer is more than its `forward`: a hook, or one of its own."""
+    hooks = layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks
+    return (
+        any(hooks)
+        or bool(layer._backward_pre_hooks)
+        or "forward" in vars(layer)
+        or type(layer) is not ConvPool
+        or torch_module._has_any_global_hook()  # type: ignore[no-untyped-call]
+    )
 
 
 def first(net: nn.Module) -> ConvPool | None:

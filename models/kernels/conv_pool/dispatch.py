@@ -85,6 +85,7 @@ def choose(
         return backend
     applies = (
         dtype == torch.float32
+        and not _is_transformed()
         and kernel_size == KERNEL
         and padding < KERNEL
         and not torch.is_autocast_enabled(device.type)
@@ -93,6 +94,15 @@ def choose(
         and distrust(device) is None
     )
     return device.type if applies else "composite"
+
+
+def _is_transformed() -> bool:
+    """Whether somebody traces or transforms by torch.func, which the fused versions cannot."""
+    return (
+        torch._C._get_tracing_state() is not None
+        or torch.onnx.is_in_onnx_export()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    )
 
 
 def compile_ahead(device: torch.device, *, gradient: bool) -> None:
