@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 
 _MODULES = {
+    "BestCheckpoint": "checkpoint",
     "BlockCheckpoint": "checkpoint",
     "FiniteLoss": "finite",
     "Interrupt": "interrupt",

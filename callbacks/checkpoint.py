@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from callbacks.files import written_whole
 from callbacks.finite import NonFiniteLossError
@@ -44,6 +44,24 @@ class SyncedCheckpointIO(TorchCheckpointIO):
         except OSError as error:
             reason = f"{error.strerror}; the checkpoints before this one are whole"
             raise OSError(error.errno, reason, str(path)) from error
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the weights of the best validation, as best-epoch=...ckpt beside the others.
+
+    Args:
+        monitor: the metric; the highest is best.
+    """
+
+    def __init__(self, monitor: str = "val/accuracy") -> None:
+        super().__init__(monitor=monitor, mode="max", filename="best-{epoch}-{step}")
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Settles the folder."""
+        folder = run_folder(trainer)
+        if folder is not None:
+            self.dirpath = str(folder / "checkpoints")
+        super().setup(trainer, pl_module, stage)
 
 
 class BlockCheckpoint(Checkpoint):

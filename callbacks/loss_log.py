@@ -33,6 +33,7 @@ class LossLog(Callback):
     """
 
     reads_blocks = True
+    logs_losses = True
 
     def __init__(self) -> None:
         self._file: LossFile | None = None

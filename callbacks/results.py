@@ -10,6 +10,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from callbacks.files import write_json
 from callbacks.run_folder import run_folder
@@ -19,7 +20,8 @@ from callbacks.timing import Timing
 class Results(Callback):
     """Gathers the outcome of a run after its test, and writes it to results.json.
 
-    Needs a model with `confusion`, the counts (classes, classes) of its last evaluation.
+    Needs of a model what `Classifier` logs of an evaluation, and `confusion`, the counts (classes,
+    classes) of the last one.
 
     Args:
         config: name of the experiment.
@@ -27,7 +29,7 @@ class Results(Callback):
         timing: measures the same run.
 
     Attributes:
-        record: what the file holds; None before the test.
+        record: what the file holds; None before the test, or `finish` where there is none.
         folder: of the run; None for a run that writes nothing.
     """
 
@@ -37,8 +39,18 @@ class Results(Callback):
         self.timing = timing
         self.record: dict[str, Any] | None = None
         self.folder: Path | None = None
+        self._validation: dict[str, Any] | None = None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps what the last validation came to."""
+        if not trainer.sanity_checking:
+            self._validation = _outcome(trainer, "val")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Finishes the record."""
+        self.finish(trainer, pl_module)
+
+    def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the file, whole or not at all, unless the run has no folder."""
         self.record = self._record(trainer, pl_module)
         self.folder = run_folder(trainer)
@@ -46,8 +58,9 @@ class Results(Callback):
             write_json(self.folder / "results.json", self.record)
 
     def _record(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
-        confusion: Any = pl_module.confusion
+        test, confusion = _outcome(trainer, "test"), getattr(pl_module, "confusion", None)
+        if test is not None and isinstance(confusion, Tensor):
+            test["confusion"] = confusion.tolist()
         return {
             "config": self.config,
             "seed": self.seed,
@@ -58,14 +71,8 @@ class Results(Callback):
             "backend": getattr(pl_module, "backend", None),
             "learner": getattr(pl_module, "learner", None),
             "why_not_faster": getattr(pl_module, "why_not_faster", ""),
-            "test": {
-                "accuracy": metrics["test/correct"] / metrics["test/total"],
-                "loss": metrics["test/loss"],
-                "correct": int(metrics["test/correct"]),
-                "total": int(metrics["test/total"]),
-                "predicted_classes": int(metrics["test/predicted_classes"]),
-                "confusion": confusion.tolist(),
-            },
+            "validation": self._validation,
+            "test": test,
             "seconds": self.timing.seconds,
             "images_per_second": self.timing.images_per_second,
             "versions": {
@@ -75,6 +82,21 @@ class Results(Callback):
             },
             "git": git_revision(),
         }
+
+
+def _outcome(trainer: Trainer, stage: str) -> dict[str, Any] | None:
+    """What an evaluation came to; None where there was none."""
+    metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    if f"{stage}/total" not in metrics:
+        return None
+    correct, total = (int(metrics[f"{stage}/{name}"]) for name in ("correct", "total"))
+    return {
+        "accuracy": correct / total,
+        "loss": metrics[f"{stage}/loss"],
+        "correct": correct,
+        "total": total,
+        "predicted_classes": int(metrics[f"{stage}/predicted_classes"]),
+    }
 
 
 def describe_device(device: torch.device) -> str:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
@@ -144,11 +144,22 @@ class Classifier(LightningModule):
         progress.count_logs(self.trainer)
         self._show_rate()
         losses = self.trainer.strategy.reduce(losses, reduce_op="mean")
-        return {
-            "losses": losses,
-            "loss": losses.mean(),
-            "images": int(block.totals.sum()),
-        }
+        loss, images = losses.mean(), int(block.totals.sum())
+        self._log_loss(loss, images)
+        return {"losses": losses, "loss": loss, "images": images}
+
+    def _log_loss(self, loss: Tensor, images: int) -> None:
+        """Lets callbacks monitor an epoch's mean as train/loss; loggers may get every loss else."""
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        is_logged = any(getattr(callback, "logs_losses", False) for callback in callbacks)
+        self.log(
+            "train/loss",
+            loss,
+            on_epoch=True,
+            on_step=False,
+            batch_size=images,
+            logger=not is_logged,
+        )
 
     def _show_rate(self) -> None:
         """Lets the optimizer say the rate of the next iteration, for whoever looks at it."""
@@ -322,7 +333,9 @@ class Classifier(LightningModule):
             "total": confusion.sum().float(),
             "predicted_classes": (confusion.sum(0) > 0).sum().float(),
         }
-        self.log_dict({f"{stage}/{name}": value for name, value in scalars.items()})
+        for name, value in scalars.items():
+            is_shown = stage == "val" and name in ("accuracy", "loss")
+            self.log(f"{stage}/{name}", value, prog_bar=is_shown)
         # Lightning's own x-axis counts blocks; everything here is drawn over iterations.
         self.log("step", float(self.global_step))
 

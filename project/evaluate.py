@@ -37,7 +37,9 @@ def main(args: list[str] | None = None) -> None:
     with user_errors():
         cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
         record = cli.results.record
-        if not cli.trainer.is_global_zero or record is None:
+        if record is None:
+            fail("nothing was tested: --trainer.limit_test_batches leaves no images.")
+        if not cli.trainer.is_global_zero:
             return
         cli.announce_checkpoint()
         print_results(record, folder=None)

@@ -115,6 +115,13 @@ def _renewed(content: dict[str, Any]) -> dict[str, Any]:
     return content | {"experiment": today["experiment"], "model": model}
 
 
+def without_callbacks(config: Config) -> Config:
+    """A run's configuration without the callbacks of its training, which nothing else needs."""
+    content = yaml.safe_load(config.source)
+    content.get("trainer", {}).pop("callbacks", None)
+    return config._replace(source=yaml.safe_dump(content))
+
+
 def check_name(name: object) -> str:
     """A name of a run, which is a folder below `RUNS` and nowhere else."""
     if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
@@ -128,14 +135,35 @@ def last_checkpoint(name: str | None) -> Checkpoint:
     Raises:
         UserError: there is none.
     """
-    folder = RUNS if name is None else RUNS / name
-    pattern = "version_*/checkpoints/*.ckpt"
-    if checkpoint := _newest(folder.glob(pattern if name else f"*/{pattern}")):
+    if checkpoint := _newest(_checkpoints(name, "*.ckpt")):
         return checkpoint
     raise UserError(
-        f"there is no checkpoint to continue below {folder}; "
+        f"there is no checkpoint to continue below {_folder(name)}; "
         "leave out --ckpt_path to start a new run."
     )
+
+
+def best_checkpoint(name: str | None) -> Checkpoint:
+    """That of the best validation in the last run of that name, or of any, that validated.
+
+    Raises:
+        UserError: there is none.
+    """
+    if checkpoint := _newest(_checkpoints(name, "best-*.ckpt")):
+        return checkpoint
+    raise UserError(
+        f"no run below {_folder(name)} kept a best checkpoint; "
+        "--data.val_size N holds images out for validation, by which it is chosen."
+    )
+
+
+def _folder(name: str | None) -> Path:
+    return RUNS if name is None else RUNS / name
+
+
+def _checkpoints(name: str | None, pattern: str) -> Iterable[Path]:
+    pattern = f"version_*/checkpoints/{pattern}"
+    return _folder(name).glob(pattern if name else f"*/{pattern}")
 
 
 def unfinished_checkpoint(name: str) -> Checkpoint | None:

@@ -54,6 +54,8 @@ def main(args: list[str] | None = None) -> None:
         except NonFiniteLossError as error:
             fail(error)
         trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
+    if cli.results.record is None:  # without test images there is no end of a test
+        cli.results.finish(trainer, cli.model)
     if trainer.is_global_zero and cli.results.record:
         print_results(cli.results.record, cli.results.folder)
 
@@ -82,7 +84,7 @@ def check(cli: RecordedRun) -> None:
 
 def _check_monitors(cli: RecordedRun) -> None:
     validates = cli.datamodule.val_size > 0 and cli.trainer.limit_val_batches > 0
-    known = {"epoch", "step"} | {f"val/{name}" for name in METRICS if validates}
+    known = {"epoch", "step", "train/loss"} | {f"val/{name}" for name in METRICS if validates}
     callbacks: list[Callback] = cli.trainer.callbacks  # type: ignore[attr-defined]
     if any(type(callback).__module__.split(".")[0] not in OWN for callback in callbacks):
         return  # that one may log more

@@ -58,7 +58,7 @@ class Program(LightningCLI):
         atexit.register(processes.leave)
         with user_errors():
             processes.settle()
-            self.request = read_request(args)
+            self.request = read_request(args, trains=save_config is not None)
         self.experiment = self.request.configs[-1].experiment
         model, data = EXPERIMENTS[self.experiment]
         super().__init__(
@@ -87,7 +87,9 @@ class Program(LightningCLI):
         parser.add_argument("--experiment", help=f"Family of model and data: {known}.")
         parser.add_argument("--name", help="Names the folder of the run: runs/NAME/version_N.")
         parser.add_argument(
-            "--ckpt_path", help='Checkpoint; "last" is the newest, with --name of that.'
+            "--ckpt_path",
+            help='Checkpoint; "last" is the newest, "best" that of the best validation, and with '
+            "--name of that run.",
         )
         parser.add_argument(
             "--checkpoint_every",

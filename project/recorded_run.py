@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
-from callbacks.checkpoint import BlockCheckpoint, SyncedCheckpointIO
+from callbacks.checkpoint import BestCheckpoint, BlockCheckpoint, SyncedCheckpointIO
 from callbacks.files import write_text
 from callbacks.interrupt import Interrupt
 from callbacks.results import describe_device
@@ -49,6 +49,8 @@ class SaveConfig(SaveConfigCallback):
 class Announcement(Callback):
     """The first line of a training: what is about to run, how, and where it will be found.
 
+    And the last one, where it is stopped early.
+
     Args:
         name: of the run.
         start: the checkpoint that it goes on from.
@@ -74,6 +76,16 @@ class Announcement(Callback):
             f"{f', from {self.start}' if self.start else ''}",
             flush=True,
         )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Says that a training was stopped early, and why."""
+        for callback in trainer.early_stopping_callbacks:
+            is_over = callback.stopped_epoch or callback.wait_count >= callback.patience
+            if trainer.is_global_zero and trainer.should_stop and is_over:
+                best = f"the best {callback.monitor} is {callback.best_score:.4f}"
+                print(
+                    f"Stopped early, after {trainer.global_step:,} iterations: {best}.", flush=True
+                )
 
 
 class RecordedRun(Program):
@@ -106,6 +118,8 @@ class RecordedRun(Program):
             every, minutes = self.config.checkpoint_every, self.config.checkpoint_minutes
             self.checkpoints = BlockCheckpoint(every, minutes)
             ends.append(self.checkpoints)
+            if self.config.data.val_size and config.limit_val_batches != 0:
+                ends.append(BestCheckpoint())
             if config.plugins is None:
                 kwargs["plugins"] = SyncedCheckpointIO()
         return self.trainer_with(records, ends, **kwargs)

@@ -12,12 +12,17 @@ from project.experiments import (
     DEFAULT_CONFIG,
     Checkpoint,
     Config,
+    best_checkpoint,
     check_name,
     find_config,
     last_checkpoint,
     read_checkpoint,
     unfinished_checkpoint,
+    without_callbacks,
 )
+
+FOUND = {"last": last_checkpoint, "best": best_checkpoint}
+"""What --ckpt_path may say instead of a path."""
 
 
 class Request(NamedTuple):
@@ -33,14 +38,15 @@ class Request(NamedTuple):
     """The rest of the command line."""
 
 
-def read_request(args: list[str] | None) -> Request:
+def read_request(args: list[str] | None, *, trains: bool = True) -> Request:
     """Takes the options that decide about all others from a command line.
 
-    A checkpoint brings the configuration of its run. Beside "last", --config only says whose; with
-    neither that nor --name it is the last run of any name.
+    A checkpoint brings the configuration of its run. Beside "last" and "best", --config only says
+    whose; with neither that nor --name it is the last run of any name.
 
     Args:
         args: command line without the program; None takes that of the process.
+        trains: whether the callbacks of the run are wanted too.
 
     Raises:
         UserError: a configuration or checkpoint that is not there or cannot be used.
@@ -61,15 +67,16 @@ def read_request(args: list[str] | None) -> Request:
     checkpoint = _starting_point(ckpt_path, None if name is None else check_name(name))
     if ckpt_path and checkpoint and checkpoint.config:
         # What "last" found was chosen by --config; a path was not.
-        configs = [checkpoint.config, *(configs if ckpt_path != "last" else ())]
+        of_run = checkpoint.config if trains else without_callbacks(checkpoint.config)
+        configs = [of_run, *(configs if ckpt_path not in FOUND else ())]
     if not configs:
         raise UserError(f"{ckpt_path} holds no configuration; say which with --config.")
     return Request(configs, check_name(chosen.name or configs[-1].name), checkpoint, options)
 
 
 def _starting_point(path: str | None, name: str | None) -> Checkpoint | None:
-    if path == "last":
-        return last_checkpoint(name)
+    if path in FOUND:
+        return FOUND[path](name)
     if path is not None:
         return read_checkpoint(Path(path))
     # torchrun starts a job again that lost a rank.

@@ -16,12 +16,10 @@ def print_results(record: dict[str, Any], folder: Path | None) -> None:
         record: as `callbacks.Results` gathers it.
         folder: of the run; None where nothing was written.
     """
-    test, seconds = record["test"], record["seconds"]
-    collapsed = "  Collapsed: every image gets the same answer."
+    seconds = record["seconds"]
     rows = {
-        "test accuracy": f"{test['accuracy']:.2%}  ({test['correct']:,} of {test['total']:,})"
-        + collapsed * (test["predicted_classes"] == 1),
-        "test loss": f"{test['loss']:.4f} per image",
+        **_describe_outcome("validation", record["validation"]),
+        **_describe_outcome("test", record["test"]),
         "parameters": f"{record['parameters']:,}",
         "iterations": f"{record['iterations']:,}" if record["iterations"] else None,
         "seconds": ", ".join(f"{stage} {spent:.1f}" for stage, spent in seconds.items() if spent),
@@ -36,6 +34,17 @@ def print_results(record: dict[str, Any], folder: Path | None) -> None:
         if value is not None:
             table.add_row(name, value)
     Console().print(table)
+
+
+def _describe_outcome(stage: str, outcome: dict[str, Any] | None) -> dict[str, str]:
+    if outcome is None:
+        return {}
+    right = f"{outcome['accuracy']:.2%}  ({outcome['correct']:,} of {outcome['total']:,})"
+    collapsed = "  Collapsed: every image gets the same answer."
+    return {
+        f"{stage} accuracy": right + collapsed * (outcome["predicted_classes"] == 1),
+        f"{stage} loss": f"{outcome['loss']:.4f} per image",
+    }
 
 
 def describe_learner(name: str | None, why_not_faster: str) -> str | None:

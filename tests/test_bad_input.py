@@ -158,15 +158,15 @@ CASES = {
         ["--config=mse", "--trainer.devices=2", "--trainer.strategy=ddp"],
         "python -m project.reproduce table1",
     ),
-    "metric of the training": (
+    "metric that is none": (
         fit,
-        [*STOP, "--trainer.callbacks.monitor=train/loss", *VALIDATED],
-        "EarlyStopping waits for 'train/loss', which is not measured; there are epoch, step, val/",
+        [*STOP, "--trainer.callbacks.monitor=train/lss", *VALIDATED],
+        "EarlyStopping waits for 'train/lss', which is not measured; there are epoch, step, train/",
     ),
     "metric of no validation": (
         fit,
         [*STOP, "--trainer.callbacks.monitor=val/loss"],
-        "there are epoch, step; --data.val_size N adds val/loss and val/accuracy",
+        "there are epoch, step, train/loss; --data.val_size N adds val/loss and val/accuracy",
     ),
     "metric of a validation that is off": (
         fit,
@@ -301,12 +301,12 @@ def test_what_lightning_refuses_later_gets_one_line_too(options, words, place, c
     assert words in refusal(capsys, fit.main, *common, *options)
 
 
-def test_early_stopping_may_wait_for_any_metric_of_the_validation(place):
+def test_early_stopping_may_wait_for_any_metric(place):
     options = ["--data.batch_size=20", "--figures=none", "--trainer.max_epochs=1", *VALIDATED]
     cli = RecordedRun(options, "")
     cli.trainer.fit(cli.model, datamodule=cli.datamodule)
     logged = set(cli.trainer.callback_metrics)
-    assert logged == {"step", *(f"val/{name}" for name in fit.METRICS)}
+    assert logged == {"step", "train/loss", *(f"val/{name}" for name in fit.METRICS)}
     for monitor in logged:
         fit.main([*options, *STOP, f"--trainer.callbacks.monitor={monitor}"])
 
