@@ -7,6 +7,7 @@ from __future__ import annotations
 import sys
 
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 from callbacks.finite import NonFiniteLossError
 from callbacks.interrupt import Interrupted
@@ -79,7 +80,20 @@ def check(cli: RecordedRun) -> None:
             "after the other is sequential. Train on one device, many seeds at once with "
             "python -m project.reproduce table1, or raise --data.batch_size."
         )
+    _check_callbacks(cli)
     _check_monitors(cli)
+
+
+def _check_callbacks(cli: RecordedRun) -> None:
+    callbacks: list[Callback] = cli.trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
+        if isinstance(callback, GradientAccumulationScheduler):
+            raise UserError("GradientAccumulationScheduler has no use: raise --data.batch_size.")
+        if getattr(callback, "_train_time_interval", None):
+            raise UserError(
+                f"train_time_interval of {type(callback).__name__} has no use where a "
+                "training_step takes many steps; there is --checkpoint_minutes."
+            )
 
 
 def _check_monitors(cli: RecordedRun) -> None:

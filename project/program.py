@@ -32,6 +32,21 @@ from project.precision import in_float32
 from project.quiet import quieten
 from project.request import read_request
 
+# Flags of Lightning's that could only be ignored, with their defaults, and what there is instead.
+USELESS = {
+    "default_root_dir": (
+        None,
+        "a run goes into runs/NAME/version_N below the current folder; choose NAME by --name, or "
+        "start the program in another folder",
+    ),
+    "gradient_clip_val": (
+        None,
+        "a training_step takes many steps; clip in on_before_optimizer_step of a callback",
+    ),
+    "accumulate_grad_batches": (1, "a mini-batch of any size fits; raise --data.batch_size"),
+    "barebones": (False, "switch off what is not wanted by itself, such as --trainer.logger false"),
+}
+
 
 class Program(LightningCLI):
     """Builds model, data and Trainer of the experiment that a command line asks for.
@@ -115,11 +130,9 @@ class Program(LightningCLI):
         if dist.is_torchelastic_launched():  # torchrun has settled how many ranks there are
             self.config.trainer.devices = int(os.environ["LOCAL_WORLD_SIZE"])
             self.config.trainer.num_nodes = int(os.environ["GROUP_WORLD_SIZE"])
-        if self.config.trainer.default_root_dir is not None:
-            fail(
-                "--trainer.default_root_dir has no use: a run goes into runs/NAME/version_N below "
-                "the current folder; choose NAME by --name, or start the program in another folder."
-            )
+        for flag, (default, instead) in USELESS.items():
+            if self.config.trainer[flag] != default:
+                fail(f"--trainer.{flag} has no use: {instead}.")
         seed = self.config.seed_everything
         if not isinstance(seed, bool) and not 0 <= seed < 2**32:
             fail(f"--seed_everything must be between 0 and {2**32 - 1}, got {seed}.")

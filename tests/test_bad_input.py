@@ -104,6 +104,25 @@ CASES = {
         ["--trainer.default_root_dir=x"],
         "--name, or start the program in another",
     ),
+    "accumulation": (fit, ["--trainer.accumulate_grad_batches=2"], "raise --data.batch_size"),
+    "clipping": (fit, ["--trainer.gradient_clip_val=1"], "on_before_optimizer_step of a callback"),
+    "barebones": (fit, ["--trainer.barebones=true"], "has no use: switch off"),
+    "scheduled accumulation": (
+        fit,
+        [
+            "--trainer.callbacks=GradientAccumulationScheduler",
+            "--trainer.callbacks.scheduling={0: 2}",
+        ],
+        "raise --data.batch_size",
+    ),
+    "checkpoints by the clock": (
+        fit,
+        [
+            "--trainer.callbacks=ModelCheckpoint",
+            "--trainer.callbacks.train_time_interval=0:00:03",
+        ],
+        "there is --checkpoint_minutes",
+    ),
     "half a logger": (fit, ["--trainer.logger=CSVLogger"], "CSVLogger needs save_dir."),
     "checkpoint of a file": (fit, ["--config=absent.yaml"], "there is no checkpoint absent.ckpt"),
     "odd checkpoint": (fit, ["--config=odd.yaml"], "`ckpt_path:` must be a path or last, got 3"),
@@ -283,7 +302,6 @@ def test_loss_that_is_no_number_stops_the_run(place, capsys):
 
 LATE = {
     "validation after the end": (["--trainer.val_check_interval=100"], "(100) must be less than"),
-    "accumulation": (["--trainer.accumulate_grad_batches=2"], "accumulat"),
     "metric that no callback logs": (
         [*STOP, "--trainer.callbacks.monitor=unheard", "--trainer.callbacks+=test_bad_input.Mute"],
         "conditioned on metric `unheard` which is not available",

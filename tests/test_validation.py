@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from helpers import Curve, refusal
 from helpers import fit as train
-from helpers import refusal
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import CSVLogger
 
@@ -101,9 +101,14 @@ def test_runs_with_callbacks_are_tested_used_and_exported(tiny, capsys):
 def test_a_plain_trainer_logs_and_monitors_the_training_loss(tiny_root, tmp_path):
     logged, logger = [], CSVLogger(tmp_path)
     logger.log_metrics = lambda metrics, step: logged.append((step, metrics))
+    curve = Curve()
     stop = EarlyStopping("train/loss", patience=1, min_delta=100)
     data = MNISTDataModule(str(tiny_root), batch_size=10)
-    options = {"max_epochs": 5, "logger": logger, "callbacks": [stop]}
+    options = {"max_epochs": 5, "logger": logger, "callbacks": [stop, curve]}
     _, trainer = train(LeNet5, data, tmp_path, **options)
     assert trainer.global_step == 26
+    losses = torch.cat(curve.losses)[13:]
+    sizes = torch.tensor([10.0] * 12 + [10])
+    expected = (losses * sizes).sum() / sizes.sum()
+    torch.testing.assert_close(trainer.callback_metrics["train/loss"], expected)
     assert [step for step, metrics in logged if "train/loss" in metrics] == [12, 25]
