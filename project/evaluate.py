@@ -13,6 +13,9 @@ from project.errors import fail, user_errors
 from project.program import Program
 from project.table import print_classes, print_results
 
+EXAMPLES = """examples:
+  python -m project.evaluate --ckpt_path last
+  python -m project.evaluate --ckpt_path best --name lenet5-validated --json test.json"""
 DESCRIPTION = "Tests a checkpoint on the test images of its experiment. Needs only --ckpt_path F."
 
 
@@ -31,9 +34,9 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: command line without the program; None takes that of the process.
     """
-    cli = EvaluateCLI("evaluate", args, DESCRIPTION)
+    cli = EvaluateCLI("evaluate", args, DESCRIPTION, EXAMPLES)
     if cli.ckpt_path is None:
-        fail("say which checkpoint to test: --ckpt_path runs/NAME/version_N/checkpoints/FILE.ckpt")
+        fail("say which checkpoint to test: --ckpt_path last, best, or the path of a checkpoint")
     with user_errors():
         cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
         record = cli.results.record

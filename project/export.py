@@ -30,6 +30,10 @@ DESCRIPTION = """Writes a trained model as one file that runs without this proje
 runtime, or pt2 for torch.export.load. What goes into these is run on test digits and compared with
 the model before it is written. Or html, a page to draw digits on that shows how they are read and
 needs no network; --ckpt_path more than once puts several models into it."""
+EXAMPLES = """examples:
+  python -m project.export --ckpt_path last --format onnx
+  python -m project.export --ckpt_path last --format html
+  python -m project.export --ckpt_path last --format pt2 --output digits.pt2"""
 
 CHECKED = 1000  # test digits
 # How far the file may be from the model: this, or what rounding costs the model itself.
@@ -80,10 +84,10 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: command line without the program; None takes that of the process.
     """
-    programs = [ExportCLI("export", words, DESCRIPTION) for words in one_each(args)]
+    programs = [ExportCLI("export", words, DESCRIPTION, EXAMPLES) for words in one_each(args)]
     cli = programs[0]
     if cli.ckpt_path is None:
-        fail("say which model to export: --ckpt_path runs/NAME/version_N/checkpoints/FILE.ckpt")
+        fail("say which model to export: --ckpt_path last, best, or the path of a checkpoint")
     if not cli.trainer.is_global_zero:
         return  # one rank writes
     with user_errors():

@@ -9,12 +9,11 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.cli import LightningArgumentParser
 
 from project.errors import fail
+from project.help import SECTIONS, WIDTH, Formatter, View
 
-WIDTH = 100
 # How jsonargparse says that there is no such option.
 UNKNOWN = re.compile(
     r"unrecognized arguments: --(?P<key>[\w.-]+)"
@@ -44,27 +43,17 @@ STRAY = re.compile(r"unrecognized arguments: (?P<word>[^-\s]\S*)$")
 FIRST = ("experiment", "name", "seed_everything", "model", "data")
 
 
-class Formatter(DefaultHelpFormatter):
-    """Says of each option what it does and its default."""
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        text = super()._get_help_string(action)
-        # Types and the classes of whole libraries; the default stands at the end anyway.
-        for noise in (
-            r" *Default: (``[^`]*``|1)\.",
-            r", known subclasses: [^)]*",
-            r"type: %\(type\)s(, )?",
-            r"`{1,2}",
-            r" \(\)$",
-        ):
-            text = re.sub(noise, "", text)
-        return text
-
-
 class Parser(LightningArgumentParser):
-    """Answers bad input with one line, and puts the experiment's options before Lightning's."""
+    """Answers bad input with one line, and puts the experiment's options before Lightning's.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    Args:
+        view: what --help shows.
+        args: more of the base class's.
+        kwargs: likewise.
+    """
+
+    def __init__(self, *args: Any, view: View | None = None, **kwargs: Any) -> None:
+        self.view = view or View()
         super().__init__(*args, formatter_class=Formatter, allow_abbrev=False, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -107,14 +96,19 @@ class Parser(LightningArgumentParser):
         return helps | {name: f"{group.title}." for name, group in (self.groups or {}).items()}
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:
-        """The experiment's own options first, and no help on the help of Lightning's classes."""
+        """The experiment's own options first, and of Lightning's those that one wants first."""
         groups: Any = self._action_groups
         groups.sort(key=lambda group: str(group.title).startswith("Customize"))
         for action in self._actions:
-            if action.dest.endswith(".help"):
+            if not self.view.shows(action.dest) and action.option_strings:
                 action.help = argparse.SUPPRESS
+        for group in groups:
+            if str(group.title).startswith("Linked"):
+                group.description = group.title = None
+                group._group_actions.clear()
         text: str = super().format_help(*args, **kwargs)
-        return text
+        more = " or ".join(f"--help {section}" for section in SECTIONS)
+        return f"{text}\nAll of a section: {more}.\n"
 
     def dump(self, cfg: Any, **options: Any) -> str:
         """The configuration as YAML; with comments where --print_config asks for it."""

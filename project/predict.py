@@ -34,6 +34,10 @@ told is labelled unsure, with the reason. Exit code 1 if some of the files canno
 UNSURE, SURE = "unsure", 0.85
 UNLIKE = "unlike any digit"
 
+EXAMPLES = """examples:
+  python -m project.predict --ckpt_path last digit.png
+  python -m project.predict --ckpt_path last docs/digits --format json --output answers.json"""
+
 
 class PredictCLI(Program):
     """The programs' command line, with images."""
@@ -81,9 +85,9 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: command line without the program; None takes that of the process.
     """
-    cli = PredictCLI("predict", args, DESCRIPTION)
+    cli = PredictCLI("predict", args, DESCRIPTION, EXAMPLES)
     if cli.ckpt_path is None:
-        fail("say which model to use: --ckpt_path runs/NAME/version_N/checkpoints/FILE.ckpt")
+        fail("say which model to use: --ckpt_path last, best, or the path of a checkpoint")
     with user_errors():
         content = reading.read(map(Path, cli.config.images), several=cli.config.several)
         if not content.digits:

@@ -27,6 +27,7 @@ from project import processes
 from project.dashboard.callback import Amount
 from project.errors import fail, user_errors
 from project.experiments import CONFIGS, DEFAULT_CONFIG, EXPERIMENTS
+from project.help import chosen_view
 from project.parser import Parser
 from project.precision import in_float32
 from project.quiet import quieten
@@ -58,6 +59,7 @@ class Program(LightningCLI):
         program: its name behind `python -m project.`.
         args: command line without the program; None takes that of the process.
         description: what the program does, for --help.
+        examples: of its command lines, likewise.
         save_config: writes the configuration down; None where nothing is written.
     """
 
@@ -66,6 +68,7 @@ class Program(LightningCLI):
         program: str,
         args: list[str] | None,
         description: str,
+        examples: str,
         save_config: type[SaveConfigCallback] | None = None,
     ) -> None:
         quieten()
@@ -73,19 +76,23 @@ class Program(LightningCLI):
         atexit.register(processes.leave)
         with user_errors():
             processes.settle()
-            self.request = read_request(args, trains=save_config is not None)
+            trains = save_config is not None
+            self.request = read_request(args, trains=trains)
+        view, options = chosen_view(self.request.options, trains=trains)
         self.experiment = self.request.configs[-1].experiment
         model, data = EXPERIMENTS[self.experiment]
         super().__init__(
             model,
             data,
-            args=[*(f"--config={c.source}" for c in self.request.configs), *self.request.options],
+            args=[*(f"--config={c.source}" for c in self.request.configs), *options],
             run=False,
             parser_class=Parser,
             parser_kwargs={
                 "prog": f"python -m project.{program}",
                 "usage": "%(prog)s [--config NAME] [--OPTION VALUE]...",
                 "description": f"{description} {_configurations()}",
+                "epilog": examples,
+                "view": view,
             },
             save_config_callback=save_config,
             seed_everything_default=0,
@@ -97,6 +104,7 @@ class Program(LightningCLI):
         """Adds what belongs to a run and to neither model, data nor Trainer."""
         assert isinstance(parser, Parser)
         parser.explain("--config", "Name of a configuration, or path of a YAML file.")
+        parser.explain("--print_config", "Print the configuration, with comments, and stop.")
         parser.explain("--seed_everything", "Decides all that is random, the data's order too.")
         known = ", ".join(EXPERIMENTS)
         parser.add_argument("--experiment", help=f"Family of model and data: {known}.")

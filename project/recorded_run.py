@@ -22,6 +22,13 @@ from project.experiments import RUNS
 from project.program import Program
 from project.table import describe_learner
 
+EXAMPLES = """examples:
+  python -m project.fit --config lenet5-modern --trainer.max_epochs 3
+  python -m project.fit --config logistic --data.digits "[3, 8]" --seed_everything 1
+  python -m project.fit --data.val_size 5000 --trainer.callbacks EarlyStopping \\
+      --trainer.callbacks.monitor val/loss
+  python -m project.fit --ckpt_path last --trainer.max_epochs 20"""
+
 
 class SaveConfig(SaveConfigCallback):
     """Puts the configuration into every checkpoint too, so that a checkpoint needs no company."""
@@ -101,7 +108,7 @@ class RecordedRun(Program):
 
     def __init__(self, args: list[str] | None, description: str) -> None:
         self.checkpoints: BlockCheckpoint | None = None
-        super().__init__("fit", args, description, SaveConfig)
+        super().__init__("fit", args, description, EXAMPLES, SaveConfig)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A Trainer that records what this project records."""

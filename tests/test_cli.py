@@ -20,7 +20,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from data import source
 from models.lenet import LeNet5
 from models.linear import Linear
-from project import evaluate, export, fit
+from project import __main__ as programs
+from project import evaluate, export, fit, predict
 from project.bench import __main__ as bench
 from project.experiments import CONFIGS
 from project.reproduce import __main__ as reproduce
@@ -226,7 +227,7 @@ def test_ranks_do_not_change_the_result(mnist_root, tmp_path):
 
 def help_of(capsys, *options):
     with pytest.raises(SystemExit) as stop:
-        fit.main([*options, "--help"])
+        fit.main([*options, *([] if "--help" in options else ["--help"])])
     assert stop.value.code == 0
     return capsys.readouterr().out
 
@@ -243,6 +244,35 @@ def test_help_puts_the_experiment_before_lightning(capsys):
     assert places == sorted(places)
     assert "known subclasses" not in text
     assert all(path.stem in text.replace("-\n", "-") for path in CONFIGS.glob("*.yaml"))
+
+
+def test_help_is_a_screen_with_examples_and_the_rest_by_section(capsys):
+    screen, trainer = help_of(capsys), help_of(capsys, "--config=mse", "--help", "trainer")
+    assert "examples:\n  python -m project.fit --config lenet5-modern" in screen
+    assert "--trainer.val_check_interval" not in screen
+    assert "--help trainer" in screen
+    assert "--trainer.val_check_interval" in trainer
+    assert "--model.lr" not in trainer
+    assert "paramref" not in trainer
+    assert len(screen.splitlines()) < 100
+
+
+@pytest.mark.parametrize("main", [evaluate.main, export.main, predict.main])
+def test_help_of_what_does_not_train_says_nothing_of_training(main, capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert "examples:" in text
+    for option in ("--model.lr", "--data.batch_size", "--checkpoint_every", "--trainer.max_epochs"):
+        assert option not in text
+    assert "--data.root" in text
+
+
+def test_programs_are_listed(capsys):
+    programs.main()
+    printed = capsys.readouterr().out
+    for name in ("fit", "evaluate", "predict", "export", "reproduce", "bench"):
+        assert f"python -m project.{name}" in printed
 
 
 @pytest.mark.parametrize(

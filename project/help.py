@@ -1,0 +1,76 @@
+"""What `--help` shows: the options of the experiment, on a screen; the rest by section."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import NamedTuple
+
+from jsonargparse import DefaultHelpFormatter
+
+WIDTH = 100
+SECTIONS = ("model", "data", "trainer")
+# Those of Lightning's that one wants first.
+COMMON = ("max_epochs", "max_steps", "accelerator", "devices", "callbacks")
+# Where nothing trains, the model comes from its checkpoint, and these decide nothing.
+OF_TRAINING = (
+    *("model", "experiment", "seed_everything", "checkpoint_every", "checkpoint_minutes"),
+    *("figures", "data.batch_size", "data.block_size", "data.val_size", "data.iterations"),
+    *("trainer.max_epochs", "trainer.max_steps", "trainer.callbacks"),
+)
+
+
+class View(NamedTuple):
+    """Which options one wants to see."""
+
+    section: str | None = None
+    """One of `SECTIONS`, whole; None shows the screen."""
+    trains: bool = True
+    """Whether the program trains."""
+
+    def shows(self, option: str) -> bool:
+        """Whether it is among them."""
+        section, _, name = option.partition(".")
+        if option in SECTIONS or option.endswith(".help"):
+            return False
+        if self.section:
+            return section == self.section
+        if section == "trainer" and name not in COMMON:
+            return False
+        return self.trains or not {option, section} & set(OF_TRAINING)
+
+
+def chosen_view(options: list[str], *, trains: bool) -> tuple[View, list[str]]:
+    """Takes the word behind --help, if it names a section, out of a command line."""
+    for place, word in enumerate(options[1:], 1):
+        if word in SECTIONS and options[place - 1] in ("-h", "--help"):
+            return View(word, trains), options[:place] + options[place + 1 :]
+    return View(None, trains), options
+
+
+class Formatter(DefaultHelpFormatter):
+    """Says of each option what it does and its default."""
+
+    def __init__(self, prog: str, **options: object) -> None:
+        options = {"max_help_position": 32, "width": WIDTH, **options}
+        super().__init__(prog, **options)  # type: ignore[no-untyped-call]
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = super()._get_help_string(action)
+        # Types and the classes of whole libraries; the default stands at the end anyway.
+        for noise in (
+            r" *Default: (``[^`]*``|1)\.",
+            r", known subclasses: [^)]*",
+            r"(required, )?type: %\(type\)s(, )?",
+            r" ?\(default: null\)",
+            r":\w+:(?=`)|(?<=`)~?lightning[\w.]*\.(?=\w+`)",
+            r"`{1,2}",
+            r" \((required)?,? ?\)$",
+        ):
+            text = re.sub(noise, "", text)
+        return text
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith("examples:"):
+            return text
+        return super()._fill_text(text, width, indent)
