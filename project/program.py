@@ -23,6 +23,8 @@ from callbacks.progress import ProgressBar
 from callbacks.ranks import EndRanks, limit_waiting
 from callbacks.results import Results
 from callbacks.timing import Timing
+from data import source
+from data.mnist import TEN
 from project import processes
 from project.dashboard.callback import Amount
 from project.errors import fail, user_errors
@@ -76,9 +78,9 @@ class Program(LightningCLI):
         atexit.register(processes.leave)
         with user_errors():
             processes.settle()
-            trains = save_config is not None
-            self.request = read_request(args, trains=trains)
-        view, options = chosen_view(self.request.options, trains=trains)
+            self.trains = save_config is not None
+            self.request = read_request(args, trains=self.trains)
+        view, options = chosen_view(self.request.options, trains=self.trains)
         self.experiment = self.request.configs[-1].experiment
         model, data = EXPERIMENTS[self.experiment]
         super().__init__(
@@ -141,9 +143,20 @@ class Program(LightningCLI):
         for flag, (default, instead) in USELESS.items():
             if self.config.trainer[flag] != default:
                 fail(f"--trainer.{flag} has no use: {instead}.")
+        if self.trains:
+            with user_errors():
+                self._read_classes()
         seed = self.config.seed_everything
         if not isinstance(seed, bool) and not 0 <= seed < 2**32:
             fail(f"--seed_everything must be between 0 and {2**32 - 1}, got {seed}.")
+
+    def _read_classes(self) -> None:
+        """Of another set than MNIST, how many classes there are is what its files say."""
+        model, data = self.config.model, self.config.data
+        if "classes" in model and data.verify is False and tuple(data.digits) == TEN:
+            found = source.classes(source.resolve_root(data.root))
+            if found != TEN:
+                data.digits, model.classes = found, len(found)
 
     def instantiate_classes(self) -> None:
         """Builds everything; a value that a class refuses is the user's to mend."""
