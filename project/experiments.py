@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, TypeGuard
 
 import torch
 import yaml
-from lightning.pytorch import LightningDataModule, LightningModule
 
 from callbacks.checkpoint import SAVED_AT
 from callbacks.run_folder import last_version, version_number
@@ -20,6 +19,7 @@ from data import FourNineDataModule, MNISTDataModule
 from models.lenet import LeNet5
 from models.lenet1998 import LeNet1998
 from models.linear import Linear
+from project import own
 from project.errors import UserError
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -30,7 +30,7 @@ RUNS = Path("runs")
 STATE = {"loops", "optimizer_states", "lr_schedulers", "callbacks", "pytorch-lightning_version"}
 
 # What the key `experiment` of a configuration may say.
-EXPERIMENTS: dict[str, tuple[type[LightningModule], type[LightningDataModule]]] = {
+EXPERIMENTS: dict[str, own.Experiment] = {
     "lenet5": (LeNet5, MNISTDataModule),
     "lenet5-1998": (LeNet1998, MNISTDataModule),
     "four-nine": (Linear, FourNineDataModule),
@@ -41,13 +41,18 @@ EXPERIMENTS: dict[str, tuple[type[LightningModule], type[LightningDataModule]]] 
 FORMER = {"lenet5-tuned": "lenet5-original-tuned"}
 
 
+def is_known(experiment: object) -> bool:
+    """Whether a configuration may say so."""
+    return experiment in [*EXPERIMENTS, *FORMER] or own.is_own(experiment)
+
+
 class Config(NamedTuple):
     """A configuration, as far as it decides which options there are."""
 
     source: str
     """Its path or its text: what the parser takes."""
     experiment: str
-    """A key of `EXPERIMENTS`."""
+    """A key of `EXPERIMENTS`, or what to import."""
     name: str
     """Of the folder below `RUNS`."""
     ckpt_path: str | None = None
@@ -91,9 +96,12 @@ def _read_config(source: str, text: object, path: Path) -> Config:
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML: {error}") from error
     experiment = content.get("experiment") if isinstance(content, dict) else None
-    if not isinstance(content, dict) or experiment not in [*EXPERIMENTS, *FORMER]:
+    if not isinstance(content, dict) or not is_known(experiment):
         known = " or ".join(EXPERIMENTS)
-        raise UserError(f"{path} must have a line `experiment:` that says {known}.")
+        raise UserError(
+            f"{path} must have a line `experiment:` that says {known}, or what to import, such as "
+            "mine.Net."
+        )
     for section in ("model", "data", "trainer"):
         if not isinstance(content.get(section, {}), dict):
             raise UserError(f"{path}: `{section}:` must hold options, got {content[section]!r}.")
@@ -113,6 +121,17 @@ def _renewed(content: dict[str, Any]) -> dict[str, Any]:
     today = yaml.safe_load(text)
     model = today["model"] | content.get("model", {})
     return content | {"experiment": today["experiment"], "model": model}
+
+
+def with_model(model: str, config: Config | None) -> Config:
+    """A configuration for a model to import; without one, the default's but for the model."""
+    path = Path((config or find_config(DEFAULT_CONFIG)).source)
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if config is None:
+        del content["model"]
+    name = model.rpartition(".")[2] if config is None else config.name
+    content |= {"experiment": model, "name": name}
+    return Config(yaml.safe_dump(content), model, check_name(name), content.get("ckpt_path"))
 
 
 def without_callbacks(config: Config) -> Config:

@@ -25,7 +25,7 @@ from callbacks.results import Results
 from callbacks.timing import Timing
 from data import source
 from data.mnist import TEN
-from project import processes
+from project import own, processes
 from project.dashboard.callback import Amount
 from project.errors import fail, user_errors
 from project.experiments import CONFIGS, DEFAULT_CONFIG, EXPERIMENTS
@@ -82,7 +82,8 @@ class Program(LightningCLI):
             self.request = read_request(args, trains=self.trains)
         view, options = chosen_view(self.request.options, trains=self.trains)
         self.experiment = self.request.configs[-1].experiment
-        model, data = EXPERIMENTS[self.experiment]
+        with user_errors():
+            model, data = EXPERIMENTS.get(self.experiment) or own.find(self.experiment)
         super().__init__(
             model,
             data,
@@ -109,7 +110,7 @@ class Program(LightningCLI):
         parser.explain("--print_config", "Print the configuration, with comments, and stop.")
         parser.explain("--seed_everything", "Decides all that is random, the data's order too.")
         known = ", ".join(EXPERIMENTS)
-        parser.add_argument("--experiment", help=f"Family of model and data: {known}.")
+        parser.add_argument("--experiment", help=f"Family of model and data: {known}; or mine.Net.")
         parser.add_argument("--name", help="Names the folder of the run: runs/NAME/version_N.")
         parser.add_argument(
             "--ckpt_path",

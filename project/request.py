@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from project import own
 from project.errors import OneLineParser, UserError
 from project.experiments import (
     DEFAULT_CONFIG,
@@ -18,11 +19,16 @@ from project.experiments import (
     last_checkpoint,
     read_checkpoint,
     unfinished_checkpoint,
+    with_model,
     without_callbacks,
 )
 
 FOUND = {"last": last_checkpoint, "best": best_checkpoint}
 """What --ckpt_path may say instead of a path."""
+
+
+FILES = (".yaml", ".yml", ".json")
+"""How the name of a file of options ends."""
 
 
 class Request(NamedTuple):
@@ -55,8 +61,13 @@ def read_request(args: list[str] | None, *, trains: bool = True) -> Request:
     parser.add_argument("-c", "--config", action="append", default=[])
     parser.add_argument("--name")
     parser.add_argument("--ckpt_path")
+    parser.add_argument("--model")
     chosen, options = parser.parse_known_args(typed() if args is None else args)
     configs = [find_config(name) for name in chosen.config]
+    if chosen.model and own.is_own(chosen.model) and not chosen.model.endswith(FILES):
+        configs.append(with_model(chosen.model, configs[-1] if configs else None))
+    elif chosen.model:
+        options.append(f"--model={chosen.model}")
     ckpt_path = chosen.ckpt_path
     if ckpt_path is None:
         said = [config.ckpt_path for config in configs if config.ckpt_path]

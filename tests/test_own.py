@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import json
+import re
+import runpy
+import shlex
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import idx, refusal
+from helpers import REPOSITORY, idx, refusal
+from PIL import Image, ImageDraw
 
 from data import source
 from project import evaluate, fit, predict
@@ -64,3 +72,78 @@ def test_labels_that_were_not_expected_are_named(workplace, capsys):
     assert "expected 0 to 1, in" in refusal(capsys, fit.main, *options)
     assert "2 or more" in refusal(capsys, fit.main, *SHORT, "--model.classes=1")
     assert "two or more different" in refusal(capsys, fit.main, *SHORT, "--data.digits=[1, 1]")
+
+
+PAGE = (REPOSITORY / "docs/make-it-yours.md").read_text(encoding="utf-8")
+FILES = re.findall(r"^```(?:python|yaml)\n# (\S+)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+COMMANDS = [
+    line
+    for block in re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    for line in block.splitlines()
+]
+
+
+@pytest.fixture
+def place(tiny, tiny_root, monkeypatch):
+    """The page's files, and pictures by class, in a folder that is not the checkout."""
+    for name, content in FILES:
+        Path(name).write_text(content)
+    for half, digit in itertools.product(("train", "test"), "01"):
+        folder = Path("pictures", half, digit)
+        folder.mkdir(parents=True)
+        for number in range(2):
+            picture = Image.new("L", (40, 40), 255)
+            ImageDraw.Draw(picture).line([(20, 5), (20 + 15 * int(digit), 35)], 0, 3 + number)
+            picture.save(folder / f"{number}.png")
+    monkeypatch.syspath_prepend(str(tiny))
+    yield tiny
+    for name, _ in FILES:
+        sys.modules.pop(Path(name).stem, None)
+
+
+def test_every_command_of_the_page_runs(place, capsys):
+    assert len(COMMANDS) > 10
+    for command in COMMANDS:
+        _, _, program, *options = shlex.split(command)
+        main = importlib.import_module(program).main
+        is_short = "--help" in options or "--print_config" in options
+        if program == "project.fit" and not is_short:
+            options += ["--figures=none", "--trainer.max_steps=4"]
+        with pytest.raises(SystemExit) if is_short else nullcontext():
+            main(options)
+    assert "--model.hidden" in capsys.readouterr().out
+    runs = {path.parent.parent.name for path in Path("runs").glob("*/*/results.json")}
+    assert runs >= {"Smooth", "Dropout", "Net", "smooth", "BRIGHT", "PICTURES"}
+
+
+def test_the_script_of_the_page_runs(place, capsys):
+    runpy.run_path("script.py")
+    assert "tensor(" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("mien.Net", "mien cannot be imported: No module named 'mien'; modules are looked for in"),
+        ("mine.Nte", "has no Nte; did you mean mine.Net?"),
+        ("mine.torch", "must be a class derived from models.classifier.Classifier, or a pair"),
+        ("broken.Net", "broken cannot be imported: SyntaxError"),
+    ],
+)
+def test_what_cannot_be_an_experiment_is_refused(model, words, place, capsys):
+    Path("broken.py").write_text("class Net(:\n")
+    assert words in refusal(capsys, fit.main, f"--model={model}")
+
+
+def test_what_a_loss_of_one_s_own_does_is_what_a_step_does(place):
+    """Twice the loss at half the rate is the same training."""
+    Path("twice.py").write_text(
+        "from models.lenet import LeNet5\n\n\nclass Twice(LeNet5):\n"
+        "    def losses(self, outputs, labels):\n"
+        "        return 2 * super().losses(outputs, labels)\n"
+    )
+    short = ["--figures=none", "--trainer.max_epochs=3", "--data.batch_size=20"]
+    fit.main([*short, "--model=twice.Twice", "--model.lr=0.05"])
+    fit.main(short)
+    losses = [np.load(f"runs/{name}/version_0/losses.npy") for name in ("Twice", "lenet5-original")]
+    np.testing.assert_allclose(losses[0], 2 * losses[1], rtol=1e-4)
