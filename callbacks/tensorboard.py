@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,21 @@ class TensorBoard(TensorBoardLogger):
 
     Args:
         folder: of the run.
+        left_out: how the names of metrics end that are no curves, such as counts.
         options: more of Lightning's logger.
     """
 
-    def __init__(self, folder: RunFolder, **options: Any) -> None:
+    def __init__(
+        self, folder: RunFolder, *, left_out: tuple[str, ...] = (), **options: Any
+    ) -> None:
         super().__init__(folder.parent.parent, name=folder.parent.name, **options)
         self._folder = folder
+        self._left_out = left_out
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Logs those that are curves."""
+        curves = {name: metrics[name] for name in metrics if not name.endswith(self._left_out)}
+        super().log_metrics(curves, step)
 
     @property
     def version(self) -> int | str:

@@ -22,7 +22,7 @@ def print_results(record: dict[str, Any], folder: Path | None) -> None:
         **_describe_outcome("test", record["test"]),
         "parameters": f"{record['parameters']:,}",
         "iterations": f"{record['iterations']:,}" if record["iterations"] else None,
-        "seconds": ", ".join(f"{stage} {spent:.1f}" for stage, spent in seconds.items() if spent),
+        "seconds": ", ".join(f"{stage} {_short(s)}" for stage, s in seconds.items() if s),
         "images per second": f"{speed:,.0f}" if (speed := record["images_per_second"]) else None,
         "device": f"{record['device']}, kernel {record['backend']}",
         "learner": describe_learner(record["learner"], record["why_not_faster"]),
@@ -34,6 +34,10 @@ def print_results(record: dict[str, Any], folder: Path | None) -> None:
         if value is not None:
             table.add_row(name, value)
     Console().print(table)
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds:.1f}" if seconds >= 1 else f"{seconds:.2g}"
 
 
 def _describe_outcome(stage: str, outcome: dict[str, Any] | None) -> dict[str, str]:

@@ -28,11 +28,11 @@ SCALARS = {
     "time/images_per_second",
     "time/epoch_seconds",
     "time/train_seconds",
-    "model/parameters",
+    "weights/parameters",
 }
 PICTURES = {
-    "lenet5-original": {"model/C1", "model/C3", "model/feature_maps"},
-    "logistic": {"model/weights"},
+    "lenet5-original": {"weights/C1", "weights/C3", "weights/feature_maps"},
+    "logistic": {"weights/pixels"},
 }
 
 
@@ -49,6 +49,10 @@ def test_every_tag_of_the_default_dashboard_is_there(name, options, tiny):
     tags = run.Tags()
     assert set(tags["scalars"]) >= SCALARS | {"val/accuracy", "val/loss"}
     assert set(tags["images"]) == PICTURES[name] | {"test/confusion", "test/mistakes"}
+    # TensorBoard sorts them by name, and opens on the first.
+    assert min(tags["scalars"] + tags["images"]) == "test/accuracy"
+    counts = {"test/correct", "test/total", "test/predicted_classes", "val/total"}
+    assert not counts & set(tags["scalars"])
     assert not tags["histograms"]
     assert "custom_scalars__config__" in tags["tensors"]
     steps = {event.step for tag in tags["images"] for event in run.Images(tag)}
@@ -135,7 +139,7 @@ def test_figure_that_cannot_be_drawn_is_one_line(tiny, monkeypatch, capsys):
         "warning: what --figures full adds could not be drawn (RuntimeError: no room)",
     ]
     assert "test accuracy" in said.out
-    assert set(events("logistic").Tags()["images"]) == {"test/confusion", "model/weights"}
+    assert set(events("logistic").Tags()["images"]) == {"test/confusion", "weights/pixels"}
     assert json.loads(Path("runs/logistic/version_0/results.json").read_text())["test"]
 
 

@@ -26,7 +26,8 @@ Amount = Literal["none", "cheap", "full"]
 LAYOUT = {
     "overview": {
         "training loss": ["Multiline", ["train/loss"]],
-        "accuracy": ["Multiline", ["val/accuracy", "test/accuracy"]],
+        "validation accuracy": ["Multiline", ["val/accuracy"]],
+        "test accuracy": ["Multiline", ["test/accuracy"]],
         "milliseconds per iteration": ["Multiline", ["time/ms_per_iteration"]],
         "learning rate": ["Multiline", ["train/learning_rate"]],
     }
@@ -120,12 +121,12 @@ class Dashboard(Callback):
         yield "test/mistakes", partial(figures.gallery, mistakes, len(probabilities))
         net = module.net
         if isinstance(net, nets.LeNet5):
-            yield "model/C1", partial(figures.first_kernels, net)
-            yield "model/C3", partial(figures.table_kernels, net)
+            yield "weights/C1", partial(figures.first_kernels, net)
+            yield "weights/C3", partial(figures.table_kernels, net)
             image = data.test_images[0].unsqueeze(0).to(net.c1.weight) / 255
-            yield "model/feature_maps", partial(figures.feature_maps, net, image)
+            yield "weights/feature_maps", partial(figures.feature_maps, net, image)
         if isinstance(net, nets.LinearClassifier):
-            yield "model/weights", partial(figures.weight_picture, net, data.digits)
+            yield "weights/pixels", partial(figures.weight_picture, net, data.digits)
 
 
 def _logger(trainer: Trainer) -> TensorBoard | None:

@@ -24,7 +24,7 @@ def write(logger: TensorBoard, settings: dict[str, Any], record: dict[str, Any])
     from torch.utils.tensorboard.summary import hparams
 
     writer = logger.experiment
-    writer.add_scalar("model/parameters", record["parameters"], record["iterations"])
+    writer.add_scalar("weights/parameters", record["parameters"], record["iterations"])
     columns = _columns()
     about = settings | {key: record[key] for key in ("config", "seed", "iterations", "backend")}
     values = {
@@ -39,7 +39,7 @@ def write(logger: TensorBoard, settings: dict[str, Any], record: dict[str, Any])
         ],
         metric_infos=[
             api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag))
-            for tag in ("test/accuracy", "test/loss", "time/train_seconds", "model/parameters")
+            for tag in ("test/accuracy", "test/loss", "time/train_seconds", "weights/parameters")
         ],
     )
     heading = Summary.Value(
