@@ -77,6 +77,11 @@ class MNISTDataModule(LightningDataModule):
         self._is_prepared = False
         self._counts: Counts | None = None
 
+    def __str__(self) -> str:
+        """Where it is and how it is handed out."""
+        sizes = f"batch_size={self.batch_size}, val_size={self.val_size}, seed={self.seed}"
+        return f"{type(self).__name__}(root={str(self.root)!r}, {sizes})"
+
     def prepare_data(self) -> None:
         """Fetches what is missing; Lightning calls this in one process of each machine."""
         if self._is_prepared:  # for the training; and now comes the test

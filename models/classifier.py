@@ -7,13 +7,15 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from models import learners, progress, schedules
 from models.distortion import NONE, Distortion, distort, draw
+from models.epoch_loss import EpochLoss
 from models.kernels import doors
 from models.kernels.update import PLAIN, Update
 from models.learners import Block, Learner, Run
@@ -90,10 +92,11 @@ class Classifier(LightningModule):
         self.losses_taken = []
         # Learners that could not be made in this training, and why.
         self.failed: dict[type[Learner], str] = {}
-        self._losses: list[tuple[Tensor, int]] = []
+        self._epoch_loss = EpochLoss()
         self._learner: Learner | None = None
         self._run: Run | None = None
         self._length: Length | None = None
+        self._end_before: int | None = None
         self.labels = range(classes)
         metrics = MetricCollection(
             {
@@ -146,28 +149,8 @@ class Classifier(LightningModule):
         self._show_rate()
         losses = self.trainer.strategy.reduce(losses, reduce_op="mean")
         loss, images = losses.mean(), int(block.totals.sum())
-        self._log_loss(loss, images)
+        self._epoch_loss.add(self, loss, images)
         return {"losses": losses, "loss": loss, "images": images}
-
-    def _log_loss(self, loss: Tensor, images: int) -> None:
-        """Lets callbacks monitor the mean of an epoch as train/loss, and loggers have it.
-
-        Not where a callback gives them every loss. Lightning takes 0.2 ms to log, whole runs of
-        small steps not much longer: so it is told once an epoch, by whatever hook a subclass has.
-        """
-        self._losses.append((loss, images))
-        trainer = self.trainer
-        is_over = trainer.should_stop or self.global_step == trainer.max_steps
-        if not (trainer.is_last_batch or is_over):
-            return
-        losses = torch.stack([loss for loss, _ in self._losses])
-        weights = losses.new_tensor([images for _, images in self._losses])
-        self._losses = []
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        is_logged = any(getattr(callback, "logs_losses", False) for callback in callbacks)
-        mean, count = (losses * weights).sum() / weights.sum(), int(weights.sum())
-        options: dict[str, Any] = {"on_epoch": True, "on_step": False, "batch_size": count}
-        self.log("train/loss", mean, logger=not is_logged, **options)
 
     def _show_rate(self) -> None:
         """Lets the optimizer say the rate of the next iteration, for whoever looks at it."""
@@ -219,27 +202,34 @@ class Classifier(LightningModule):
 
     def iterations_per_epoch(self) -> int:
         """Mini-batches in an epoch, as far as `limit_train_batches` goes; known while training."""
-        return progress.iterations_per_epoch(self.trainer, self._loader)
-
-    @property
-    def _loader(self) -> progress.Loader:
-        loader: progress.Loader = self.trainer.train_dataloader  # type: ignore[assignment]
-        return loader
+        return progress.iterations_per_epoch(self.trainer)
 
     def on_train_start(self) -> None:
         """Goes on inside an epoch where the loader does.
 
         Raises:
-            MisconfigurationException: a schedule that needs an end, which the training has not.
+            MisconfigurationException: data of another kind, or a schedule that needs an end, which
+                the training has not.
         """
-        if isinstance(loader := self.trainer.train_dataloader, progress.Loader):
-            progress.count_blocks(self.trainer, loader)
+        progress.count_blocks(self.trainer, progress.loader_of(self.trainer))
         try:
             self.learning_rates(1)
         except ValueError as error:
             raise MisconfigurationException(str(error)) from error
+        self._warn_of_another_end()
         self._show_rate()
         self._choose_again()
+
+    def _warn_of_another_end(self) -> None:
+        now = self._length_of_training()
+        if self._end_before is None or now.total is None:
+            return
+        before = now._replace(total=self._end_before)
+        if other := schedules.says_other(self.schedule, self.global_step, before, now):
+            rank_zero_warn(
+                f"The training was to end after {before.total:,} iterations, and now after "
+                f"{now.total:,}: its learning rate goes on at {other}"
+            )
 
     def on_train_epoch_start(self) -> None:
         """Lets another learn, where something was hooked, frozen or pruned since the last epoch."""
@@ -257,6 +247,7 @@ class Classifier(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Lets a checkpoint say where the training stands, whoever saves it and when."""
         if isinstance(loader := self.trainer.train_dataloader, progress.Loader):
+            checkpoint["last_iteration"] = self._length_of_training().total
             position = progress.current_position(self.trainer, loader)
             progress.settle(checkpoint["loops"], position)
 
@@ -264,6 +255,7 @@ class Classifier(LightningModule):
         """Understands checkpoints of older versions, and keeps the digits of 64 bits."""
         if self._trainer is not None and self.trainer.precision == "64-true":
             self.double()  # Lightning does so later, when the weights have come through float32
+        self._end_before = checkpoint.get("last_iteration")
         if "loops" in checkpoint:
             progress.settle_older(checkpoint["loops"])
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 
 Loops = dict[str, Any]
@@ -33,8 +34,25 @@ class Loader(Protocol):
         """The position, with "images_done" and "images", those of a whole epoch."""
 
 
-def iterations_per_epoch(trainer: Trainer, loader: Loader) -> int:
+def loader_of(trainer: Trainer) -> Loader:
+    """The training data.
+
+    Raises:
+        MisconfigurationException: they are of another kind.
+    """
+    loader = trainer.train_dataloader
+    if not isinstance(loader, Loader):
+        raise MisconfigurationException(
+            f"{type(trainer.lightning_module).__name__} learns from blocks of images, not from a "
+            f"{type(loader).__name__}: use data.MNISTDataModule, or derive from it with a load of "
+            "your own (docs/make-it-yours.md)"
+        )
+    return loader
+
+
+def iterations_per_epoch(trainer: Trainer) -> int:
     """Mini-batches in an epoch, as far as the Trainer goes through it."""
+    loader = loader_of(trainer)
     return min(loader.iterations, int(trainer.num_training_batches) * loader.block_size)
 
 

@@ -26,6 +26,18 @@ Schedule = Callable[[Tensor, Length], Tensor]
 """From the iterations (K,) float64, counted from 0, to their parts of the rate (K,)."""
 
 
+def says_other(schedule: Schedule, iteration: int, before: Length, now: Length) -> str | None:
+    """Names the parts of the rate at an iteration, where another end of the training changes it.
+
+    >>> says_other(cosine, 50, Length(5, 100), Length(5, 200))
+    '0.85 of the highest instead of 0.5'
+    >>> says_other(constant, 50, Length(5, 100), Length(5, 200))
+    """
+    iterations = torch.tensor([iteration], dtype=torch.float64)
+    old, new = (float(schedule(iterations, length)) for length in (before, now))
+    return None if math.isclose(old, new) else f"{new:.2g} of the highest instead of {old:.2g}"
+
+
 def constant(iterations: Tensor, length: Length) -> Tensor:
     """Always the same.
 

@@ -125,9 +125,11 @@ def predict(cli: Program, digits: list[Digit]) -> Tensor:
     """The probabilities (N, classes), shared out over the Trainer's ranks.
 
     Raises:
-        UserError: more ranks than images.
+        UserError: more ranks than images, or a limit that leaves some without an answer.
     """
     trainer = cli.trainer
+    if trainer.limit_predict_batches != 1.0:
+        raise UserError("--trainer.limit_predict_batches has no use: name only some of the images.")
     if len(digits) < trainer.world_size:
         raise UserError(f"{trainer.world_size} ranks cannot share {len(digits)} images; use fewer.")
     order = InOrder(torch.arange(len(digits)).tensor_split(trainer.world_size)[trainer.global_rank])

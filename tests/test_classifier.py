@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import StopAfter, assert_same_weights, fit, trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
 
 from data import FourNineDataModule, MNISTDataModule
@@ -92,6 +93,12 @@ def test_metrics_count_every_image_and_average_over_them(tiny_root, tmp_path):
     assert result["test/accuracy"] == pytest.approx(right / 70)
     loss = torch.nn.functional.cross_entropy(logits, data.test_labels).item()
     assert result["test/loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_loader_of_another_kind_is_refused(tmp_path):
+    loader = torch.utils.data.DataLoader(torch.rand(4, 1, 28, 28))
+    with pytest.raises(MisconfigurationException, match="not from a DataLoader: use data"):
+        trainer(tmp_path).fit(LeNet5(), loader)
 
 
 def test_validation_runs_inside_the_training(tiny_root, tmp_path):

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from helpers import Curve, fit
+from helpers import Curve, fit, trainer
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import (
     EMAWeightAveraging,
@@ -241,6 +241,26 @@ def test_checkpoints_come_after_so_many_iterations(tiny_root, tmp_path):
     run(tiny_root, tmp_path, saved, max_epochs=2, enable_checkpointing=True)
     steps = {int(path.stem.split("step=")[1]) for path in (tmp_path / "saved").iterdir()}
     assert steps == {4, 8, 12, 16, 20, 24}
+
+
+@pytest.mark.parametrize(("schedule", "is_said"), [("cosine", True), ("constant", False)])
+def test_a_training_that_goes_on_with_another_end_says_what_that_does(
+    schedule, is_said, tiny_root, tmp_path, recwarn
+):
+    def data():
+        return MNISTDataModule(str(tiny_root), batch_size=10)
+
+    _, first = fit(lambda: LeNet5(schedule=schedule), data(), tmp_path, max_epochs=2)
+    first.save_checkpoint(tmp_path / "a.ckpt")
+    for epochs in (2, 3):
+        second = trainer(tmp_path, max_epochs=epochs)
+        path = tmp_path / "a.ckpt"
+        second.fit(LeNet5(schedule=schedule), data(), ckpt_path=path, weights_only=True)
+    said = [str(warning.message) for warning in recwarn if "was to end" in str(warning.message)]
+    assert said == is_said * [
+        "The training was to end after 26 iterations, and now after 39: its learning rate goes on "
+        "at 0.25 of the highest instead of 0"
+    ]
 
 
 @pytest.mark.parametrize(

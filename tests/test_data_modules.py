@@ -48,6 +48,11 @@ def test_validation_images_are_taken_from_the_training_set(tiny_root):
     assert len(labels(module.train_dataloader())) == 100
 
 
+def test_it_can_be_printed(tiny_root):
+    text = str(set_up(MNISTDataModule(str(tiny_root), val_size=30)))
+    assert text == f"MNISTDataModule(root={str(tiny_root)!r}, batch_size=100, val_size=30, seed=0)"
+
+
 def test_split_depends_on_the_seed_only(tiny_root):
     first, again, other = (
         set_up(MNISTDataModule(str(tiny_root), val_size=30, seed=seed)).val_index
