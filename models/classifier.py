@@ -8,12 +8,11 @@ from typing import Any, ClassVar
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from models import learners, progress, schedules
+from models import ends, learners, progress, schedules
 from models.distortion import NONE, Distortion, distort, draw
 from models.epoch_loss import EpochLoss
 from models.kernels import doors
@@ -189,16 +188,9 @@ class Classifier(LightningModule):
         return self.lr * self.schedule(iterations, self._length)
 
     def _length_of_training(self) -> Length:
-        """How long it is: to the last epoch or to `max_steps`, whichever comes first."""
         if self._trainer is None:
             return Length(1, None)
-        epoch = self.iterations_per_epoch()
-        epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
-        ends = [
-            *([] if epochs in (None, -1) else [epoch * epochs]),
-            *([steps] if steps > 0 else []),
-        ]
-        return Length(epoch, min(ends, default=None))
+        return ends.length_of(self.trainer, self.iterations_per_epoch())
 
     def iterations_per_epoch(self) -> int:
         """Mini-batches in an epoch, as far as `limit_train_batches` goes; known while training."""
@@ -216,20 +208,11 @@ class Classifier(LightningModule):
             self.learning_rates(1)
         except ValueError as error:
             raise MisconfigurationException(str(error)) from error
-        self._warn_of_another_end()
+        length = self._length_of_training()
+        ends.warn_of_another(self.schedule, self.global_step, self._end_before, length)
+        ends.say_where_it_stops(self.schedule, self.trainer.max_steps, length)
         self._show_rate()
         self._choose_again()
-
-    def _warn_of_another_end(self) -> None:
-        now = self._length_of_training()
-        if self._end_before is None or now.total is None:
-            return
-        before = now._replace(total=self._end_before)
-        if other := schedules.says_other(self.schedule, self.global_step, before, now):
-            rank_zero_warn(
-                f"The training was to end after {before.total:,} iterations, and now after "
-                f"{now.total:,}: its learning rate goes on at {other}"
-            )
 
     def on_train_epoch_start(self) -> None:
         """Lets another learn, where something was hooked, frozen or pruned since the last epoch."""

@@ -128,9 +128,9 @@ EXPERIMENTS = {"lenet": lenet, "validated": validated, "tuned": tuned, "logistic
 def ends(experiment: str, ranks: int = 1) -> list[str]:
     """How a piece may end without its making a difference."""
     return [
-        *(end for end in ENDS if end != "steps"),
-        # The tuned one's schedule ends where the training does.
-        *(["steps", "epochs"] if experiment != "tuned" else []),
+        *ENDS,
+        # The tuned one's schedule depends on the last epoch.
+        *(["epochs"] if experiment != "tuned" else []),
         # By a loss of the user's, which only autograd would take in the others' place; and of
         # several ranks each knows its own part of the losses of a block.
         *(["exception in a block"] if experiment == "validated" and ranks == 1 else []),

@@ -267,7 +267,7 @@ def test_a_training_that_goes_on_with_another_end_says_what_that_does(
     ("options", "end"),
     [
         ({"max_epochs": 2}, 26),
-        ({"max_epochs": 2, "max_steps": 20}, 20),
+        ({"max_epochs": -1, "max_steps": 20}, 20),
         ({"max_epochs": 2, "limit_train_batches": 5}, 10),
     ],
 )
@@ -283,3 +283,12 @@ def test_schedules_end_where_the_training_does(options, end, tiny_root, tmp_path
     assert len(rates) == end
     assert rates[-1] == pytest.approx(0, abs=1e-9), "the one that would come next"
     assert rates[-2] > 0
+
+
+def test_a_training_that_stops_before_its_schedule_ends_says_so(tiny_root, tmp_path, caplog):
+    data = MNISTDataModule(str(tiny_root), batch_size=10)
+    with caplog.at_level("INFO"):
+        fit(lambda: LeNet5(schedule="cosine"), data, tmp_path, max_epochs=2, max_steps=13)
+    (line,) = (line for line in caplog.messages if line.startswith("max_steps stops"))
+    assert "at iteration 13 of the 26 that its learning rate is for" in line
+    assert "at 0.5 of the highest instead of 0." in line
