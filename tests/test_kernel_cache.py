@@ -15,10 +15,10 @@ import pytest
 from helpers import REPOSITORY
 
 KERNEL = """
-from kernels.compiled import compiled
+from kernels.compiled import entry
 from kernels.constants import FACTOR
 
-@compiled()
+@entry()
 def scaled(x):
     return FACTOR * x
 """
@@ -177,3 +177,10 @@ print(sum(parallel.forward_two.stats.cache_hits.values()))
         for _ in range(2)
     ]
     assert printed[1] == "1\n"
+
+
+def test_python_cannot_call_what_is_for_compiled_code():
+    from models.kernels.stretches import begin_of  # one of them
+
+    with pytest.raises(TypeError, match="begin_of is for compiled code; Python calls an `entry`"):
+        begin_of(0, 1, 2)

@@ -20,10 +20,18 @@ import llvmlite
 import numba
 import numpy as np
 from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
+from numba.core.registry import CPUDispatcher
 
 from models.kernels import machine
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Part(CPUDispatcher):
+    """One that Python cannot call, and says so: Numba would jump to nowhere."""
+
+    def __call__(self, *_: object) -> None:
+        raise TypeError(f"{self.py_func.__name__} is for compiled code; Python calls an `entry`")
 
 
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
@@ -38,7 +46,15 @@ def compiled(**options: Any) -> Callable[[F], F]:
     Args:
         options: more of `numba.njit`.
     """
-    return entry(no_cpython_wrapper=True, **options)
+    compile_it = entry(no_cpython_wrapper=True, **options)
+
+    def decorate(function: F) -> F:
+        part: Any = compile_it(function)
+        part.__class__ = _Part
+        compiled_function: F = part
+        return compiled_function
+
+    return decorate
 
 
 def entry(**options: Any) -> Callable[[F], F]:
