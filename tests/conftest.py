@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from helpers import REPOSITORY, write_set
+from helpers import REPOSITORY, is_open, write_set
 from hypothesis import settings
 
 from data import DatasetError, source
@@ -69,6 +72,24 @@ def tiny(tiny_root: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> P
     """An empty current folder, and the tiny data set found as a user's would be."""
     monkeypatch.setenv("MNIST_ROOT", str(tiny_root))
     return workplace
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuses what Windows does: to rename, replace or delete a file that is open, and fcntl."""
+
+    def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*paths: Any, **options: Any) -> Any:
+            for path in paths:
+                if Path(path).is_file() and is_open(path):
+                    raise PermissionError(13, "The process cannot access the file", str(path))
+            return function(*paths, **options)
+
+        return call
+
+    for name in ("replace", "rename", "unlink", "remove"):
+        monkeypatch.setattr(os, name, guarded(getattr(os, name)))
+    monkeypatch.setitem(sys.modules, "fcntl", None)
 
 
 @pytest.fixture(autouse=True)

@@ -67,6 +67,12 @@ def full_disk(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+def is_open(path: str | os.PathLike[str]) -> bool:
+    """Whether this process has the file open."""
+    opened = list(Path("/proc/self/fd").iterdir())
+    return any(file.exists() and file.samefile(path) for file in opened)
+
+
 def trainer(folder: Path, **options: Any) -> Trainer:
     """One that writes nothing: two epochs on the CPU, unless the options say otherwise."""
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}

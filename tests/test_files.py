@@ -4,7 +4,6 @@ import json
 import os
 import stat
 import threading
-from pathlib import Path
 
 import pytest
 from helpers import full_disk
@@ -57,16 +56,7 @@ def test_full_disk_is_told_of_the_file_that_was_asked_for(path, tmp_path):
     assert content(tmp_path) == before
 
 
-def test_file_is_closed_before_it_is_renamed(path, monkeypatch):
-    """Windows renames no open file."""
-
-    def replace(old, new):
-        opened = list(Path("/proc/self/fd").iterdir())
-        assert not any(file.exists() and file.samefile(old) for file in opened)
-        rename(old, new)
-
-    rename = os.replace
-    monkeypatch.setattr(os, "replace", replace)
+def test_file_is_closed_before_it_is_renamed(path, windows):
     write_json(path, {"a": 1})
     assert json.loads(path.read_text()) == {"a": 1}
 
