@@ -28,6 +28,8 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor
 
+from data.paths import expanded
+
 # MD5 of the four uncompressed files.
 CHECKSUMS = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -61,9 +63,7 @@ class DatasetError(Exception):
 
 def resolve_root(root: str | Path | None) -> Path:
     """The folder to look in: `root` if given, else the variable `MNIST_ROOT`, else `mnist_data`."""
-    folder = root or os.environ.get("MNIST_ROOT") or DEFAULT_ROOT
-    # Path.expanduser raises an error for a user that is not known.
-    return Path(os.path.expanduser(folder))  # noqa: PTH111
+    return expanded(root or os.environ.get("MNIST_ROOT") or DEFAULT_ROOT)
 
 
 def raw_folder(root: Path) -> Path:

@@ -4,11 +4,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from lightning.pytorch.cli import LightningArgumentParser
 
 from callbacks.files import write_json
+from data.paths import expanded
 from project.errors import fail, user_errors
 from project.program import Program
 from project.table import print_classes, print_results
@@ -48,7 +47,7 @@ def main(args: list[str] | None = None) -> None:
         print_results(record, folder=None)
         print_classes(record["test"]["confusion"], cli.datamodule.digits)
         if cli.config.json:
-            write_json(Path(cli.config.json), record)
+            write_json(expanded(cli.config.json), record)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import yaml
 from callbacks.checkpoint import SAVED_AT
 from callbacks.run_folder import last_version, version_number
 from data import FourNineDataModule, MNISTDataModule
+from data.paths import expanded
 from models.lenet import LeNet5
 from models.lenet1998 import LeNet1998
 from models.linear import Linear
@@ -78,7 +79,7 @@ class Checkpoint(NamedTuple):
 def find_config(name: str) -> Config:
     """The configuration of that name in project/configs, or at that path."""
     known = {path.stem: path for path in sorted(CONFIGS.glob("*.yaml"))}
-    path = known.get(name, Path(name))
+    path = known.get(name) or expanded(name)
     if not path.is_file():
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."

@@ -18,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor, nn
 
 from callbacks.files import write_text, written_whole
+from data.paths import expanded
 from models.classifier import Classifier
 from models.layers.conv_pool import ConvPool
 from project.errors import OneLineParser, UserError, fail, user_errors
@@ -92,7 +93,7 @@ def main(args: list[str] | None = None) -> None:
         return  # one rank writes
     with user_errors():
         kind = cli.config.format
-        path = Path(cli.config.output or f"{cli.request.name}.{kind}")
+        path = expanded(cli.config.output or f"{cli.request.name}.{kind}")
         replaced = " (replaced)" if path.is_file() else ""
         if path.exists() and not cli.config.output:
             raise UserError(f"{path} is there already; name the file to write with --output.")

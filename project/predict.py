@@ -21,6 +21,7 @@ from callbacks.files import write_text, written_whole
 from data.blocks import BlockLoader, InOrder
 from data.images import reading
 from data.images.reading import Digit
+from data.paths import expanded
 from project.errors import UserError, fail, fail_in_part, user_errors
 from project.program import Program
 
@@ -89,7 +90,7 @@ def main(args: list[str] | None = None) -> None:
     if cli.ckpt_path is None:
         fail("say which model to use: --ckpt_path last, best, or the path of a checkpoint")
     with user_errors():
-        content = reading.read(map(Path, cli.config.images), several=cli.config.several)
+        content = reading.read(map(expanded, cli.config.images), several=cli.config.several)
         if not content.digits:
             raise content.refused[0]
         probabilities = predict(cli, content.digits)
@@ -105,10 +106,11 @@ def write(cli: Program, digits: list[Digit], probabilities: Tensor) -> None:
     config = cli.config
     text = FORMATS[config.format](answers(digits, probabilities, cli.datamodule.digits))
     if config.show:
-        show(digits, Path(config.show))
+        show(digits, expanded(config.show))
     if config.output:
-        write_text(Path(config.output), text)
-        print(f"{len(digits):,} images, into {config.output}", file=sys.stderr)
+        path = expanded(config.output)
+        write_text(path, text)
+        print(f"{len(digits):,} images, into {path}", file=sys.stderr)
     else:
         print(text, end="")
 

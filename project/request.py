@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
+from data.paths import expanded
 from project import own
 from project.errors import OneLineParser, UserError
 from project.experiments import (
@@ -89,7 +89,7 @@ def _starting_point(path: str | None, name: str | None) -> Checkpoint | None:
     if path in FOUND:
         return FOUND[path](name)
     if path is not None:
-        return read_checkpoint(Path(path))
+        return read_checkpoint(expanded(path))
     # torchrun starts a job again that lost a rank.
     is_restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     return unfinished_checkpoint(str(name)) if is_restart else None

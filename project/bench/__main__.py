@@ -15,6 +15,7 @@ from rich.table import Table
 
 from callbacks.files import write_json
 from data import source
+from data.paths import expanded
 from project import processes
 from project.bench import drawing, fit, iteration, kernel, scaling
 from project.bench.measure import machine
@@ -38,8 +39,10 @@ def main(args: list[str] | None = None) -> None:
     """
     parser = OneLineParser(prog="python -m project.bench", description=DESCRIPTION)
     parser.add_argument("question", nargs="?", choices=QUESTIONS, default="fit")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all raw values there too")
-    parser.add_argument("--png", type=Path, metavar="FILE", help="fit: draw the figure there")
+    parser.add_argument(
+        "--json", type=expanded, metavar="FILE", help="write all raw values there too"
+    )
+    parser.add_argument("--png", type=expanded, metavar="FILE", help="fit: draw the figure there")
     parser.add_argument("--root", help="folder that holds MNIST/raw (default: MNIST_ROOT)")
     parser.add_argument("--repeats", type=int, default=5, help="slices of each (default: 5)")
     parser.add_argument(

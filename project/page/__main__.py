@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from callbacks.files import write_text
+from data.paths import expanded
 from project.errors import OneLineParser, UserError, user_errors
 from project.page.assemble import assemble, content_of
 
@@ -16,7 +17,9 @@ def main(args: list[str] | None = None) -> None:
         args: command line without the program; None takes that of the process.
     """
     parser = OneLineParser(prog="python -m project.page", description=__doc__)
-    parser.add_argument("pages", nargs="+", type=Path, metavar="FILE", help="Written by export.")
+    parser.add_argument(
+        "pages", nargs="+", type=expanded, metavar="FILE", help="Written by export."
+    )
     with user_errors():
         for path in parser.parse_args(args).pages:
             write_text(path, assemble(content_of(_read(path))))

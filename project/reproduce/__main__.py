@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from data.paths import expanded
 from project import processes
 from project.errors import OneLineParser, UserError, user_errors
 from project.reproduce import report, runner
@@ -86,8 +87,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="few runs and short trainings: a minute")
     add("--force", action="store_true", help="run finished parts again")
     add("--root", help="folder that holds MNIST/raw (default: MNIST_ROOT)")
-    add("--out", type=Path, metavar="FOLDER", help="of the report (default: reports/DATE)")
-    add("--publish", type=Path, metavar="FOLDER", help="write results.md and results/ there too")
+    add("--out", type=expanded, metavar="FOLDER", help="of the report (default: reports/DATE)")
+    add(
+        "--publish", type=expanded, metavar="FOLDER", help="write results.md and results/ there too"
+    )
     return parser
 
 

@@ -1,0 +1,19 @@
+"""Paths as people write them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with `~` and variables put in, unless there is one of exactly that name.
+
+    A shell does so only where a word begins, and for what stands in a file nobody does. What is not
+    known stays as it is.
+    """
+    as_written = Path(path)
+    if as_written.exists():
+        return as_written
+    # Path.expanduser raises an error for a user that is not known.
+    return Path(os.path.expanduser(os.path.expandvars(as_written)))  # noqa: PTH111
