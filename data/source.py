@@ -1,8 +1,9 @@
 """Finds or fetches the four MNIST files, and checks every byte before anyone learns from it.
 
 Layout, as torchvision keeps it: `<root>/MNIST/raw/<name>` or `<root>/MNIST/raw/<name>.gz`. The
-files may also lie in `<root>/MNIST` or `<root>`, and be called `train-images.idx3-ubyte`, with a
-dot. Whatever is there already belongs to somebody else: it is never replaced or deleted.
+files may also lie in `<root>/raw`, `<root>/MNIST` or `<root>`, be called `train-images.idx3-ubyte`,
+with a dot, and lie in folders of their names. Whatever is there already belongs to somebody else:
+it is never replaced or deleted.
 """
 
 from __future__ import annotations
@@ -238,14 +239,20 @@ def _first_line(error: Exception) -> str:
 
 def _folder(root: Path) -> Path:
     """Where the files lie, or would be put: below `root` as torchvision does it, or nearer."""
-    places = (raw_folder(root), root / "MNIST", root)
+    places = (raw_folder(root), root / "raw", root / "MNIST", root)
     return next((p for p in places if any(_present(p, name) for name in CHECKSUMS)), places[0])
 
 
 def _present(folder: Path, name: str) -> list[Path]:
     """Whatever lies there under the file's names: links to nothing and folders, too."""
     names = [stem + end for end in ("", ".gz") for stem in (name, name.replace("-idx", ".idx"))]
-    return [folder / name for name in names if os.path.lexists(folder / name)]
+    found = [folder / name for name in names if os.path.lexists(folder / name)]
+    # Explorer and 7-Zip unpack a file into a folder of its name.
+    return [
+        path
+        for place in found
+        for path in [place / name for name in names if (place / name).is_file()] or [place]
+    ]
 
 
 def _read(folder: Path, name: str, *, verify: bool) -> Tensor:

@@ -89,6 +89,30 @@ def test_names_with_a_dot_and_nearer_folders_are_found(tiny_root, no_network):
             path.rename(raw / path.name.replace(".idx", "-idx"))
 
 
+def test_folders_of_their_names_are_looked_into(tiny_root, no_network):
+    expected, _ = source.load(tiny_root, train=True)
+    for path in list(source.raw_folder(tiny_root).iterdir()):
+        content = path.read_bytes()
+        path.unlink()
+        path.mkdir()
+        if "images" in path.name:
+            (path / path.name.replace("-idx", ".idx")).write_bytes(content)
+        else:
+            (path / f"{path.name}.gz").write_bytes(gzip.compress(content))
+    before = everything(tiny_root)
+    source.ensure(tiny_root)
+    assert torch.equal(source.load(tiny_root, train=True)[0], expected)
+    assert everything(tiny_root) == before
+
+
+@pytest.mark.parametrize("given", ["", "MNIST", "MNIST/raw"])
+def test_any_folder_on_the_way_may_be_named(given, tiny_root, no_network):
+    before = everything(tiny_root)
+    source.ensure(tiny_root / given)
+    assert len(source.load(tiny_root / given, train=False)[0]) == 70
+    assert everything(tiny_root) == before
+
+
 def everything(folder: Path) -> dict[str, str | bytes]:
     """What lies below a folder: links by where they lead, files by their content."""
     return {
