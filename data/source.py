@@ -1,9 +1,8 @@
 """Finds or fetches the four MNIST files, and checks every byte before anyone learns from it.
 
 Layout, as torchvision keeps it: `<root>/MNIST/raw/<name>` or `<root>/MNIST/raw/<name>.gz`. The
-files may also lie in `<root>/raw`, `<root>/MNIST` or `<root>`, be called `train-images.idx3-ubyte`,
-with a dot, and lie in folders of their names. Whatever is there already belongs to somebody else:
-it is never replaced or deleted.
+files may lie in `<root>`, `<root>/raw` or `<root>/MNIST`, too, in folders of their names, and be
+called `train-images.idx3-ubyte`. Whatever is there belongs to others: it stays as it is.
 """
 
 from __future__ import annotations
