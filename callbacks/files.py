@@ -50,9 +50,12 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text in UTF-8, whole or not at all."""
+    """Writes a text in UTF-8, whole or not at all.
+
+    The bytes of a file's name need not be UTF-8: what is none is written as its number.
+    """
     with written_whole(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:

@@ -76,6 +76,11 @@ def test_folders_above_are_made(tmp_path):
     assert (tmp_path / "new" / "folder" / "file").read_bytes() == "é".encode()
 
 
+def test_text_of_any_letters_is_written_in_utf_8(tmp_path):
+    write_text(tmp_path / "file", "é\udce9")
+    assert (tmp_path / "file").read_text("utf-8") == "é\\udce9"
+
+
 def test_link_is_followed_and_stays(path, tmp_path):
     link = tmp_path / "elsewhere" / "link"
     link.parent.mkdir()

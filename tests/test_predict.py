@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -271,6 +273,22 @@ def test_drawings_of_the_readme_are_labelled_in_csv(checkpoints, workplace, caps
             "reason",
         ]
         assert sum(float(row[f"p{digit}"]) for digit in range(10)) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_names_that_no_console_can_write_are_written_as_numbers(checkpoints, tmp_path):
+    names = ("数.png", os.fsdecode(b"\xe9.png"))
+    for name in names:
+        shutil.copy(REPOSITORY / "docs/digits/chalk-3.png", tmp_path / name)
+    common = ("-m", "project.predict", f"--ckpt_path={checkpoints['lenet5-original']}", *names)
+    done = python(*common, folder=tmp_path, PYTHONIOENCODING="cp1252")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()[1:]
+    assert [line.split(",")[0] for line in lines] == ["\\u6570.png", "\\udce9.png"]
+    done = python(*common, "--output=answers.csv", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "answers.csv").read_text("utf-8").splitlines()[1:]
+    assert [line.split(",")[0] for line in lines] == ["数.png", "\\udce9.png"]
 
 
 def test_linear_model_answers_with_its_two_digits_in_json(checkpoints, workplace, mnist_root):
