@@ -65,6 +65,11 @@ def user_errors(*more: type[Exception]) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, (*_mendable(), *more)) or _is_refusal(error):
             fail(error)
+        if isinstance(error, UnicodeEncodeError):
+            fail(
+                f"{error.object!r} cannot be written in {error.encoding}; choose another name, or "
+                "set PYTHONUTF8=1."
+            )
         if isinstance(error, RuntimeError) and any(text in str(error) for text in LOST):
             fail("another rank has ended; what it printed says why.")
         if isinstance(error, _unreachable()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 import warnings
 import zipfile
@@ -50,8 +51,8 @@ def is_known(experiment: object) -> bool:
 class Config(NamedTuple):
     """A configuration, as far as it decides which options there are."""
 
-    source: str
-    """Its path or its text: what the parser takes."""
+    text: str
+    """YAML in ASCII, which the parser takes for a path: files it reads in the locale's encoding."""
     experiment: str
     """A key of `EXPERIMENTS`, or what to import."""
     name: str
@@ -85,13 +86,13 @@ def find_config(name: str) -> Config:
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
         raise UserError(f"no configuration {name!r}; {hint} A path of a YAML file works too.")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not text in UTF-8.") from error
-    return _read_config(str(path), text, path)
+    return _read_config(text, path)
 
 
-def _read_config(source: str, text: object, path: Path) -> Config:
+def _read_config(text: object, path: Path) -> Config:
     try:
         content = yaml.safe_load(text) if isinstance(text, str) else None
     except yaml.YAMLError as error:
@@ -109,11 +110,17 @@ def _read_config(source: str, text: object, path: Path) -> Config:
     name = check_name(content.get("name") or path.stem)
     if experiment in FORMER:
         content = _renewed(content)
-        source = yaml.safe_dump(content)
+        text = yaml.safe_dump(content)
     ckpt_path = content.get("ckpt_path")
     if not isinstance(ckpt_path, str | None):
         raise UserError(f"{path}: `ckpt_path:` must be a path or last, got {ckpt_path!r}.")
-    return Config(source, content["experiment"], name, ckpt_path)
+    return Config(_escaped(str(text)), content["experiment"], name, ckpt_path)
+
+
+def _escaped(text: str) -> str:
+    """The same YAML without comments, in ASCII."""
+    escaped: str = yaml.emit(yaml.parse(text, Loader=yaml.SafeLoader), allow_unicode=False)
+    return escaped
 
 
 def _renewed(content: dict[str, Any]) -> dict[str, Any]:
@@ -126,8 +133,7 @@ def _renewed(content: dict[str, Any]) -> dict[str, Any]:
 
 def with_model(model: str, config: Config | None) -> Config:
     """A configuration for a model to import; without one, the default's but for the model."""
-    path = Path((config or find_config(DEFAULT_CONFIG)).source)
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = yaml.safe_load((config or find_config(DEFAULT_CONFIG)).text)
     if config is None:
         del content["model"]
     name = model.rpartition(".")[2] if config is None else config.name
@@ -137,15 +143,24 @@ def with_model(model: str, config: Config | None) -> Config:
 
 def without_callbacks(config: Config) -> Config:
     """A run's configuration without the callbacks of its training, which nothing else needs."""
-    content = yaml.safe_load(config.source)
+    content = yaml.safe_load(config.text)
     content.get("trainer", {}).pop("callbacks", None)
-    return config._replace(source=yaml.safe_dump(content))
+    return config._replace(text=yaml.safe_dump(content))
 
 
 def check_name(name: object) -> str:
-    """A name of a run, which is a folder below `RUNS` and nowhere else."""
+    """A name of a run, which is a folder below `RUNS` and nowhere else.
+
+    Raises:
+        UserError: it is none.
+        UnicodeEncodeError: nothing can be called so here.
+    """
     if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
         raise UserError(f"a run's name must be text without slashes, got {name!r}.")
+    # What cannot be written in UTF-8, or as a path in this locale, shows now: behind a training it
+    # would be late.
+    name.encode()
+    os.fsencode(name)
     return name
 
 
@@ -232,7 +247,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not isinstance(content, dict) or not _is_weights(weights):
         raise UserError(f"{path} is not a checkpoint of a LightningModule.")
     text = content.get("config")
-    config = None if text is None else _read_config(text, text, path)
+    config = None if text is None else _read_config(text, path)
     saved_at, iterations = (_number(content.get(key)) for key in (SAVED_AT, "global_step"))
     continues = content.keys() >= STATE
     return Checkpoint(path, dict(weights), continues, config, saved_at, int(iterations))

@@ -87,7 +87,7 @@ class Program(LightningCLI):
         super().__init__(
             model,
             data,
-            args=[*(f"--config={c.source}" for c in self.request.configs), *options],
+            args=[*(f"--config={c.text}" for c in self.request.configs), *options],
             run=False,
             parser_class=Parser,
             parser_kwargs={

@@ -92,6 +92,7 @@ CASES = {
     "unknown experiment": (fit, ["--config=unknown.yaml"], "must have a line `experiment:`"),
     "broken YAML": (fit, ["--config=broken.yaml"], "is not YAML"),
     "not UTF-8": (fit, ["--config=latin.yaml"], "is not text in UTF-8"),
+    "name that is no text": (fit, ["--name=\udce9"], "'\\udce9' cannot be written in utf-8"),
     "number as name": (fit, ["--config=number.yaml"], "name must be text"),
     "climbing name": (fit, ["--config=climbing.yaml"], "without slashes"),
     "climbing --name": (fit, ["--name=../up"], "without slashes"),

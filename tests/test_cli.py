@@ -331,6 +331,18 @@ def test_printed_configuration_is_commented_and_can_be_used(config, tiny, capsys
 
 
 @pytest.mark.slow
+def test_configuration_is_utf_8_in_every_locale(tmp_path):
+    content = "# für\nexperiment: lenet5\ndata:\n  root: möglich\nmodel:\n  lr: 1e-3\n"
+    ascii_ = {"PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    for mark in ("", "\ufeff"):
+        (tmp_path / "own.yaml").write_text(mark + content, "utf-8")
+        done = program("fit", "--config=own.yaml", "--print_config", folder=tmp_path, **ascii_)
+        assert done.returncode == 0, done.stderr
+        printed = yaml.safe_load(done.stdout.replace("\\xf6", "ö"))
+        assert (printed["data"]["root"], printed["model"]["lr"]) == ("möglich", 0.001)
+
+
+@pytest.mark.slow
 def test_shell_completes_the_options_of_the_chosen_experiment(tmp_path):
     line = "python -m project.fit --config logistic --model.d"
     answer = tmp_path / "answer"

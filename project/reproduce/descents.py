@@ -43,7 +43,7 @@ class Experiment:
     """
 
     def __init__(self, name: str, root: Path) -> None:
-        content = yaml.safe_load(Path(find_config(name).source).read_text(encoding="utf-8"))
+        content = yaml.safe_load(find_config(name).text)
         self.data = FourNineDataModule(root=str(root), **content["data"])
         self.data.setup("fit")
         self.data.setup("test")
