@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -109,9 +110,16 @@ def describe_device(device: torch.device) -> str:
 def git_revision() -> str | None:
     """The commit of the code, with "-dirty" for changes on top; None outside a checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    # Hooks and editors name another repository in variables.
+    environment = {k: value for k, value in os.environ.items() if not k.startswith("GIT_")}
     try:
         done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+            command,
+            cwd=Path(__file__).parent,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=10,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

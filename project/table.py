@@ -33,7 +33,12 @@ def print_results(record: dict[str, Any], folder: Path | None) -> None:
     for name, value in rows.items():
         if value is not None:
             table.add_row(name, value)
-    Console().print(table)
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    # As it is: in a run's name rich would take [lr=0.1] for markup and :x: for a picture.
+    Console(markup=False, emoji=False).print(table)
 
 
 def _short(seconds: float) -> str:
@@ -78,4 +83,4 @@ def print_classes(confusion: list[list[int]], digits: tuple[int, ...]) -> None:
             f"{right:,} of {total:,}",
             ", ".join(f"{other} ({wrong[other]})" for other in worst),
         )
-    Console().print(table)
+    _print(table)
