@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import NoReturn
 
 # What gloo and NCCL say where a connection to another rank breaks off, or is never made, and where
@@ -57,11 +58,36 @@ class OneLineParser(argparse.ArgumentParser):
         fail(message)
 
 
+def stopped() -> NoReturn:
+    """Prints one line on standard error and exits with the shell's code of Ctrl-C."""
+    print("Stopped before the end.", file=sys.stderr)
+    raise SystemExit(130) from None
+
+
+def on_uncaught(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Python's excepthook of the programs, for Ctrl-C while they are being imported, too."""
+    if issubclass(kind, KeyboardInterrupt):
+        stopped()
+    sys.__excepthook__(kind, error, trace)
+
+
 @contextmanager
 def user_errors(*more: type[Exception]) -> Iterator[None]:
-    """Turns the exceptions that a user can mend, and `more` of them, into `fail`."""
+    """Turns the exceptions that a user can mend, and `more` of them, into `fail`.
+
+    Ctrl-C becomes `stopped`.
+    """
     try:
         yield
+    except KeyboardInterrupt:
+        stopped()
+    except SystemExit as end:
+        # What Lightning makes of it.
+        if end.code == 1 and isinstance(end.__context__, KeyboardInterrupt):
+            stopped()
+        raise
     except Exception as error:
         if isinstance(error, (*_mendable(), *more)) or _is_refusal(error):
             fail(error)
