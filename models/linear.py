@@ -102,4 +102,5 @@ class Linear(Classifier):
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Of the labels -1 and +1 by margins (B,), -> (B, 2)."""
-        return torch.stack([torch.sigmoid(-outputs), torch.sigmoid(outputs)], 1)
+        margins = outputs.unsqueeze(1)
+        return torch.cat([-margins, margins], 1).sigmoid()

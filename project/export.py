@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from callbacks.files import write_text, written_whole
 from data.paths import expanded
 from models.classifier import Classifier
-from models.layers.conv_pool import ConvPool
+from models.kernels.conv_pool.composite import dense
+from models.layers.conv_pool import ConvPool, PartialConv
 from project.errors import OneLineParser, UserError, fail, user_errors
 from project.page.assemble import assemble
 from project.page.contents import Trained, content
@@ -58,6 +59,30 @@ class ExportCLI(Program):
         )
 
 
+class Dense(nn.Sequential):
+    """A partial convolution, and what its layer has behind it, in ordinary layers.
+
+    Its kernels are constants, with zeros where nothing is connected: not every runtime puts weights
+    into their places.
+
+    Args:
+        layer: to copy.
+    """
+
+    def __init__(self, layer: PartialConv) -> None:
+        weight, bias, connections, padding = layer.arguments()
+        maps = layer.in_channels, len(bias)
+        convolution = nn.Conv2d(*maps, layer.kernel_size, padding=padding)
+        convolution.weight = nn.Parameter(dense(weight, connections, maps[1], maps[0]))
+        convolution.bias = nn.Parameter(bias)
+        pool = [nn.Tanh(), nn.AvgPool2d(2), nn.Tanh()] if isinstance(layer, ConvPool) else []
+        super().__init__(convolution, *pool)
+
+    def version(self, x: Tensor) -> str:
+        """As `ConvPool`: not fused with the next one."""
+        return "composite"
+
+
 class Portable(nn.Module):
     """A model as a file holds it: its network in ordinary operators, and its probabilities.
 
@@ -67,11 +92,12 @@ class Portable(nn.Module):
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
-        self.net = copy.deepcopy(model.net).cpu().eval().requires_grad_(False)
+        self.net = copy.deepcopy(model.net).cpu()
         self.probabilities = model.probabilities
-        for layer in self.net.modules():
-            if isinstance(layer, ConvPool):
-                layer.backend = "composite"
+        for name, layer in self.net.named_children():
+            if isinstance(layer, PartialConv):
+                setattr(self.net, name, Dense(layer))
+        self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What the network takes (B, 1, H, W) -> its outputs, and probabilities (B, classes)."""

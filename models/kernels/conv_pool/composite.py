@@ -9,13 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def dense(weight: Tensor, connections: Tensor, outputs: int, inputs: int) -> Tensor:
+    """Weights (P, k, k) of a table's connections -> (outputs, inputs, k, k)."""
+    zeros = weight.new_zeros(outputs, inputs, *weight.shape[1:])
+    return zeros.index_put(connections.unbind(1), weight)
+
+
 def partial_conv2d(
     x: Tensor, weight: Tensor, bias: Tensor, connections: Tensor, padding: int = 0
 ) -> Tensor:
     """As `reference.partial_conv2d`: x (B, C, H, W), weight (P, k, k) -> (B, M, H', W')."""
-    output, source = connections.unbind(1)
-    dense = weight.new_zeros(len(bias), x.shape[1], *weight.shape[1:])
-    return F.conv2d(x, dense.index_put((output, source), weight), bias, padding=padding)
+    kernels = dense(weight, connections, len(bias), x.shape[1])
+    return F.conv2d(x, kernels, bias, padding=padding)
 
 
 def conv_pool(
