@@ -10,5 +10,6 @@ from project import errors, streams
 if "IPython" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
     sys.excepthook = errors.on_uncaught
-
+# Set for coverage and debuggers of what Python can run, too; the kernels it cannot.
+os.environ.pop("NUMBA_DISABLE_JIT", None)
 streams.settle()
