@@ -34,6 +34,7 @@ from project.parser import Parser
 from project.precision import in_float32
 from project.quiet import quieten
 from project.request import read_request
+from project.threads import limit_threads
 
 # Flags of Lightning's that could only be ignored, with their defaults, and what there is instead.
 USELESS = {
@@ -204,6 +205,7 @@ class Program(LightningCLI):
         trainer = super().instantiate_trainer(**options)
         processes.check(trainer)
         limit_waiting(trainer)
+        limit_threads(trainer.num_devices)
 
         def place(callback: Callback) -> int:
             if isinstance(callback, SavesCheckpoints):

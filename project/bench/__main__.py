@@ -22,6 +22,7 @@ from project.bench.measure import machine
 from project.drawing import default_style
 from project.errors import OneLineParser, UserError, user_errors
 from project.precision import in_float32
+from project.threads import limit_threads
 
 DESCRIPTION = """fit (the default) times project.fit against the published loops and what else one
 would write; iteration takes one iteration of LeNet-5 apart; kernel times the fused convolutional
@@ -64,6 +65,7 @@ def main(args: list[str] | None = None) -> None:
         parser.error("--png draws the figure of fit")
     with user_errors():
         processes.settle()
+        limit_threads()
         if max(processes.ranks() or 1, processes.srun_tasks()) > 1:
             raise UserError("others at work would change the times; start project.bench alone.")
         in_float32()

@@ -21,6 +21,7 @@ from project.reproduce.parts import PARTS, PROBLEMS, Part
 from project.reproduce.ranks import from_first, joined
 from project.reproduce.record import Erratum, Row
 from project.reproduce.sections import ERRATA, Section, sections
+from project.threads import limit_threads
 
 REPORTS = Path("reports")
 
@@ -46,6 +47,7 @@ def main(args: list[str] | None = None) -> None:
         try:
             if missing := from_first(runner.due(parts, options)):
                 check(missing)
+                limit_threads()
                 runner.run(missing, options, rank)
         except KeyboardInterrupt:
             print("Stopped; the same command goes on behind the finished parts.", file=sys.stderr)
