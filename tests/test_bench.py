@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from helpers import refusal
 from PIL import Image
 
+from models.kernels import compilers
+from models.kernels.conv_pool.cpu import Convolution, shapes_of
+from models.kernels.lenet5 import cpu, gradient
+from models.nets import LeNet5
 from project.bench import __main__ as bench
-from project.bench import drawing, fit, iteration, scaling
+from project.bench import drawing, fit, iteration, operations, scaling
+from project.errors import UserError
 
 
 @pytest.mark.slow
@@ -45,16 +51,38 @@ def test_figure_that_cannot_be_drawn_comes_after_the_values(workplace, monkeypat
     assert [path.name for path in workplace.iterdir()] == ["bench.json"]
 
 
-def test_pieces_and_remainders_add_up_to_the_iteration(mnist_root):
-    rows = iteration.run("modern", mnist_root, [10], 1, lambda text: None)
-    seconds = {row["piece"]: row["seconds"] for row in rows}
-    whole = seconds.pop(iteration.FIT)
-    loop = seconds.pop(iteration.LOOP)
-    gradient = seconds.pop(iteration.GRADIENT)
-    assert sum(seconds.values()) == pytest.approx(whole)
-    assert gradient + seconds[iteration.REST] == pytest.approx(loop)
-    assert loop + seconds[iteration.LIGHTNING] == pytest.approx(whole)
-    assert iteration.overhead(rows, 10) == pytest.approx(1 - gradient / whole)
+@pytest.mark.slow
+def test_pieces_of_an_iteration_add_up_to_it_and_none_is_below_zero(mnist_root):
+    threads = torch.get_num_threads()
+    rows = iteration.run("modern", mnist_root, [10, 5000], 1, lambda text: None)
+    assert cpu.descent is gradient.descent
+    assert torch.get_num_threads() == threads
+    for batch in (10, 5000):
+        seconds = {row["piece"]: row["seconds"] for row in rows if row["batch"] == batch}
+        assert all(value > 0 for value in seconds.values())
+        del seconds[iteration.WITHOUT]
+        whole, call = seconds.pop(iteration.FIT), seconds.pop(iteration.CALL)
+        assert sum(seconds.values()) == pytest.approx(whole, rel=0.05)
+        assert call + seconds[iteration.OUTSIDE] == pytest.approx(whole)
+    counted = {row["piece"] for row in rows if row["gflops"]}
+    assert {*operations.CONVOLUTION, *operations.WEIGHTS, operations.DENSE} < counted
+
+
+def test_operations_of_a_convolution_are_those_of_its_loops():
+    net = LeNet5("modern")
+    first, second = (Convolution(*layer.arguments()) for layer in (net.c1, net.c3))
+    shapes = shapes_of(torch.empty(0, 1, 28, 28), first, second)
+    found = operations.operations(net, shapes, 9)
+    # 16 images in two groups; 8 products for 4 sums; tiles of 10 rows.
+    assert found[operations.CONVOLUTION[0]] == 16 * 6 * 30 * 7 * 8 * 5 * 2
+    assert found[operations.CONVOLUTION[1]] == 16 * 96 * 10 * 3 * 8 * 5 * 2
+    assert found[operations.WEIGHTS[0]] == 16 * 6 * 28 * 7 * 8 * 5 * 2
+
+
+def test_without_numba_there_is_no_call_to_take_apart(workplace, monkeypatch):
+    monkeypatch.setattr(compilers, "OBSTACLES", {"numba": "numba is not installed"})
+    with pytest.raises(UserError, match=r"which there is not: numba is not installed\."):
+        iteration.run("original", workplace, [10], 1, lambda text: None)
 
 
 def test_efficiency_is_speed_over_that_of_one_rank(monkeypatch, mnist_root):

@@ -25,9 +25,9 @@ from project.precision import in_float32
 from project.threads import limit_threads
 
 DESCRIPTION = """fit (the default) times project.fit against the published loops and what else one
-would write; iteration takes one iteration of LeNet-5 apart; kernel times the fused convolutional
-blocks against their reference; scaling runs project.fit on 1, 2 and 4 CPU ranks. All in turns, on
-this machine."""
+would write; iteration takes one iteration of LeNet-5 apart, on one CPU thread; kernel times the
+fused convolutional blocks against their reference; scaling runs project.fit on 1, 2 and 4 CPU
+ranks. All in turns, on this machine."""
 
 Rows = list[dict[str, Any]]
 
@@ -119,19 +119,23 @@ def _iteration(options: argparse.Namespace) -> Rows:
     batches = options.batches or iteration.BATCHES
     with _progress(2 * len(batches)) as progress:
         rows = iteration.run(options.c3, _data(options), batches, options.repeats, progress)
-    table = Table(title=f"One iteration of lenet5-{options.c3}, median of {options.repeats}")
-    table.add_column("piece")
-    for batch in batches:
-        table.add_column(f"batch {batch}", justify="right")
-    for piece in dict.fromkeys(row["piece"] for row in rows):
-        cells = (row for row in rows if row["piece"] == piece)
+    title = f"One iteration of lenet5-{options.c3} on one thread, the middle one of"
+    table = Table(title=f"{title} {options.repeats} runs")
+    for column in ("batch", "piece", "time", "share", "GFLOPS", "of peak"):
+        table.add_column(column, justify="left" if column == "piece" else "right")
+    for row in rows:
         table.add_row(
-            piece, *(f"{1000 * row['seconds']:.3g} ms {row['share']:4.0%}" for row in cells)
+            str(row["batch"]),
+            row["piece"],
+            f"{1000 * row['seconds']:.3g} ms",
+            f"{row['share']:.1%}",
+            "" if row["gflops"] is None else f"{row['gflops']:.1f}",
+            "" if row["of peak"] is None else f"{row['of peak']:.0%}",
+            end_section=row["piece"] == iteration.WITHOUT,
+            style="bold" if row["piece"].startswith("=") else None,
         )
     Console().print(table)
-    for batch in batches:
-        share = iteration.overhead(rows, batch)
-        print(f"batch {batch}: {share:.0%} of an iteration is neither kernel nor dense layer")
+    print(f"peak, multiply-adds in registers: {rows[0]['peak'] / 1e9:.1f} GFLOPS")
     return rows
 
 

@@ -1,119 +1,156 @@
-"""Where the time of one iteration of LeNet-5 goes, and how it grows with the batch.
+"""Where the time of one iteration of LeNet-5 goes, in the compiled call on a CPU, on one thread.
 
-The pieces are timed alone, in turns; then the whole gradient, which on the CPU is one compiled
-call and takes less than they do; then iterations without Lightning, and `project.fit` with
-everything on. What iterations take beyond the gradient are the images, the update and Python; what
-project.fit takes beyond them is Lightning's and that of what is recorded.
+`project.fit` trains with a clock in the call (`stamps.py`), so that the pieces and what lies around
+the call are parts of one run and add up to it; and in turns with that as it is, which tells what
+the clock costs. What is computed is compared with what the processor can do at best.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from data import source
-from models import lenet
-from models.learners.compiled import gradient_of
-from models.learners.eager import by_autograd
+from models.kernels import compilers
 from models.nets import C3, LeNet5
 from project.bench.fit import our_seconds_per_iteration
-from project.bench.measure import Timing, default_device, interleaved
+from project.bench.measure import interleaved
+from project.errors import UserError
+
+if TYPE_CHECKING:
+    from project.bench.stamps import Stamped
 
 BATCHES = (10, 100, 1000, 10_000)
 IMAGES = 60_000  # that a run of project.fit learns from, in 20 to 600 iterations
-KERNELS = ("C1 to S4 forward", "C1 to S4 backward")
-DENSE = "C5 to output, loss"
-SAVED = "less, since in one call"
-GRADIENT = "= gradient"
-LOOP, FIT = "= iteration alone", "= project.fit"
-REST = "images, update, Python"
-STEPS = 10  # of the iterations alone, in one call where they run so
-LIGHTNING = "Lightning, records"
-
-
-def pieces(c3: C3, batch: int, root: Path) -> dict[str, Callable[[], Any]]:
-    """The parts of an iteration by name, each a function to call, and `STEPS` whole ones."""
-    device = default_device()
-    images, labels = (part.to(device) for part in source.load(root, train=True))
-    labels = labels.long()
-    torch.manual_seed(0)
-    net = LeNet5(c3).to(device)
-    index = torch.randperm(len(images))[:batch].to(device)
-    trunk = [*net.c1.parameters(), *net.c3.parameters()]
-    head = list(net.parameters())[len(trunk) :]
-    learner = lenet.LeNet5(c3).to(device)  # apart: a graph that is walked again keeps its weights
-    is_compiled = learner.backend == "cpu"
-    differentiate: Any = gradient_of(learner) if is_compiled else by_autograd(learner)
-    optimizer = learner.configure_optimizers()
-
-    def gather() -> tuple[Tensor, Tensor]:
-        return learner.inputs(images.index_select(0, index)), labels.index_select(0, index)
-
-    def steps() -> None:
-        if is_compiled:
-            from models.kernels.lenet5.cpu import MiniBatches  # with Numba, which may be missing
-
-            sizes, ones = np.full(STEPS, batch), torch.ones(STEPS)
-            order = index.repeat(STEPS)
-            batches = MiniBatches(images, labels, order)
-            differentiate.descend(batches, sizes, ones / batch, ones * learner.lr)
-            return
-        for _ in range(STEPS):
-            optimizer.zero_grad()
-            differentiate(*gather(), 1 / batch)
-            optimizer.step()
-
-    x, y = gather()
-    maps = net.features(x)
-    to_maps = torch.randn_like(maps)
-    features = maps.detach().requires_grad_()
-
-    def loss() -> Tensor:
-        return F.cross_entropy(net.classify(features), y)
-
-    forward, backward = KERNELS
-    return {
-        forward: lambda: net.features(x),
-        backward: lambda: torch.autograd.grad(maps, trunk, to_maps, retain_graph=True),
-        DENSE: lambda: torch.autograd.grad(loss(), [features, *head]),
-        GRADIENT: lambda: differentiate(x, y, 1 / batch),
-        LOOP: steps,
-    }
+OUTSIDE = "Python, Lightning, records"
+CALL, FIT = "= compiled call", "= project.fit"
+WITHOUT = "project.fit without the clock"
+TURNS = 100_000  # of the loop that the peak is taken from
+Row = dict[str, Any]
 
 
 def run(
     c3: C3, root: Path, batches: Sequence[int], repeats: int, progress: Callable[[str], Any]
-) -> list[dict[str, Any]]:
-    """A row for each piece and each batch size, with its share of project.fit's iteration."""
-    rows = []
-    for batch in batches:
-        progress(f"batch {batch}: pieces")
-        seconds = {
-            name: timing.median
-            for name, timing in interleaved(pieces(c3, batch, root), repeats).items()
-        }
-        loop, gradient = seconds.pop(LOOP) / STEPS, seconds.pop(GRADIENT)
-        seconds |= {SAVED: gradient - sum(seconds.values()), GRADIENT: gradient}
-        seconds |= {REST: loop - gradient, LOOP: loop}
-        progress(f"batch {batch}: project.fit")
-        count = min(600, max(20, IMAGES // batch))
-        options = (f"lenet5-{c3}", root, count, f"--data.batch_size={batch}")
-        whole = Timing([our_seconds_per_iteration(*options) for _ in range(repeats)]).median
-        seconds |= {LIGHTNING: whole - loop, FIT: whole}
-        rows += [
-            {"piece": name, "batch": batch, "seconds": value, "share": value / whole}
-            for name, value in seconds.items()
-        ]
+) -> list[Row]:
+    """A row for each piece and each batch size, with its share of project.fit's iteration.
+
+    Raises:
+        UserError: there is no compiled call, or no counter of time in the processor.
+    """
+    if reason := compilers.obstacle("cpu"):
+        raise UserError(f"iteration takes the compiled call apart, which there is not: {reason}.")
+    from project.bench.stamps import Stamped  # with Numba
+
+    with _one_thread():
+        stamped, peak = Stamped(), peak_flops(10 * repeats)
+        rows = []
+        for batch in batches:
+            progress(f"batch {batch}: compiling")
+            train = _training(c3, root, batch)
+            with _clock_inside(stamped):
+                train()
+            train()
+            progress(f"batch {batch}: project.fit")
+            seconds = _median([_turn(stamped, train) for _ in range(repeats)])
+            rows += _rows(seconds, _operations(c3, batch), batch, peak)
     return rows
 
 
-def overhead(rows: list[dict[str, Any]], batch: int) -> float:
-    """The share of an iteration of project.fit that is neither kernel nor dense layer."""
-    (share,) = (r["share"] for r in rows if r["piece"] == GRADIENT and r["batch"] == batch)
-    return 1 - float(share)
+def _training(c3: C3, root: Path, batch: int) -> Callable[[], tuple[int, float]]:
+    """A short one by project.fit; gives its iterations, and the seconds of one."""
+    count = min(600, max(20, IMAGES // batch))
+    options = (f"--data.batch_size={batch}", "--trainer.accelerator=cpu")
+
+    def train() -> tuple[int, float]:
+        return count, our_seconds_per_iteration(f"lenet5-{c3}", root, count, *options)
+
+    return train
+
+
+def _turn(stamped: Stamped, train: Callable[[], tuple[int, float]]) -> dict[str, float]:
+    """Seconds of an iteration's pieces, of a run with the clock, and of one without."""
+    from project.bench.stamps import ticks
+
+    stamped.take()
+    begin, first = time.perf_counter(), ticks()
+    with _clock_inside(stamped):
+        count, whole = train()
+    last, end = ticks(), time.perf_counter()
+    if last == first:
+        raise UserError("this processor has no counter of time that programs may read.")
+    tick = (end - begin) / (last - first) / count
+    pieces = {name: tick * taken for name, taken in stamped.take().items()}
+    call = sum(pieces.values())
+    _, without = train()
+    return {**pieces, CALL: call, OUTSIDE: whole - call, FIT: whole, WITHOUT: without}
+
+
+def _median(turns: list[dict[str, float]]) -> dict[str, float]:
+    """The turn in the middle, as one: medians of each piece would not add up."""
+    middle = sorted(turns, key=lambda seconds: seconds[FIT])[(len(turns) - 1) // 2]
+    return middle | {WITHOUT: median(turn[WITHOUT] for turn in turns)}
+
+
+def _rows(
+    seconds: dict[str, float], operations: dict[str, int], batch: int, peak: float
+) -> list[Row]:
+    operations = operations | {CALL: sum(operations.values())}
+    rows = []
+    for name, value in seconds.items():
+        flops = operations[name] / value if name in operations else None
+        rows.append(
+            {
+                "piece": name,
+                "batch": batch,
+                "seconds": value,
+                "share": value / seconds[FIT],
+                "gflops": flops and flops / 1e9,
+                "of peak": flops and flops / peak,
+                "peak": peak,
+            }
+        )
+    return rows
+
+
+def _operations(c3: C3, batch: int) -> dict[str, int]:
+    from models.kernels.conv_pool.cpu import Convolution, shapes_of
+    from project.bench.operations import operations
+
+    net = LeNet5(c3)
+    blocks = (Convolution(*layer.arguments()) for layer in (net.c1, net.c3))
+    return operations(net, shapes_of(torch.empty(0, 1, 28, 28), *blocks), batch)
+
+
+def peak_flops(repeats: int) -> float:
+    """Operations per second of multiply-adds in registers, eight numbers each, on one core."""
+    from project.bench.stamps import CHAINS, multiply_add
+
+    numbers = np.repeat(np.array([0.5, 1], np.float32), 8)
+    best = min(interleaved({"": lambda: multiply_add(TURNS, numbers)}, repeats)[""].seconds)
+    return 2 * 8 * CHAINS * TURNS / best
+
+
+@contextmanager
+def _clock_inside(stamped: Stamped) -> Iterator[None]:
+    """Lets training call the iteration with the clock."""
+    from models.kernels.lenet5 import cpu
+
+    with patch.object(cpu, "descent", stamped.descent):
+        yield
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

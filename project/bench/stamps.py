@@ -1,0 +1,211 @@
+"""The compiled iteration of LeNet-5 with a clock in it, which tells how long each piece took.
+
+It is made of the functions of the kernels themselves: those that call a piece are compiled once
+more, with the piece between two looks at the clock. At each look the time since the last one goes
+to the piece that ran: so the pieces add up to the whole, and none is below zero. What training
+calls stays as it is.
+"""
+
+from __future__ import annotations
+
+from types import FunctionType
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import carray, types  # type: ignore[attr-defined]
+from numba.core import cgutils
+from numba.core.dispatcher import Dispatcher
+from numba.extending import intrinsic
+
+from models.kernels.compiled import OPTIONS
+from models.kernels.conv_pool import backward, forward, frame
+from models.kernels.lenet5 import dense, distort, folding, gradient, head
+from models.kernels.simd.vector import add, fma, load, store
+from project.bench import operations as names
+
+OUTSIDE, REST = 0, 1
+"""What is not the compiled call, and what in it is no piece by name"""
+
+
+# Without the cache of the kernels: that knows their files alone, and the clock's address is another
+# one in each process.
+_entry: Any = numba.njit(**OPTIONS)
+_compiled: Any = numba.njit(**OPTIONS | {"no_cpython_wrapper": True})
+
+
+@_compiled
+def _alone(args):
+    return 0
+
+
+@_compiled
+def _by_second(args):
+    return 1 if args[1].maps > 1 else 0
+
+
+@_compiled
+def _by_layer(args):
+    return 1 if args[0].shape.maps > 1 else 0
+
+
+@_compiled
+def _by_fourth(args):
+    return 1 if args[3].shape.maps > 1 else 0
+
+
+class Piece(NamedTuple):
+    """Functions whose time is told together."""
+
+    functions: tuple[Any, ...]
+    names: tuple[str, ...]
+    which: Any = _alone
+    """Chooses the name by the arguments: C1 reads one map, C3 more."""
+
+
+# What another of them calls is told apart from it.
+PIECES = (
+    Piece((distort.pick_images, frame.frame_images), (names.IMAGES,)),
+    Piece((forward.spread_input,), names.TO_POINTS, _by_second),
+    Piece((forward._convolve_strip,), names.CONVOLUTION, _by_layer),
+    Piece((forward.forward_group,), names.SQUASH, _by_layer),
+    Piece((dense.dense,), (names.DENSE,)),
+    Piece((head.loss_of_group,), (names.LOSS,)),
+    Piece((dense.dense_input_gradient, dense.through_tanh), (names.DENSE_INPUTS,)),
+    Piece((backward.backward_group,), names.SLOPES, _by_fourth),
+    Piece((backward._weight_gradient,), names.WEIGHTS, _by_layer),
+    Piece((backward._input_gradient, backward.gather_input_gradient), (names.INPUTS,)),
+    Piece((dense.dense_weight_gradient, dense.dense_bias_gradient), (names.DENSE_WEIGHTS,)),
+    Piece((backward.sum_of_taps, gradient._add_up_all), (names.SUMS,)),
+    Piece((gradient.take_step, folding.scale, gradient._spread), (names.UPDATE,)),
+)
+
+
+class Stamped:
+    """`descent` with a clock in it, for one thread."""
+
+    def __init__(self) -> None:
+        self.names = ["", names.REST, *(name for piece in PIECES for name in piece.names)]
+        # The last look, the piece that runs, and the time of each.
+        self._clock = np.zeros(2 + len(self.names), np.int64)
+        self._look = _look_of(self._clock)
+        self._done: dict[Any, Any] = {}
+        self._pieces = {function: piece for piece in PIECES for function in piece.functions}
+        self.descent = _whole_between_looks(self._with_clock(gradient.descent), self._look)
+
+    def take(self) -> dict[str, int]:
+        """Ticks of each piece since the last time."""
+        ticks = self._clock[2:]
+        taken = dict(zip(self.names, ticks.tolist(), strict=True))
+        ticks[:] = 0
+        del taken[""]
+        return taken
+
+    def _with_clock(self, function: Any) -> Any:
+        """The function, compiled once more if it is or calls a piece."""
+        if function not in self._done:
+            made = self._with_clock_inside(function)
+            if piece := self._pieces.get(function):
+                place = self.names.index(piece.names[0])
+                made = _between_looks(made, self._look, place, piece.which)
+            self._done[function] = made
+        return self._done[function]
+
+    def _with_clock_inside(self, function: Any) -> Any:
+        python = function.py_func
+        variables = dict(python.__globals__)
+        for name in python.__code__.co_names:
+            if isinstance(variables.get(name), Dispatcher):
+                variables[name] = self._with_clock(variables[name])
+        changed = any(variables[name] is not value for name, value in python.__globals__.items())
+        options = dict(function.targetoptions)
+        # Numba inlines no call with *args, as that of a piece is.
+        is_inlined = function in self._pieces and options.pop("inline", None)
+        if not changed and not is_inlined:
+            return function
+        del options["nopython"]  # implied
+        return numba.njit(**options)(FunctionType(python.__code__, variables, python.__name__))
+
+
+def _look_of(clock: np.ndarray[Any, Any]) -> Any:
+    """A compiled function that gives the time since the last look to the piece that ran.
+
+    It says which that was, and lets another one run.
+    """
+    address, length = clock.ctypes.data, len(clock)
+
+    @_compiled
+    def look(piece):
+        clock = carray(_int64_at(address), (length,))
+        now, before = ticks_now(), clock[1]
+        clock[2 + before] += now - clock[0]
+        clock[0], clock[1] = now, piece
+        return before
+
+    return look
+
+
+def _between_looks(function: Any, look: Any, place: int, which: Any) -> Any:
+    @_compiled
+    def call(*args):
+        before = look(place + which(args))
+        result = function(*args)
+        look(before)
+        return result
+
+    return call
+
+
+def _whole_between_looks(descent: Any, look: Any) -> Any:
+    # With names, since Python hands the arguments over.
+    @_entry
+    def call(worker, tickets, batches, steps, update, net, memory, each, losses):
+        before = look(REST)
+        descent(worker, tickets, batches, steps, update, net, memory, each, losses)
+        look(before)
+
+    return call
+
+
+@intrinsic
+def ticks_now(typing: Any) -> Any:
+    """The processor's counter of time."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.IntType(64), [])
+        name = "llvm.readcyclecounter"
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
+
+    return types.int64(), generate
+
+
+@intrinsic
+def _int64_at(typing: Any, address: Any) -> Any:
+    """A pointer to int64."""
+    kind = types.CPointer(types.int64)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(kind))
+
+    return kind(types.int64), generate
+
+
+@_entry
+def ticks():
+    """`ticks_now` for Python."""
+    return ticks_now()
+
+
+CHAINS = 10
+
+
+@_entry
+def multiply_add(count, numbers):
+    """Multiplies and adds `count` times in each of ten chains, eight numbers (16,) at a time."""
+    x, y = load(numbers, 0), load(numbers, 8)
+    a = b = c = d = e = f = g = h = i = j = y
+    for _ in range(count):
+        a, b, c, d, e = fma(a, x, y), fma(b, x, y), fma(c, x, y), fma(d, x, y), fma(e, x, y)
+        f, g, h, i, j = fma(f, x, y), fma(g, x, y), fma(h, x, y), fma(i, x, y), fma(j, x, y)
+    store(numbers, 8, add(add(add(a, b), add(c, d)), add(add(e, f), add(add(g, h), add(i, j)))))
