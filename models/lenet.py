@@ -24,7 +24,11 @@ Scalars = TypeVar("Scalars", float, Tensor)
 MEAN, DEVIATION = 0.1307, 0.3081
 """Of MNIST's training pixels in [0, 1]."""
 
-SCHEDULES: dict[str, Schedule] = {"constant": schedules.constant, "cosine": schedules.cosine}
+SCHEDULES: dict[str, Schedule] = {
+    "constant": schedules.constant,
+    "cosine": schedules.cosine,
+    "one-cycle": schedules.one_cycle,
+}
 
 
 class LeNet5(Classifier):
@@ -36,8 +40,9 @@ class LeNet5(Classifier):
         momentum: Share of the last step that is taken again.
         nesterov: Whether momentum is of Nesterov's kind.
         weight_decay: Pull of the weights towards 0; distorted images need none.
-        schedule: The learning rate stays (constant), or rises over the first epoch and falls along
-            a cosine to 0 at the end of the last one.
+        schedule: The learning rate stays (constant), rises over the first epoch and falls along a
+            cosine to 0 at the end of the last one, or rises over a fifth of the training and falls
+            in a straight line to 0 at its end (one-cycle).
         rotation: Distortion of training images: degrees at most, either way.
         scale: Distortion: factor of height and of width, from 1 - scale to 1 + scale.
         shear: Distortion: columns moved sideways per row, at most.
@@ -57,7 +62,7 @@ class LeNet5(Classifier):
         momentum: float = 0,
         nesterov: bool = False,
         weight_decay: float = 0,
-        schedule: Literal["constant", "cosine"] = "constant",
+        schedule: Literal["constant", "cosine", "one-cycle"] = "constant",
         rotation: float = 0,
         scale: float = 0,
         shear: float = 0,

@@ -12,6 +12,9 @@ from torch import Tensor
 PASSES = (1.0,) * 2 + (0.4,) * 3 + (0.2,) * 3 + (0.1,) * 4 + (0.02,) * 8
 """Of the 20 passes through the training set of LeCun et al. 1998 (III.B)."""
 
+RISE = 0.2
+"""Part of a training over which `one_cycle` rises."""
+
 
 class Length(NamedTuple):
     """How long a training is."""
@@ -68,10 +71,26 @@ def cosine(iterations: Tensor, length: Length) -> Tensor:
     >>> [round(part, 3) for part in parts.tolist()]
     [0.2, 0.996, 0.5, 0.0]
     """
-    if length.total is None:
-        raise ValueError("the schedule needs a last iteration: set --trainer.max_epochs")
+    end = _end(length)
     warm_up = ((iterations + 1) / length.epoch).clamp(max=1)
-    return warm_up * (1 + (math.pi * iterations / length.total).cos()) / 2
+    return warm_up * (1 + (math.pi * iterations / end).cos()) / 2
+
+
+def one_cycle(iterations: Tensor, length: Length) -> Tensor:
+    """In a straight line up over the first part, `RISE`, and in another down to 0 at the end.
+
+    Smith and Topin 2018, without their last phase.
+
+    Raises:
+        ValueError: the training has no end.
+
+    >>> parts = one_cycle(torch.tensor([0.0, 19.0, 60.0, 100.0]), Length(50, 100))
+    >>> [round(part, 3) for part in parts.tolist()]
+    [0.05, 1.0, 0.5, 0.0]
+    """
+    end = _end(length)
+    rising, falling = (iterations + 1) / (RISE * end), (end - iterations) / (end - RISE * end)
+    return torch.minimum(rising, falling).clamp(0, 1)
 
 
 def passes(iterations: Tensor, length: Length) -> Tensor:
@@ -82,3 +101,10 @@ def passes(iterations: Tensor, length: Length) -> Tensor:
     """
     parts = torch.tensor(PASSES, dtype=torch.float64)
     return parts[(iterations // length.epoch).long().clamp(max=len(PASSES) - 1)]
+
+
+def _end(length: Length) -> int:
+    """The iteration behind the last one."""
+    if length.total is None:
+        raise ValueError("the schedule needs a last iteration: set --trainer.max_epochs")
+    return length.total

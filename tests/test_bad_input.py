@@ -162,6 +162,11 @@ CASES = {
         ["--config=lenet5-original-tuned", "--trainer.max_epochs=-1"],
         "set --trainer.max_epochs",
     ),
+    "no last epoch of one cycle": (
+        fit,
+        ["--model.schedule=one-cycle", "--trainer.max_epochs=-1"],
+        "set --trainer.max_epochs",
+    ),
     "another experiment": (fit, ["--experiment=four-nine"], "the experiment is lenet5"),
     "val_size": (fit, ["--data.val_size=130"], "val_size must be below 130"),
     "val_size below 0": (fit, ["--data.val_size=-1"], "val_size must be 0 or more"),
