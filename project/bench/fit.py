@@ -51,7 +51,7 @@ def contestants(name: str, root: Path) -> dict[str, Contestant]:
     def composite() -> LeNet5:
         return LeNet5(c3, "composite")
 
-    memory = loops.in_memory_batches(root)
+    memory = loops.shuffled(*loops.in_memory(root))
     entries = {
         "published": stock(published.lenet5_iterations(c3, root), 40 if c3 == "original" else 80),
         "composite C3, default Trainer": Contestant(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,21 @@ BATCH = 100
 LR = 0.1
 
 
-def in_memory_batches(root: Path) -> Iterator[tuple[Tensor, Tensor]]:
-    """Shuffled mini-batches without end, from floats in memory: (B, 1, 28, 28), (B,)."""
+def pixels(images: Tensor) -> Tensor:
+    """Bytes (N, 28, 28) -> floats (N, 1, 28, 28) from 0 to 1."""
+    return images.unsqueeze(1).float() / 255
+
+
+def in_memory(root: Path, inputs: Callable[[Tensor], Tensor] = pixels) -> tuple[Tensor, Tensor]:
+    """All training images as what a network takes, (N, 1, 28, 28), and their labels (N,) int64."""
     images, labels = source.load(root, train=True)
-    x, y = images.unsqueeze(1).float() / 255, labels.long()
+    return inputs(images), labels.long()
+
+
+def shuffled(x: Tensor, y: Tensor, size: int = BATCH) -> Iterator[tuple[Tensor, Tensor]]:
+    """Mini-batches without end, (B, 1, 28, 28) and (B,): every epoch in another order."""
     while True:
-        for index in torch.split(torch.randperm(len(x)), BATCH):
+        for index in torch.split(torch.randperm(len(x)), size):
             yield x[index], y[index]
 
 
@@ -44,10 +53,24 @@ def loaded_batches(root: Path) -> Iterator[tuple[Tensor, Tensor]]:
     return itertools.chain.from_iterable(itertools.repeat(loader(root)))
 
 
-def iterations(net: nn.Module, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[float]:
-    """Trains in plain torch; yields each iteration's loss."""
-    optimizer = torch.optim.SGD(net.parameters(), lr=LR)
-    for x, y in batches:
+def iterations(
+    net: nn.Module,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    rates: Iterable[float] = itertools.repeat(LR),
+    **update: Any,
+) -> Iterator[float]:
+    """Trains in plain torch, as long as there are rates; yields each iteration's loss.
+
+    Args:
+        net: learns.
+        batches: what it learns from.
+        rates: the learning rate of each iteration.
+        update: the other settings of `torch.optim.SGD`.
+    """
+    optimizer = torch.optim.SGD(net.parameters(), lr=LR, **update)
+    # The rates first: where they end, no batch is taken any more.
+    for rate, (x, y) in zip(rates, batches, strict=False):
+        optimizer.param_groups[0]["lr"] = rate
         loss = F.cross_entropy(net(x), y)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
