@@ -7,22 +7,16 @@ of its own with everything on, in turns; the speed is that of its results.json.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from project.errors import UserError
+from project.bench import job
 
 RANKS = (1, 2, 4)
 BATCHES = (100, 1000)
 ITERATIONS = 300
-REPOSITORY = Path(__file__).parents[2]
 
 
 def run(
@@ -49,23 +43,10 @@ def run(
 
 def images_per_second(batch: int, ranks: int, root: Path, iterations: int = ITERATIONS) -> float:
     """Of one run of project.fit, its threads divided over its ranks."""
-    command = [sys.executable, "-m", "project.fit", "--trainer.accelerator=cpu"]
-    command += [f"--trainer.max_steps={iterations}", "--trainer.limit_test_batches=1"]
-    command += [f"--data.batch_size={batch}", f"--data.root={root}"]
+    options = [f"--trainer.max_steps={iterations}", "--trainer.limit_test_batches=1"]
+    options += [f"--data.batch_size={batch}", f"--data.root={root}", "--trainer.accelerator=cpu"]
     if ranks > 1:
-        command += [f"--trainer.devices={ranks}", "--trainer.strategy=ddp"]
-    with tempfile.TemporaryDirectory() as folder:
-        paths = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=os.environ | {"PYTHONPATH": paths},
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            raise UserError(f"project.fit on {ranks} ranks ended with: {done.stderr[-500:]}")
-        (results,) = Path(folder).glob("runs/*/*/results.json")
-        record = json.loads(results.read_text("utf-8"))
+        options += [f"--trainer.devices={ranks}", "--trainer.strategy=ddp"]
+    record = job.fit(*options)
     assert record["world_size"] == ranks
     return float(record["images_per_second"])
