@@ -41,8 +41,8 @@ class LeNet5(Classifier):
         nesterov: Whether momentum is of Nesterov's kind.
         weight_decay: Pull of the weights towards 0; distorted images need none.
         schedule: The learning rate stays (constant), rises over the first epoch and falls along a
-            cosine to 0 at the end of the last one, or rises over a fifth of the training and falls
-            in a straight line to 0 at its end (one-cycle).
+            cosine to 0 at the end of the last one, or rises over two fifths of the training and
+            falls in a straight line to 0 at its end (one-cycle).
         rotation: Distortion of training images: degrees at most, either way.
         scale: Distortion: factor of height and of width, from 1 - scale to 1 + scale.
         shear: Distortion: columns moved sideways per row, at most.

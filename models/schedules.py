@@ -12,7 +12,7 @@ from torch import Tensor
 PASSES = (1.0,) * 2 + (0.4,) * 3 + (0.2,) * 3 + (0.1,) * 4 + (0.02,) * 8
 """Of the 20 passes through the training set of LeCun et al. 1998 (III.B)."""
 
-RISE = 0.2
+RISE = 0.4
 """Part of a training over which `one_cycle` rises."""
 
 
@@ -84,9 +84,9 @@ def one_cycle(iterations: Tensor, length: Length) -> Tensor:
     Raises:
         ValueError: the training has no end.
 
-    >>> parts = one_cycle(torch.tensor([0.0, 19.0, 60.0, 100.0]), Length(50, 100))
+    >>> parts = one_cycle(torch.tensor([0.0, 39.0, 70.0, 100.0]), Length(50, 100))
     >>> [round(part, 3) for part in parts.tolist()]
-    [0.05, 1.0, 0.5, 0.0]
+    [0.025, 1.0, 0.5, 0.0]
     """
     end = _end(length)
     rising, falling = (iterations + 1) / (RISE * end), (end - iterations) / (end - RISE * end)
