@@ -30,8 +30,10 @@ from project.request import read_request
 PARAMETERS = {
     "lenet5-1998": 60_000,
     "lenet5-modern": 61_706,
+    "lenet5-modern-fast": 61_706,
     "lenet5-modern-tuned": 61_706,
     "lenet5-original": 60_806,
+    "lenet5-original-fast": 60_806,
     "lenet5-original-tuned": 60_806,
 }
 CONFIG_NAMES = [
