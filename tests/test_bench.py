@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from helpers import refusal
@@ -12,7 +15,7 @@ from models.kernels.conv_pool.cpu import Convolution, shapes_of
 from models.kernels.lenet5 import cpu, gradient
 from models.nets import LeNet5
 from project.bench import __main__ as bench
-from project.bench import drawing, fit, iteration, operations, scaling
+from project.bench import drawing, fit, iteration, job, operations, race, scaling
 from project.errors import UserError
 
 
@@ -92,6 +95,78 @@ def test_efficiency_is_speed_over_that_of_one_rank(monkeypatch, mnist_root):
     assert [row["ranks"] for row in rows] == [1, 2, 4]
     assert [row["speed-up"] for row in rows] == [1, 1.5, 0.5]
     assert [row["efficiency"] for row in rows] == [1, 0.75, 0.125]
+
+
+@pytest.mark.parametrize("c3", ["original", pytest.param("modern", marks=pytest.mark.slow)])
+def test_race_runs_and_is_written_and_drawn(c3, tiny, monkeypatch):
+    monkeypatch.setattr(race, "has_compiler", lambda: False)  # it would take half a minute
+    monkeypatch.setattr(race, "waits", lambda *_: {"first": 40.0, "later": 5.0})
+    bench.main(["race", f"--c3={c3}", "--repeats=2", "--json=race.json", "--png=race.png"])
+    assert sorted(path.name for path in tiny.iterdir()) == ["race.json", "race.png"]
+    rows = json.loads((tiny / "race.json").read_text())["rows"]
+    assert [row["loop"] for row in rows] == [
+        "published",
+        f"lenet5-{c3}-fast in plain torch",
+        f"python -m project.fit --config lenet5-{c3}-fast",
+    ]
+    assert rows[-1]["waits"] == {"first": 40, "later": 5}
+    for row in rows:
+        assert list(row["seconds"]) == ["98.64 %", "99 %"]
+        for seed, curve in enumerate(row["curves"]):
+            seconds, accuracies = zip(*curve, strict=True)
+            assert list(seconds) == sorted(seconds)
+            assert row["trained"][seed] == seconds[-1] > 0
+            assert all(0 <= accuracy <= 1 for accuracy in accuracies)
+    with Image.open(tiny / "race.png") as picture:
+        assert picture.width > 800
+
+
+def test_the_first_wait_finds_nothing_compiled_and_the_later_one_does(monkeypatch, tmp_path):
+    found = []
+
+    def fit_job(*options, **environment):
+        cache = Path(environment["NUMBA_CACHE_DIR"])
+        found.append(list(cache.iterdir()))
+        (cache / "compiled").touch()
+
+    monkeypatch.setattr(job, "fit", fit_job)
+    waits = race.waits("original", tmp_path)
+    assert list(waits) == ["first", "later"]
+    assert [len(files) for files in found] == [0, 1]
+
+
+def test_plain_torch_and_fit_train_by_the_same_recipe(tiny_root, workplace, monkeypatch):
+    steps = []
+
+    def step(optimizer, **_):
+        (group,) = optimizer.param_groups
+        steps.append((group["lr"], group["momentum"], group["nesterov"], group["weight_decay"]))
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    entries = list(race.contestants("original", tiny_root).values())
+    entries[1](0)
+    plain, steps[:] = steps[:], []
+    # Who is listened to takes the optimizer's own steps.
+    monkeypatch.setattr("models.learners.compiled.CompiledGradient.obstacle", lambda *_: "a test")
+    entries[-1](0)
+    assert len(plain) > 2
+    torch.testing.assert_close(torch.tensor(steps), torch.tensor(plain))
+
+
+def test_a_target_is_reached_by_the_mean_over_the_seeds():
+    lucky = [race.Look(1, 0.98), race.Look(2, 0.99), race.Look(3, 0.995)]
+    other = [race.Look(1, 0.97), race.Look(2, 0.98), race.Look(4, 0.985)]
+    assert race.seconds_to(0.99, [lucky, other]) == [3, 4]
+    assert race.seconds_to(0.99, [other]) is None
+
+
+def test_where_the_published_loop_never_arrives_the_ratio_is_a_lower_limit():
+    ours = {"seconds": {"98.64 %": [1.0, 2.0], "99 %": None}, "trained": [2.0, 3.0]}
+    arrives = {"seconds": {"98.64 %": [150.0]}, "trained": [300.0]}
+    never = {"seconds": {"98.64 %": None}, "trained": [300.0]}
+    assert race.times_faster(ours, arrives, "98.64 %") == "100.0 x"
+    assert race.times_faster(ours, never, "98.64 %") == "over 200.0 x"
+    assert race.times_faster(ours, arrives, "99 %") == ""
 
 
 @pytest.mark.slow

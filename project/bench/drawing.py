@@ -1,4 +1,4 @@
-"""The figure of the bench: how long an iteration takes, in each way to write it."""
+"""The figures of the bench: how long an iteration takes, and accuracy over the seconds."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import Any
 from callbacks.files import written_whole
 from project.bench.fit import OURS
 from project.bench.measure import Timing
+from project.bench.race import TARGETS, percent
 
 GREY, BLUE = "#b8b8b8", "#2563a8"
+
+ERRORS = (90, 50, 20, 10, 5, 2, 1, 0.5)
+"""Per cent of the test images, where the accuracy gets a mark."""
 
 
 def save(rows: list[dict[str, Any]], path: Path) -> None:
@@ -39,5 +43,37 @@ def save(rows: list[dict[str, Any]], path: Path) -> None:
         fontsize="small",
     )
     axes.spines[["top", "right"]].set_visible(False)
+    with written_whole(path) as file:
+        figure.savefig(file, format="png", dpi=150)
+
+
+def save_race(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draws the curves of `race.race`, a line for each contestant and seed, and writes a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for place, row in enumerate(rows):
+        colour = BLUE if place == len(rows) - 1 else f"C{place + 1}"
+        for seed, curve in enumerate(row["curves"]):
+            seconds, accuracies = zip(*curve, strict=True)
+            # A test without an error has no logarithm.
+            errors = [max(100 * (1 - accuracy), 0.01) for accuracy in accuracies]
+            label = None if seed else row["loop"]
+            axes.plot(seconds, errors, color=colour, alpha=0.7, linewidth=1, label=label)
+    for target in TARGETS:
+        axes.axhline(100 * (1 - target), color="black", linestyle=":", linewidth=0.8)
+        axes.text(
+            1, 100 * (1 - target), f" {percent(target)}", transform=axes.get_yaxis_transform()
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_yticks(ERRORS, [f"{100 - error:g} %" for error in ERRORS])
+    axes.set_yticks([], minor=True)
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds of training (logarithmic)")
+    axes.set_ylabel("test accuracy (its errors logarithmic)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize="small", frameon=False, loc="lower right")
     with written_whole(path) as file:
         figure.savefig(file, format="png", dpi=150)

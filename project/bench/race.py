@@ -1,0 +1,249 @@
+"""How many seconds of training until 98.64 % of the test images are right, and until 99 %?
+
+Time to accuracy, on the CPU. Every contestant trains with several seeds, in turns, and its clock
+stands still while it is set up, while it compiles, and while the test images are looked at. A
+target is reached at the first look at which the mean accuracy over the seeds is that high: a lucky
+seed does not count as an arrival.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data import source
+from models.lenet import LeNet5
+from models.nets import C3
+from models.schedules import Length
+from project.bench import job, loops, published
+from project.bench.measure import has_compiler
+from project.experiments import CONFIGS
+from project.recorded_run import RecordedRun
+from project.reproduce.lenet_rows import confidence_interval
+
+TARGETS = (0.9864, 0.99)
+"""What the document publishes for lenet5-original, and more."""
+
+EVERY = 100
+"""Iterations between two looks at the test images."""
+
+PUBLISHED_EPOCHS = 10
+PUBLISHED = "published"
+
+
+class Look(NamedTuple):
+    """At the test images, in the middle of a training."""
+
+    seconds: float
+    """Of training before it."""
+    accuracy: float
+
+
+Curve = list[Look]
+Contestant = Callable[[int], Curve]
+"""Trains with a seed."""
+
+
+def contestants(c3: C3, root: Path) -> dict[str, Contestant]:
+    """Who takes part, by name: the published loop first, ours last."""
+    name = f"lenet5-{c3}-fast"
+    entries: dict[str, Contestant] = {
+        PUBLISHED: partial(_train_published, c3, root),
+        f"{name} in plain torch": partial(_train_plainly, name, root, compiles=False),
+        "the same, torch.compile": partial(_train_plainly, name, root, compiles=True),
+        f"python -m project.fit --config {name}": partial(_train_ours, name, root),
+    }
+    if not has_compiler():
+        del entries["the same, torch.compile"]
+    return entries
+
+
+def race(
+    entries: dict[str, Contestant], seeds: int, progress: Callable[[str], Any]
+) -> list[dict[str, Any]]:
+    """Lets all train with every seed, in turns; a row for each.
+
+    Returns:
+        "loop", its name; "curves", for each seed the looks; "trained", for each seed the seconds of
+        the whole training; "seconds", by target, those of each seed until it is reached, or None.
+    """
+    curves: dict[str, list[Curve]] = {label: [] for label in entries}
+    for seed in range(seeds):
+        for label, train in entries.items():
+            progress(f"{label}, seed {seed}")
+            curves[label].append(train(seed))
+    return [
+        {
+            "loop": label,
+            "curves": found,
+            "trained": [curve[-1].seconds for curve in found],
+            "seconds": {percent(target): seconds_to(target, found) for target in TARGETS},
+        }
+        for label, found in curves.items()
+    ]
+
+
+def seconds_to(target: float, curves: list[Curve]) -> list[float] | None:
+    """Of each seed, until their mean accuracy is the target; None where it never is.
+
+    >>> slow, fast = [Look(1, 0.5), Look(2, 0.7)], [Look(1, 0.6), Look(3, 0.9)]
+    >>> seconds_to(0.8, [slow, fast])
+    [2, 3]
+    """
+    for looks in zip(*curves, strict=True):
+        if fmean(look.accuracy for look in looks) >= target:
+            return [look.seconds for look in looks]
+    return None
+
+
+def describe(seconds: list[float] | None, trained: list[float]) -> str:
+    """The mean and, over several seeds, the half of its confidence interval.
+
+    >>> describe([2.0, 2.0, 2.0], [3.0, 3.0, 3.0]), describe(None, [3.0, 3.0, 3.0])
+    ('2 +- 0 s', 'not in 3 s')
+    """
+    if seconds is None:
+        return f"not in {fmean(trained):.3g} s"
+    if len(seconds) == 1:
+        return f"{seconds[0]:.3g} s"
+    low, high = confidence_interval(seconds)
+    return f"{fmean(seconds):.3g} +- {(high - low) / 2:.2g} s"
+
+
+def times_faster(row: dict[str, Any], baseline: dict[str, Any], target: str) -> str:
+    """How often a row reaches a target in the time of another; at least, where that never does."""
+    if row["seconds"][target] is None:
+        return ""
+    reached = baseline["seconds"][target]
+    ratio = fmean(reached or baseline["trained"]) / fmean(row["seconds"][target])
+    return f"{'' if reached else 'over '}{ratio:.1f} x"
+
+
+def waits(c3: C3, root: Path) -> dict[str, float]:
+    """Seconds from Enter to the end of `project.fit`, test included: "first", and "later".
+
+    The first time, nothing that it computes with is compiled yet.
+    """
+    with tempfile.TemporaryDirectory() as cache:
+        return {run: _wait(c3, root, NUMBA_CACHE_DIR=cache) for run in ("first", "later")}
+
+
+def _wait(c3: C3, root: Path, **environment: str) -> float:
+    start = time.perf_counter()
+    options = [f"--config=lenet5-{c3}-fast", f"--data.root={root}", "--trainer.accelerator=cpu"]
+    job.fit(*options, **environment)
+    return time.perf_counter() - start
+
+
+def percent(share: float) -> str:
+    """Such as 98.64 %."""
+    return f"{100 * share:g} %"
+
+
+def _train_published(c3: C3, root: Path, seed: int) -> Curve:
+    torch.manual_seed(seed)
+    net = published.published_lenet5(c3)
+    epochs = itertools.repeat(loops.loader(root), PUBLISHED_EPOCHS)
+    loop = loops.iterations(net, itertools.chain.from_iterable(epochs))
+    images, labels = source.load(root, train=False)
+    return list(_looks(loop, net, loops.pixels(images), labels.long()))
+
+
+def _train_plainly(name: str, root: Path, seed: int, *, compiles: bool) -> Curve:
+    """The recipe of a configuration, as one would write it for one's own batches in memory."""
+    config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))
+    torch.manual_seed(seed)
+    model = LeNet5(**config["model"] | {"backend": "composite"})
+    size = config["data"]["batch_size"]
+    x, labels = loops.in_memory(root, model.inputs)
+    epoch = -(-len(x) // size)
+    total = epoch * config["trainer"]["max_epochs"]
+    parts = model.schedule(torch.arange(total, dtype=torch.float64), Length(epoch, total))
+    net = _compiled(model.net, x[:size], labels[:size]) if compiles else model.net
+    batches = loops.shuffled(x, labels, size)
+    loop = loops.iterations(net, batches, (model.lr * parts).tolist(), **model.update._asdict())
+    images, labels = source.load(root, train=False)
+    return list(_looks(loop, model.net, model.inputs(images), labels.long()))
+
+
+def _compiled(net: nn.Module, x: Tensor, labels: Tensor) -> Any:
+    """What computes as `net` does, with its weights, and has compiled both ways."""
+    compiled: Any = torch.compile(net)
+    torch.autograd.backward(F.cross_entropy(compiled(x), labels))
+    return compiled
+
+
+def _train_ours(name: str, root: Path, seed: int) -> Curve:
+    clock = Clock(*source.load(root, train=False))
+    options = [f"--config={name}", f"--data.root={root}", f"--seed_everything={seed}"]
+    options += ["--trainer.accelerator=cpu", f"--data.block_size={EVERY}"]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        run = RecordedRun(options, "Trains for the race.")
+        # Last of all, so that what the others do after a block is in the time of the next look.
+        run.trainer.callbacks.append(clock)  # type: ignore[attr-defined]
+        run.trainer.fit(run.model, datamodule=run.datamodule)
+    return clock.curve
+
+
+class Clock(Callback):
+    """Looks at the test images after every block, and stands still meanwhile.
+
+    Args:
+        images: (N, 28, 28) uint8.
+        labels: (N,).
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.curve: Curve = []
+        self._images, self._labels = images, labels.long()
+        self._seconds = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts."""
+        self._since = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Looks."""
+        assert isinstance(pl_module, LeNet5)
+        self._seconds += time.perf_counter() - self._since
+        right = _accuracy(pl_module, pl_module.inputs(self._images), self._labels)
+        self.curve.append(Look(self._seconds, right))
+        self._since = time.perf_counter()
+
+
+def _looks(loop: Iterator[float], net: nn.Module, x: Tensor, labels: Tensor) -> Iterator[Look]:
+    seconds = 0.0
+    while True:
+        start = time.perf_counter()
+        count = sum(1 for _ in itertools.islice(loop, EVERY))
+        seconds += time.perf_counter() - start
+        if not count:
+            return
+        yield Look(seconds, _accuracy(net, x, labels))
+
+
+@torch.no_grad()
+def _accuracy(net: nn.Module, x: Tensor, labels: Tensor) -> float:
+    # All at once, the first layer's outputs would be 200 MB.
+    predicted = torch.cat([net(part).argmax(1) for part in torch.split(x, 1000)])
+    return (predicted == labels).double().mean().item()
