@@ -31,7 +31,7 @@ def experiments() -> list[str]:
 def build(name: str) -> tuple[Classifier, MNISTDataModule, dict[str, Any]]:
     """Model and random data of an experiment, and what its configuration says of the Trainer."""
     config = find_config(name)
-    content = yaml.safe_load(Path(config.source).read_text(encoding="utf-8"))
+    content = yaml.safe_load(config.text)
     make, data = EXPERIMENTS[config.experiment]
     model = make(**content.get("model", {}))
     assert isinstance(model, Classifier)
