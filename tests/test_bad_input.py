@@ -21,6 +21,7 @@ from lightning.pytorch import Callback
 from PIL import Image
 
 from data import source
+from data.idx import parse_idx
 from data.images import reading
 from models.learners.compiled import Compiled
 from models.lenet import LeNet5
@@ -371,7 +372,7 @@ def test_any_bytes_are_an_idx_file_or_refused(content, dimensions):
     for start in (b"", bytes([0, 0, 8, dimensions])):
         whole = start + content
         try:
-            tensor = source.parse_idx(whole, dimensions)
+            tensor = parse_idx(whole, dimensions)
         except ValueError:
             continue
         assert tensor.numel() == len(whole) - 4 - 4 * dimensions
@@ -385,7 +386,7 @@ def test_sizes_in_an_idx_header_allocate_nothing(sizes, body):
     header = bytes([0, 0, 8, len(sizes)]) + b"".join(size.to_bytes(4, "big") for size in sizes)
     tracemalloc.start()
     try:
-        tensor = source.parse_idx(header + body, len(sizes))
+        tensor = parse_idx(header + body, len(sizes))
     except ValueError:
         pass
     else:

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data import DatasetError, source
+from data.idx import parse_idx
 
 TRAIN_IMAGES = "train-images-idx3-ubyte"
 
@@ -364,10 +365,10 @@ def test_no_host_of_a_registry_is_named():
 @given(st.lists(st.integers(0, 5), min_size=3, max_size=3))
 def test_idx_round_trip(shape):
     array = torch.arange(torch.Size(shape).numel(), dtype=torch.uint8).view(shape)
-    assert torch.equal(source.parse_idx(idx(array), 3), array)
+    assert torch.equal(parse_idx(idx(array), 3), array)
 
 
 @given(st.binary(max_size=40), st.integers(1, 3))
 def test_any_bytes_are_decoded_or_refused(content, dimensions):
     with contextlib.suppress(ValueError):
-        assert source.parse_idx(content, dimensions).dim() == dimensions
+        assert parse_idx(content, dimensions).dim() == dimensions

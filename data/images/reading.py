@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 from torch import Tensor
 
+from data.idx import parse_idx
 from data.images.centre import SIZE
 from data.images.picture import NO_INK, look
-from data.source import DatasetError, parse_idx
+from data.source import DatasetError
 
 MOST_PIXELS = 64_000_000  # of one picture
 MOST_BYTES = 1 << 30  # of one file, unpacked
