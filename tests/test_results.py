@@ -35,6 +35,7 @@ def test_names_are_printed_as_they_are(capsys, monkeypatch):
             "total": 1,
             "predicted_classes": 2,
         },
+        "validation": None,
         "seconds": {},
         "images_per_second": 0,
     }

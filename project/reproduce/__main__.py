@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from data.paths import expanded
 from project import processes
 from project.errors import OneLineParser, UserError, user_errors
 from project.reproduce import report, runner
@@ -89,10 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="few runs and short trainings: a minute")
     add("--force", action="store_true", help="run finished parts again")
     add("--root", help="folder that holds MNIST/raw (default: MNIST_ROOT)")
-    add("--out", type=expanded, metavar="FOLDER", help="of the report (default: reports/DATE)")
-    add(
-        "--publish", type=expanded, metavar="FOLDER", help="write results.md and results/ there too"
-    )
+    add("--out", type=_path, metavar="FOLDER", help="of the report (default: reports/DATE)")
+    add("--publish", type=_path, metavar="FOLDER", help="write results.md and results/ there too")
     return parser
 
 
@@ -131,6 +128,12 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
         # As it is: rich would take X[i, j] for markup.
         table.add_row(*map(Text, row))
     return table
+
+
+def _path(text: str) -> Path:
+    from data.paths import expanded  # which loads torch
+
+    return expanded(text)
 
 
 if __name__ == "__main__":

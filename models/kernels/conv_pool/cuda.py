@@ -138,32 +138,14 @@ def backward(
     input_programs = maps * input_blocks if want_input else 0
     with torch.cuda.device_of(x):
         if input_programs + chunks:
+            # fmt: off
             gradient.backward[(input_programs + len(weight) * chunks,)](
-                grad.contiguous(),
-                slope.contiguous(),
-                x.contiguous(),
-                weight.contiguous(),
-                sources,
-                targets,
-                by_source,
-                source_starts,
-                dx,
-                parts,
-                input_programs,
-                input_blocks,
-                batch,
-                maps,
-                height,
-                width,
-                rows,
-                columns,
-                outputs,
-                chunks,
-                per_chunk,
-                padding,
-                BLOCK=BLOCK,
-                TAPS=TAPS,
+                grad.contiguous(), slope.contiguous(), x.contiguous(), weight.contiguous(),
+                sources, targets, by_source, source_starts, dx, parts, input_programs,
+                input_blocks, batch, maps, height, width, rows, columns, outputs, chunks,
+                per_chunk, padding, BLOCK=BLOCK, TAPS=TAPS,
             )
+            # fmt: on
         gradient.add_up[(len(weight),)](
             parts, starts, targets, dw, db, chunks, CHUNKS=CHUNKS, TAPS=TAPS, num_warps=1
         )

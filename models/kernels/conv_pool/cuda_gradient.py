@@ -12,26 +12,14 @@ import triton.language as tl
 from models.kernels.conv_pool.cuda_kernels import COUNTS
 
 
+# Arguments as of `backward`, several to a line.
+# fmt: off
 @triton.jit
 def _input_gradient(
     block,  # which squares of the input map
     c,  # the input map
-    grad_ptr,
-    slope_ptr,
-    weight_ptr,
-    targets_ptr,
-    by_source_ptr,
-    source_starts_ptr,
-    dx_ptr,
-    batch,
-    maps,
-    height,
-    width,
-    rows,
-    columns,
-    outputs,
-    padding,
-    BLOCK: tl.constexpr,
+    grad_ptr, slope_ptr, weight_ptr, targets_ptr, by_source_ptr, source_starts_ptr, dx_ptr,
+    batch, maps, height, width, rows, columns, outputs, padding, BLOCK: tl.constexpr,
 ):
     """BLOCK squares of 2x2 pixels of dx, each from one 6x6 window of d = up(grad) * slope."""
     # Squares begin where their window begins with a pooled pixel: 3x3 of those are all it needs.
@@ -82,6 +70,7 @@ def _input_gradient(
     tl.store(at + 1, dx01, mask=upper & (w + 1 < width))
     tl.store(at + width, dx10, mask=lower & (w >= 0))
     tl.store(at + width + 1, dx11, mask=lower & (w + 1 < width))
+# fmt: on
 
 
 @triton.jit
@@ -117,28 +106,14 @@ def _store_five(at, s0, s1, s2, s3, s4):
     tl.store(at + 4, tl.sum(s4))
 
 
+# fmt: off
 @triton.jit
 def _weight_gradient(
     p,  # the connection
     chunk,  # which pooled pixels
-    grad_ptr,
-    slope_ptr,
-    x_ptr,
-    sources_ptr,
-    targets_ptr,
-    parts_ptr,
-    batch,
-    maps,
-    height,
-    width,
-    rows,
-    columns,
-    outputs,
-    chunks,
-    per_chunk,
-    padding,
-    BLOCK: tl.constexpr,
-    TAPS: tl.constexpr,
+    grad_ptr, slope_ptr, x_ptr, sources_ptr, targets_ptr, parts_ptr,
+    batch, maps, height, width, rows, columns, outputs, chunks, per_chunk, padding,
+    BLOCK: tl.constexpr, TAPS: tl.constexpr,
 ):
     """The part of a chunk in the gradient at a connection's weights, and at its map's bias."""
     source = tl.load(sources_ptr + p)
@@ -168,7 +143,6 @@ def _weight_gradient(
             d1 = g * tl.load(at + 1, inside, 0.0)
             bias += d0 + d1
             top = 2 * r + e - padding
-            # fmt: off
             v0, v1, v2, v3, v4 = _five_sums(
                 d0, d1, x_ptr, base, top + 0, left, inside, height, width, v0, v1, v2, v3, v4
             )
@@ -184,7 +158,6 @@ def _weight_gradient(
             z0, z1, z2, z3, z4 = _five_sums(
                 d0, d1, x_ptr, base, top + 4, left, inside, height, width, z0, z1, z2, z3, z4
             )
-            # fmt: on
     at = parts_ptr + (p * chunks + chunk) * TAPS
     _store_five(at + 0, v0, v1, v2, v3, v4)
     _store_five(at + 5, w0, w1, w2, w3, w4)
@@ -192,6 +165,7 @@ def _weight_gradient(
     _store_five(at + 15, y0, y1, y2, y3, y4)
     _store_five(at + 20, z0, z1, z2, z3, z4)
     tl.store(at + 25, tl.sum(bias))
+# fmt: on
 
 
 @triton.jit(do_not_specialize=COUNTS)
