@@ -402,6 +402,13 @@ def choice(model, **changes):
     return choose(model, run)
 
 
+def test_a_method_of_the_class_s_as_an_attribute_is_none_of_its_own():
+    """Lightning's DDP leaves `forward` so."""
+    model = LeNet5()
+    model.forward = model.forward
+    assert choice(model).learner is Compiled
+
+
 @pytest.mark.parametrize(
     ("make", "changes", "learner", "why"),
     [

@@ -91,6 +91,7 @@ def test_ranks_do_not_change_the_curve(ranks, one, folder, mnist_root):
 @pytest.mark.parametrize("config", ["lenet5-original-tuned", "lenet5-1998"])
 def test_ranks_change_neither_momentum_nor_distortion(config, folder, mnist_root):
     options = [*COMMON, f"--config={config}", "--trainer.max_steps=60", "--data.batch_size=50"]
+    options += ["--trainer.limit_train_batches=30"]  # so that a second epoch begins
     several = ["--trainer.devices=3", "--trainer.strategy=ddp"]
     run(python("project.fit", f"--name={config}", *options), folder, mnist_root)
     run(python("project.fit", f"--name={config}3", *options, *several), folder, mnist_root)

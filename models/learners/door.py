@@ -25,7 +25,9 @@ def own_part(model: Classifier, names: Sequence[str]) -> str | None:
     """Names a method that a subclass or this model has of its own."""
     places: list[Any] = [model, *_derived(model)]
     for place, name in ((place, name) for place in places for name in names):
-        if name in vars(place):
+        own = vars(place).get(name)
+        # Lightning's ranks leave the class's own behind, as an attribute.
+        if own is not None and getattr(own, "__func__", None) is not getattr(type(model), name):
             owner = type(model).__name__ if place is model else place.__name__
             return f"{owner} has its own {name}"
     return None
