@@ -75,7 +75,7 @@ def one(folder, mnist_root):
     return outcome(folder, "one")
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_do_not_change_the_curve(ranks, one, folder, mnist_root):
     several = [f"--trainer.devices={ranks}", "--trainer.strategy=ddp", f"--name={ranks}"]
     run(python("project.fit", *COMMON, *several), folder, mnist_root)
@@ -100,7 +100,7 @@ def test_ranks_change_neither_momentum_nor_distortion(config, folder, mnist_root
     np.testing.assert_allclose(three[1], one[1], rtol=1e-4)
 
 
-@pytest.mark.parametrize("config", ["lenet5-original", "lenet5-original-tuned"])
+@pytest.mark.parametrize("config", ["lenet5-original-tuned"])
 def test_ranks_do_not_change_the_curve_in_float64(config, folder, mnist_root):
     exact = [*COMMON, f"--config={config}", "--trainer.max_steps=40", "--trainer.precision=64"]
     exact += ["--model.backend=composite", "--data.batch_size=50"]
