@@ -46,7 +46,8 @@ CHATTER = (
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
-    return not re.match("|".join(CHATTER), record.getMessage())
+    # Of several ranks each puts its number in front.
+    return not re.match(rf"(\[rank: \d+\] )?({'|'.join(CHATTER)})", record.getMessage())
 
 
 def quieten() -> None:
