@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,11 +142,13 @@ def test_its_file_and_a_bad_option(capsys, tiny, monkeypatch):
     ],
 )
 def test_the_quota_of_a_container(files, quota, monkeypatch):
+    files = files | {"/proc/self/cgroup": "1:cpu:/\n0::/\n"}
+
     def read_text(self, **_):
         try:
             return files[os.fspath(self)]
         except KeyError:
             raise FileNotFoundError from None
 
-    monkeypatch.setattr(surroundings.Path, "read_text", read_text)
-    assert surroundings._quota() == quota
+    monkeypatch.setattr(Path, "read_text", read_text)
+    assert surroundings.cpu_quota() == quota

@@ -27,7 +27,6 @@ from models.layers.conv_pool import ConvPool, PartialConv
 from models.layers.subsampling import Subsampling
 from models.learners import door, eager, proof
 from models.learners.learner import Block, Learner, ObstacleError, Run
-from models.learners.shared_sum import shared
 
 if TYPE_CHECKING:
     from models.classifier import Classifier
@@ -90,6 +89,8 @@ class Compiled(Learner):
         self._ranks = run.ranks
         self._all_reduce = run.all_reduce
         if run.all_reduce is not None:
+            from models.learners.shared_sum import shared  # with Numba
+
             size = sum(part.numel() for part in model.net.parameters())
             self._all_reduce = shared(run.all_reduce, size, run.timeout)
         with _rehearsal(model, run):

@@ -24,6 +24,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.constants import default_pg_timeout
 
+from models.kernels.tickets import is_reached, show
+
 LINE = 64
 """Bytes of the cache that no two ranks write"""
 
@@ -76,8 +78,6 @@ class SharedSum:
         Raises:
             RuntimeError: another rank has ended, or does not come.
         """
-        from models.kernels.tickets import show
-
         rows = self._rows[self._sums % 2]
         self._sums += 1
         rows[self._rank] = tensor
@@ -87,8 +87,6 @@ class SharedSum:
         torch.sum(rows, 0, out=tensor)
 
     def _wait_for(self, other: int) -> None:
-        from models.kernels.tickets import is_reached
-
         begin = asked = time.monotonic()
         looks, (sleep, longest) = LOOKS, SLEEPS
         while not is_reached(self._counts, self._place(other), self._sums, looks):

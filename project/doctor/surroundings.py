@@ -6,7 +6,6 @@ import os
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import lightning
@@ -14,6 +13,7 @@ import torch
 
 from data import DatasetError, source
 from models.kernels import machine
+from project.threads import cpu_quota
 
 PACKAGES = ("numba", "triton", "torchvision", "tensorboard")
 
@@ -24,7 +24,7 @@ def surroundings() -> dict[str, Any]:
         "processor": machine.processor(),
         "processors": os.cpu_count(),
         "allowed processors": _affinity(),
-        "quota of processors": _quota(),
+        "quota of processors": cpu_quota(),
         "torch's threads": torch.get_num_threads(),
         "devices": _devices(),
         "driver": machine.driver() or None,
@@ -45,23 +45,6 @@ def _affinity() -> int | None:
     """Processors that the system lets this process use; None where it does not tell."""
     ask = getattr(os, "sched_getaffinity", None)
     return None if ask is None else len(ask(0))
-
-
-def _quota() -> float | None:
-    """Processors' worth of time that a container may use; None where there is no limit."""
-    for name, period in (
-        ("/sys/fs/cgroup/cpu.max", None),
-        ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
-    ):
-        try:
-            words = Path(name).read_text(encoding="utf-8").split()
-            words += Path(period).read_text(encoding="utf-8").split() if period else []
-            limit, each = map(float, words)
-        except (OSError, ValueError):  # another version of cgroups, or "max"
-            continue
-        if limit > 0:
-            return limit / each
-    return None
 
 
 def _devices() -> list[str]:
