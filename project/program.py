@@ -153,12 +153,21 @@ class Program(LightningCLI):
             fail(f"--seed_everything must be between 0 and {2**32 - 1}, got {seed}.")
 
     def _read_classes(self) -> None:
-        """Of another set than MNIST, how many classes there are is what its files say."""
+        """Of another set than MNIST, how many classes there are is what its files say.
+
+        A number of classes that was asked for stays.
+        """
         model, data = self.config.model, self.config.data
-        if "classes" in model and data.verify is False and tuple(data.digits) == TEN:
+        if "classes" not in model:
+            return
+        if data.verify is False and tuple(data.digits) == TEN:
             found = source.classes(source.resolve_root(data.root))
             if found != TEN:
-                data.digits, model.classes = found, len(found)
+                data.digits = found
+                if model.classes == len(TEN):
+                    model.classes = len(found)
+        if 1 < model.classes < len(data.digits):
+            fail(f"--model.classes={model.classes}, but the data have {len(data.digits)} classes.")
 
     def instantiate_classes(self) -> None:
         """Builds everything; a value that a class refuses is the user's to mend."""

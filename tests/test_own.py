@@ -68,10 +68,11 @@ def test_a_set_has_the_classes_of_its_files(labels, workplace, capsys):
 
 def test_labels_that_were_not_expected_are_named(workplace, capsys):
     root = patterns(workplace / "set", range(12))
-    options = [*SHORT, f"--data.root={root}", "--data.digits=[0, 1]"]
-    assert "expected 0 to 1, in" in refusal(capsys, fit.main, *options)
-    assert "2 or more" in refusal(capsys, fit.main, *SHORT, "--model.classes=1")
-    assert "two or more different" in refusal(capsys, fit.main, *SHORT, "--data.digits=[1, 1]")
+    options = [*SHORT, f"--data.root={root}"]
+    assert "expected 0 to 1, in" in refusal(capsys, fit.main, *options, "--data.digits=[0, 1]")
+    assert "2 or more" in refusal(capsys, fit.main, *options, "--model.classes=1")
+    assert "12 classes" in refusal(capsys, fit.main, *options, "--model.classes=5")
+    assert "two or more different" in refusal(capsys, fit.main, *options, "--data.digits=[1, 1]")
 
 
 PAGE = (REPOSITORY / "docs/make-it-yours.md").read_text(encoding="utf-8")
