@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import numba
+import numpy as np
 import pytest
 from helpers import REPOSITORY
 
@@ -184,3 +185,32 @@ def test_python_cannot_call_what_is_for_compiled_code():
 
     with pytest.raises(TypeError, match="begin_of is for compiled code; Python calls an `entry`"):
         begin_of(0, 1, 2)
+
+
+TWO = """
+from kernels.compiled import compiled, entry
+
+@compiled()
+def first_of(pair):
+    return pair[0][1:]
+
+@entry()
+def twice(x):
+    return 2 * first_of((x, x)).sum()
+
+@entry()
+def thrice(x):
+    return 3 * first_of((x, x)).sum()
+"""
+
+
+def test_parts_are_found_by_another_entry_and_nothing_refers_to_an_array_afterwards(package):
+    (package / "kernel.py").write_text(TWO)
+    x = np.ones(4)
+    before = sys.getrefcount(x)
+    for name, expected, found in (("twice", 6.0, 0), ("thrice", 9.0, 1), ("twice", 6.0, 0)):
+        forget()
+        module = importlib.import_module("kernels.kernel")
+        assert getattr(module, name)(x) == expected
+        assert sum(module.first_of.stats.cache_hits.values()) == found
+    assert sys.getrefcount(x) == before

@@ -23,6 +23,7 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
 from numba.core.registry import CPUDispatcher
 
 from models.kernels import machine
+from models.kernels.compiler import EntryCompiler, LibraryCompiler, PartCompiler
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,7 +35,12 @@ class _Part(CPUDispatcher):
         raise TypeError(f"{self.py_func.__name__} is for compiled code; Python calls an `entry`")
 
 
-OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    "error_model": "numpy",
+    "no_cfunc_wrapper": True,
+    "pipeline_class": EntryCompiler,
+}
 
 
 def compiled(**options: Any) -> Callable[[F], F]:
@@ -46,7 +52,7 @@ def compiled(**options: Any) -> Callable[[F], F]:
     Args:
         options: more of `numba.njit`.
     """
-    compile_it = entry(no_cpython_wrapper=True, **options)
+    compile_it = entry(no_cpython_wrapper=True, pipeline_class=PartCompiler, **options)
 
     def decorate(function: F) -> F:
         part: Any = compile_it(function)
@@ -66,7 +72,7 @@ def entry(**options: Any) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         dispatcher: Any = numba.njit(**OPTIONS | options)(function)
-        dispatcher._cache = _cache_of(function)
+        dispatcher._cache = _cache_of(function, dispatcher._compiler.pipeline_class)
         compiled_function: F = dispatcher
         return compiled_function
 
@@ -77,9 +83,9 @@ def entry(**options: Any) -> Callable[[F], F]:
 inlined = compiled(forceinline=True)
 
 
-def _cache_of(function: Callable[..., Any]) -> Any:
+def _cache_of(function: Callable[..., Any], compiler: type[LibraryCompiler]) -> Any:
     try:
-        return _Cache(function)
+        return _Cache(function, compiler)
     except RuntimeError:  # Numba's, where it finds no folder
         _say_once("neither the folder of the kernels nor the user's cache can be written")
         return NullCache()
@@ -97,9 +103,20 @@ def _say_once(reason: str) -> None:
 class _Cache(FunctionCache):
     """Numba's cache of one function, with other files."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], compiler: type[LibraryCompiler]) -> None:
         super().__init__(function)
+        self.library = compiler.library
         self._cache_file = _Entries(self._cache_path, self._impl.filename_base, SOURCES)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """What was kept of that signature: entries as machine code, parts as parts."""
+        codegen = target_context.codegen()
+        usual = codegen._library_class
+        codegen._library_class = self.library
+        try:
+            return super().load_overload(sig, target_context)
+        finally:
+            codegen._library_class = usual
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keeps what was compiled, if that can be."""

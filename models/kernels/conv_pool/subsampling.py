@@ -14,7 +14,7 @@ from models.kernels.lanes import LANES
 from models.kernels.simd.vector import add, fma, load, mul, splat, store
 
 
-@compiled(inline="always")
+@compiled()
 def coefficients_back(grad, y, pair, state, sums):
     """Gradients of one group, added to the thread's; `backward_both` comes before.
 

@@ -5,8 +5,7 @@ each mini-batch. Every task writes what no other one does, and which there are d
 mini-batch alone: so the bits are the same however many threads there are, and whoever did what.
 Nothing is allocated within a phase, so that no thread fails there and lets others wait.
 
-Shapes as in `memory.py`. What is compiled with `inline` becomes a part of its only caller: LLVM
-optimizes all that a function calls once more with it, so that a level more of them takes longer.
+Shapes as in `memory.py`.
 """
 
 from __future__ import annotations
@@ -119,7 +118,7 @@ def _batch_of(batches, steps, k):
     )
 
 
-@compiled(inline="always")
+@compiled()
 def _groups(chunk, chunks, batch, blocks, folded, head, group, rows, sums, losses):
     """Some groups there and back; a group goes all the way before the next one begins."""
     groups = -(-len(batch.order) // LANES)
@@ -129,7 +128,7 @@ def _groups(chunk, chunks, batch, blocks, folded, head, group, rows, sums, losse
         back(batch, g * LANES, blocks, folded, head, group, rows, own, losses)
 
 
-@compiled(inline="always")
+@compiled()
 def _sums(task, batch, rows, sums, features, out, memory):
     """Some of the gradients: sums over the chunks, and for the dense layers over the batch."""
     c5, f6, output = len(out.c5_bias), len(out.f6_bias), len(out.output_bias)

@@ -16,7 +16,7 @@ from models.kernels.lenet5.distort import pick_images
 from models.kernels.lenet5.head import loss_of_group
 
 
-@compiled(inline="always")
+@compiled()
 def there(batch, first, blocks, net, group):
     """The group's images from batch.order[first] on -> each layer's values up to F6's."""
     c1, images = blocks.first.shape, len(batch.order) - first
@@ -29,7 +29,7 @@ def there(batch, first, blocks, net, group):
     dense(group.c5, net.f6, net.f6_bias, True, group.f6)
 
 
-@compiled(inline="always")
+@compiled()
 def back(batch, first, blocks, net, head, group, rows, sums, losses):
     """Losses and gradients; those at the dense layers' weights are left to the sums over rows."""
     g, groups = first // LANES, -(-len(batch.order) // LANES)

@@ -32,7 +32,7 @@ class Head(NamedTuple):
     """The logit of rubbish"""
 
 
-@compiled(inline="always")
+@compiled()
 def loss_of_group(kind, batch, first, net, group, d, losses):
     """F6's t (84, 8) -> the losses of this group, d at the logits, and the gradient at t.
 
