@@ -97,11 +97,15 @@ def choose(
 
 
 def _is_transformed() -> bool:
-    """Whether somebody traces or transforms by torch.func, which the fused versions cannot."""
+    """Whether somebody traces, transforms by torch.func or differentiates forwards.
+
+    The fused versions can do none of that.
+    """
     return (
         torch._C._get_tracing_state() is not None
         or torch.onnx.is_in_onnx_export()
         or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
     )
 
 

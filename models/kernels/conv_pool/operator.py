@@ -6,13 +6,15 @@ CUDA for images (B, C, H, W), on the CPU for lanes (G, C, H, W, 8).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from models.kernels import doors
-from models.kernels.lanes import from_lanes, to_lanes
+from models.kernels.conv_pool import composite
+from models.kernels.lanes import LANES, from_lanes, to_lanes
 from models.kernels.sizes import pooled_size
 
 
@@ -85,22 +87,50 @@ def _(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, weight, _, connections, padding = inputs
+    x, weight, bias, connections, padding = inputs
     _, slope = output
     ctx.mark_non_differentiable(slope)
     # Else every backward fills a tensor like `slope` with zeros.
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(x, weight, connections, slope)
+    ctx.save_for_backward(x, weight, bias, connections, slope)
     ctx.padding = padding
 
 
 def _differentiate(
     ctx: Any, grad: Tensor, _: Tensor, backward: Any = conv_pool_backward
 ) -> tuple[Tensor | None, ...]:
-    x, weight, connections, slope = ctx.saved_tensors
+    x, weight, bias, connections, slope = ctx.saved_tensors
     want_input = ctx.needs_input_grad[0]
+    if torch.is_grad_enabled():
+
+        def block(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            return _composite(x, weight, bias, connections, ctx.padding)
+
+        parts = _differentiably(block, (x, weight, bias), grad, ctx.needs_input_grad[:3])
+        return *parts, None, None
     dx, dw, db = backward(grad, x, weight, connections, ctx.padding, slope, want_input)
     return dx if want_input else None, dw, db, None, None
+
+
+def _differentiably(
+    function: Callable[..., Tensor], inputs: Sequence[Tensor], grad: Tensor, needed: Sequence[bool]
+) -> list[Tensor | None]:
+    """The gradient at those inputs that need one, for who wants to differentiate it once more.
+
+    Autograd is on in a backward pass where it was asked for by `create_graph`, and nowhere else.
+    """
+    # Views, since an input that depends on another would take over its gradient.
+    inputs = [part.view_as(part) for part in inputs]
+    wanted = [part for part, is_needed in zip(inputs, needed, strict=True) if is_needed]
+    found = iter(torch.autograd.grad(function(*inputs), wanted, grad, create_graph=True))
+    return [next(found) if is_needed else None for is_needed in needed]
+
+
+def _composite(x: Tensor, *parts: Any) -> Tensor:
+    """The block in ordinary operators, for images or lanes."""
+    if x.dim() == 4:
+        return composite.conv_pool(x, *parts)
+    return to_lanes(composite.conv_pool(from_lanes(x, LANES * len(x)), *parts))
 
 
 conv_pool.register_autograd(_differentiate, setup_context=_save)
@@ -120,7 +150,6 @@ class _Eager(torch.autograd.Function):
         return y, slope
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         return _differentiate(ctx, grad, _, _kernels(grad).backward)
 
@@ -150,14 +179,29 @@ class _EagerTwo(torch.autograd.Function):
         return result
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *blocks, state = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return _differentiate_two(ctx, grad)
         kernels = _kernels(x)
         first = kernels.Convolution(*blocks[:3], ctx.paddings[0])
         second = kernels.Convolution(*blocks[3:], ctx.paddings[1])
         dw, db, dw2, db2 = kernels.backward_two(grad, x, first, second, state)
         return None, dw, db, None, None, dw2, db2, None, None
+
+
+def _differentiate_two(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradient of `_EagerTwo` for who wants to differentiate it once more."""
+    x, weight, bias, pairs, weight2, bias2, pairs2, _ = ctx.saved_tensors
+    padding, padding2 = ctx.paddings
+
+    def blocks(weight: Tensor, bias: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
+        maps = composite.conv_pool(x, weight, bias, pairs, padding)
+        return composite.conv_pool(maps, weight2, bias2, pairs2, padding2)
+
+    needed = [ctx.needs_input_grad[n] for n in (1, 2, 5, 6)]
+    parts = _differentiably(blocks, (weight, bias, weight2, bias2), grad, needed)
+    return None, *parts[:2], None, None, *parts[2:], None, None
 
 
 def fused_two(x: Tensor, first: tuple[Any, ...], second: tuple[Any, ...]) -> Tensor:
