@@ -7,7 +7,8 @@ from __future__ import annotations
 import sys
 
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.callbacks import BackboneFinetuning, GradientAccumulationScheduler
+from torch import nn
 
 from callbacks.finite import NonFiniteLossError
 from callbacks.interrupt import Interrupted
@@ -65,8 +66,8 @@ def check(cli: RecordedRun) -> None:
     """Refuses what could only fail later, or would not do what it seems to.
 
     Raises:
-        UserError: a checkpoint without the state of a training, ranks without images, or a callback
-            that waits for a metric that will not come.
+        UserError: a checkpoint without the state of a training, ranks without images, no interval
+            between validations, or a callback that waits for a metric that will not come.
     """
     checkpoint, ranks = cli.request.checkpoint, cli.trainer.world_size
     if checkpoint and not checkpoint.continues:
@@ -80,6 +81,11 @@ def check(cli: RecordedRun) -> None:
             "after the other is sequential. Train on one device, many seeds at once with "
             "python -m project.reproduce table1, or raise --data.batch_size."
         )
+    if cli.trainer.val_check_interval == 0:
+        raise UserError(
+            "--trainer.val_check_interval must be above 0; --trainer.limit_val_batches 0 leaves "
+            "validation out."
+        )
     _check_callbacks(cli)
     _check_monitors(cli)
 
@@ -89,6 +95,12 @@ def _check_callbacks(cli: RecordedRun) -> None:
     for callback in callbacks:
         if isinstance(callback, GradientAccumulationScheduler):
             raise UserError("GradientAccumulationScheduler has no use: raise --data.batch_size.")
+        backbone = getattr(cli.model, "backbone", None)
+        if isinstance(callback, BackboneFinetuning) and not isinstance(backbone, nn.Module):
+            raise UserError(
+                f"BackboneFinetuning freezes the module `backbone` of a model; "
+                f"{type(cli.model).__name__} has none."
+            )
         if getattr(callback, "_train_time_interval", None):
             raise UserError(
                 f"train_time_interval of {type(callback).__name__} has no use where a "

@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers import fit
 from lightning.pytorch import callbacks
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
 from lightning.pytorch.loggers import CSVLogger
 
@@ -16,7 +17,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 # What they need beside their defaults.
 OPTIONS = {
+    "BackboneFinetuning": {"unfreeze_backbone_at_epoch": 1},
     "BatchSizeFinder": {"max_trials": 2, "steps_per_trial": 1},
+    "DeviceStatsMonitor": {},
     "EarlyStopping": {"monitor": "val/loss", "min_delta": 9, "patience": 1},
     "EMAWeightAveraging": {},
     "LambdaCallback": {"on_train_batch_end": lambda *_: None},
@@ -35,11 +38,29 @@ OPTIONS = {
     "TQDMProgressBar": {},
     "WeightAveraging": {},
 }
-# Base classes; what needs a package or a part that a model of ours has not; refused by fit.
+# Base classes; what is refused.
 OTHERS = {
     *("BaseFinetuning", "BasePredictionWriter", "Callback", "Checkpoint", "ProgressBar"),
-    *("BackboneFinetuning", "DeviceStatsMonitor", "GradientAccumulationScheduler"),
+    "GradientAccumulationScheduler",
 }
+
+
+class Backbone(LeNet5):
+    """One whose first layer may be frozen, as people write it."""
+
+    @property
+    def backbone(self):
+        return self.net.c1
+
+    def configure_optimizers(self):
+        return torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=self.lr)
+
+
+@pytest.fixture(autouse=True)
+def _device_stats(monkeypatch):
+    """Stands in for psutil, which need not be installed."""
+    monkeypatch.setattr(callbacks.device_stats_monitor, "_PSUTIL_AVAILABLE", True)
+    monkeypatch.setattr(CPUAccelerator, "get_device_stats", lambda *_: {"cpu_percent": 1.0})
 
 
 def test_each_is_known():
@@ -55,7 +76,7 @@ def trained(name, options, block_size, root, folder):
     if isinstance(callback, Checkpoint):
         callback.dirpath = folder / "saved"
     model, run = fit(
-        LeNet5,
+        Backbone if name == "BackboneFinetuning" else LeNet5,
         MNISTDataModule(str(root), batch_size=10, val_size=30, block_size=block_size),
         folder,
         max_epochs=3,
@@ -80,3 +101,65 @@ def test_it_acts_as_with_mini_batches(name, tiny_root, tmp_path):
     assert found[0][1] == found[1][1]
     for key, weight in found[0][0].items():
         torch.testing.assert_close(weight, found[1][0][key], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", ["auto", 1])
+def test_a_backbone_is_frozen_then_learns_at_its_own_rate(size, tiny_root, tmp_path):
+    """Against the same epochs written out."""
+    seen = []
+
+    class See(callbacks.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
+            seen.append((rates, pl_module.net.c1.weight.detach().clone()))
+
+    finetuning = callbacks.BackboneFinetuning(unfreeze_backbone_at_epoch=1)
+    data = MNISTDataModule(str(tiny_root), batch_size=10, block_size=size)
+    model, _ = fit(Backbone, data, tmp_path, max_epochs=3, callbacks=[finetuning, See()])
+    torch.manual_seed(0)
+    start = Backbone().backbone.weight
+    rates, weights = zip(*seen, strict=True)
+    assert torch.equal(weights[0], start)
+    assert not torch.equal(weights[1], start)
+    # A tenth at first, and twice as much in each epoch.
+    assert rates[0] == [0.1]
+    assert rates[1] == pytest.approx([0.1, 0.01])
+    assert rates[2] == pytest.approx([0.1, 0.02])
+    expected = finetuned(tiny_root, rates)
+    for name, weight in model.net.state_dict().items():
+        torch.testing.assert_close(weight, expected[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def finetuned(root, rates):
+    """The weights behind such a training, in a loop of plain torch."""
+    torch.manual_seed(0)
+    net = LeNet5(backend="reference").net
+    data = MNISTDataModule(str(root), batch_size=10)
+    data.setup("fit")
+    order = data.order()
+    groups = [[p for n, p in net.named_parameters() if not n.startswith("c1")]]
+    groups.append(list(net.c1.parameters()))
+    for epoch, of_epoch in enumerate(rates):
+        order.set_epoch(epoch)
+        for index in order.indices().split(10):
+            x = data.train_images[index].unsqueeze(1) / 255
+            loss = torch.nn.functional.cross_entropy(net(x), data.train_labels[index])
+            net.zero_grad()
+            loss.backward()
+            with torch.no_grad():
+                for rate, group in zip(of_epoch, groups, strict=False):
+                    for parameter in group:
+                        parameter -= rate * parameter.grad
+    return net.state_dict()
+
+
+def test_device_stats_without_psutil_are_refused(tiny_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(callbacks.device_stats_monitor, "_PSUTIL_AVAILABLE", False)
+    with pytest.raises(ModuleNotFoundError, match="psutil"):
+        trained("DeviceStatsMonitor", {}, "auto", tiny_root, tmp_path)
+
+
+def test_accumulation_is_refused(tiny_root, tmp_path):
+    options = {"scheduling": {0: 2}}
+    with pytest.raises(RuntimeError, match="switch to automatic optimization"):
+        trained("GradientAccumulationScheduler", options, "auto", tiny_root, tmp_path)
