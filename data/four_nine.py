@@ -10,6 +10,7 @@ from torch import Tensor
 from data import source
 from data.blocks import EpochOrder
 from data.mnist import MNISTDataModule, check_positive
+from data.scaling import SIZE, scaled
 from data.source import DatasetError
 
 
@@ -29,6 +30,8 @@ class FourNineDataModule(MNISTDataModule):
         seed: Decides the validation split and the images drawn in every epoch.
         verify: Whether the files must be MNIST's, to the bit. With false, images and labels of
             another set in MNIST's layout are taken as they are.
+        size: Height and width of the images in the files, which are scaled to fit 28x28. Of another
+            set, fit reads them there.
 
     Raises:
         ValueError: digits that are not two different ones of 0 to 9, or a size out of range.
@@ -50,9 +53,10 @@ class FourNineDataModule(MNISTDataModule):
         seed: int = 0,
         *,
         verify: bool = True,
+        size: tuple[int, int] = (SIZE, SIZE),
     ) -> None:
         super().__init__(
-            root, batch_size, block_size, val_size, eval_batch_size, seed, verify=verify
+            root, batch_size, block_size, val_size, eval_batch_size, seed, verify=verify, size=size
         )
         check_positive(iterations=iterations)
         negative, positive = digits
@@ -63,7 +67,7 @@ class FourNineDataModule(MNISTDataModule):
 
     def load(self, *, train: bool) -> tuple[Tensor, Tensor]:
         """Images (N, 28, 28) uint8 of the two digits and labels (N,) int64, -1 or +1."""
-        images, labels = source.load(self.root, train=train, verify=self.verify)
+        images, labels = source.load(self.root, train=train, verify=self.verify, size=self.size)
         absent = [digit for digit in self.digits if digit not in labels]
         if absent and (train or len(absent) == 2):
             raise DatasetError(
@@ -73,7 +77,7 @@ class FourNineDataModule(MNISTDataModule):
         chosen = (labels == self.digits[0]) | (labels == self.digits[1])
         labels = labels.long()
         signs = torch.where(labels[chosen] == self.digits[1], 1, -1)
-        return images[chosen], signs
+        return scaled(images[chosen]), signs
 
     def order(self) -> EpochOrder:
         """How an epoch draws its training images: with replacement."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from data import source
 from data.blocks import BlockLoader, EpochOrder, InOrder
 from data.counts import Counts
+from data.scaling import SIZE, scaled
 
 TEN = tuple(range(10))
 
@@ -34,6 +35,8 @@ class MNISTDataModule(LightningDataModule):
         verify: Whether the files must be MNIST's, to the bit. With false, images and labels of
             another set in MNIST's layout are taken as they are.
         digits: The labels in the files, one for each class. Of another set, fit reads them there.
+        size: Height and width of the images in the files, which are scaled to fit 28x28. Of another
+            set, fit reads them there.
 
     Raises:
         ValueError: a size that is not positive, or digits that are not two or more different ones.
@@ -55,6 +58,7 @@ class MNISTDataModule(LightningDataModule):
         *,
         verify: bool = True,
         digits: tuple[int, ...] = TEN,
+        size: tuple[int, int] = (SIZE, SIZE),
     ) -> None:
         super().__init__()
         if len({*digits}) != len(digits) or len(digits) < 2 or not {*digits} <= {*range(256)}:
@@ -62,7 +66,8 @@ class MNISTDataModule(LightningDataModule):
                 f"digits must be two or more different ones of 0 to 255, got {list(digits)}"
             )
         self.digits = digits
-        check_positive(batch_size=batch_size, eval_batch_size=eval_batch_size)
+        self.size = size
+        check_positive(batch_size=batch_size, eval_batch_size=eval_batch_size, size=min(size))
         if block_size != "auto":
             check_positive(block_size=block_size)
         if val_size < 0:
@@ -91,6 +96,8 @@ class MNISTDataModule(LightningDataModule):
             # Nobody has looked into them yet, and the test images would come after the training.
             self.load(train=True)
             self.load(train=False)
+        if self.size != (SIZE, SIZE):
+            print("Images of {}x{} pixels are scaled to fit 28x28.".format(*self.size), flush=True)
         self._is_prepared = True
 
     def setup(self, stage: str) -> None:
@@ -103,10 +110,12 @@ class MNISTDataModule(LightningDataModule):
 
     def load(self, *, train: bool) -> tuple[Tensor, Tensor]:
         """Images (N, 28, 28) uint8 and classes (N,) int64, from 0, of one half of the data set."""
-        images, labels = source.load(self.root, train=train, verify=self.verify, known=self.digits)
+        images, labels = source.load(
+            self.root, train=train, verify=self.verify, known=self.digits, size=self.size
+        )
         classes = torch.zeros(256, dtype=torch.int64)
         classes[list(self.digits)] = torch.arange(len(self.digits))
-        return images, classes[labels.long()]
+        return scaled(images), classes[labels.long()]
 
     def _split(self) -> None:
         count = len(self.train_images)
@@ -138,6 +147,11 @@ class MNISTDataModule(LightningDataModule):
         """This rank's part of every mini-batch."""
         rank, world_size = self._rank()
         order: EpochOrder | InOrder = self.order()
+        if self.batch_size > len(order):
+            rank_zero_info(
+                f"batch_size {self.batch_size:,} is more than the {len(order):,} images of an "
+                "epoch, which is one iteration."
+            )
         if self.trainer is not None and self.trainer.overfit_batches > 0:  # type: ignore[attr-defined]
             order = InOrder(order.indices())
         return BlockLoader(

@@ -11,7 +11,12 @@ def expanded(path: str | Path) -> Path:
 
     A shell does so only where a word begins, and for what stands in a file nobody does. What is not
     known stays as it is.
+
+    Raises:
+        FileNotFoundError: the path is empty, as of a variable that is not set.
     """
+    if not str(path):
+        raise FileNotFoundError("a path is empty; name a file or a folder")
     as_written = Path(path)
     if as_written.exists():
         return as_written

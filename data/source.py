@@ -29,6 +29,7 @@ from torch import Tensor
 
 from data.idx import parse_idx
 from data.paths import expanded
+from data.scaling import SIZE
 
 # MD5 of the four uncompressed files.
 CHECKSUMS = {
@@ -72,7 +73,12 @@ def raw_folder(root: Path) -> Path:
 
 
 def load(
-    root: Path, *, train: bool, verify: bool = True, known: Sequence[int] = range(10)
+    root: Path,
+    *,
+    train: bool,
+    verify: bool = True,
+    known: Sequence[int] = range(10),
+    size: tuple[int, int] = (SIZE, SIZE),
 ) -> tuple[Tensor, Tensor]:
     """Reads one half of MNIST, or of another set in its layout.
 
@@ -81,9 +87,10 @@ def load(
         train: the 60,000 training images; else the 10,000 test images.
         verify: whether the files must be MNIST's, to the bit.
         known: the labels that there may be.
+        size: height and width that the images must have.
 
     Returns:
-        Images (N, 28, 28) and labels (N,), both uint8; N is not 0.
+        Images (N, H, W) and labels (N,), both uint8; N is not 0.
 
     Raises:
         DatasetError: a file is missing (`ensure` fetches it), is not MNIST's, or does not hold what
@@ -94,7 +101,7 @@ def load(
     names = [f"{'train' if train else 't10k'}-{kind}" for kind in kinds]
     try:
         images, labels = (_read(folder, name, verify=verify) for name in names)
-        _check(names, images, labels, known)
+        _check(names, images, labels, known, size)
     except ValueError as error:
         raise DatasetError(f"{error}, in {folder}") from error
     return images, labels
@@ -114,12 +121,32 @@ def classes(root: Path) -> tuple[int, ...]:
     return tuple(torch.cat(halves).bincount().nonzero().flatten().tolist())
 
 
-def _check(names: list[str], images: Tensor, labels: Tensor, known: Sequence[int]) -> None:
+def image_size(root: Path) -> tuple[int, int]:
+    """Height and width of the training images of a set in MNIST's layout, whatever it holds.
+
+    Raises:
+        DatasetError: the file is missing, or none of images.
+    """
+    folder = _folder(root)
+    try:
+        _, height, width = _read(folder, "train-images-idx3-ubyte", verify=False).shape
+    except ValueError as error:
+        raise DatasetError(f"{error}, in {folder}") from error
+    return height, width
+
+
+def _check(
+    names: list[str],
+    images: Tensor,
+    labels: Tensor,
+    known: Sequence[int],
+    size: tuple[int, int],
+) -> None:
     """Raises a ValueError that says what is wrong with a half of the data set, if anything is."""
-    if not len(images):
+    if not images.numel():
         raise ValueError(f"{names[0]} holds no images")
-    if images.shape[1:] != (28, 28):
-        raise ValueError(f"{names[0]} holds {_amount(images)}, expected 28x28")
+    if images.shape[1:] != size:
+        raise ValueError(f"{names[0]} holds {_amount(images)}, expected {size[0]}x{size[1]}")
     if len(labels) != len(images):
         raise ValueError(f"{names[1]} holds {_amount(labels)} for {_amount(images)}")
     wrong = ~torch.isin(labels, torch.tensor(known, dtype=torch.uint8))
@@ -143,6 +170,8 @@ def ensure(root: Path, *, verify: bool = True) -> None:
     Raises:
         DatasetError: a file is not MNIST's, or is missing and no source could be reached.
     """
+    if root.is_file():
+        raise DatasetError(f"{root} is a file; name the folder that holds MNIST/raw")
     folder = _folder(root)
     missing = [name for name in CHECKSUMS if not _present(folder, name)]
     if not verify and not missing:
@@ -163,7 +192,7 @@ def ensure(root: Path, *, verify: bool = True) -> None:
 def _refusal(root: Path, problems: list[str]) -> str:
     try:
         for train in (True, False):
-            load(root, train=train, verify=False)
+            load(root, train=train, verify=False, size=image_size(root))
         use = "To use them as they are: --data.verify false (fit, evaluate, export). "
     except DatasetError:
         use = ""

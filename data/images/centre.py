@@ -8,8 +8,9 @@ from PIL import Image
 from torch import Tensor
 
 from data.images.arrays import Grey
+from data.scaling import SIZE
 
-SIZE, BOX = 28, 20
+BOX = 20
 
 
 def like_mnist(ink: Grey) -> Tensor:

@@ -20,8 +20,8 @@ from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 from torch import Tensor
 
 from data.idx import parse_idx
-from data.images.centre import SIZE
 from data.images.picture import NO_INK, look
+from data.scaling import SIZE, scaled
 from data.source import DatasetError
 
 MOST_PIXELS = 64_000_000  # of one picture
@@ -35,6 +35,7 @@ GZIP, IDX, NPY, ZIP = b"\x1f\x8b", b"\x00\x00\x08", b"\x93NUMPY", b"PK\x03\x04"
 THUMBNAIL = 254  # the TIFF tag whose lowest bit says that a page is another one, made smaller
 
 Pixels = NDArray[Any]
+Size = tuple[int, int]
 
 
 class Digit(NamedTuple):
@@ -58,12 +59,14 @@ class Content(NamedTuple):
     """Of the files that cannot be read, and why."""
 
 
-def read(paths: Iterable[Path], *, several: bool = False) -> Content:
+def read(paths: Iterable[Path], *, several: bool = False, size: Size = (SIZE, SIZE)) -> Content:
     """Reads files and folders, in the order given, folders in the order of their names.
 
     Args:
         paths: files and folders.
         several: whether a picture may show more than one digit.
+        size: height and width of those images of arrays that are scaled as those of a data set, and
+            not looked at as pictures; beside those of the networks' own size.
 
     Raises:
         DatasetError: a path that is not there, a folder without images.
@@ -71,7 +74,7 @@ def read(paths: Iterable[Path], *, several: bool = False) -> Content:
     content = Content([], [])
     for file in [file for path in paths for file in _files(path)]:
         try:
-            content.digits.extend(_read_file(file, several))
+            content.digits.extend(_read_file(file, several, size))
         except DatasetError as error:
             content.refused.append(error)
         except OSError as error:
@@ -96,7 +99,7 @@ def _looks_right(file: Path) -> bool:
     return file.suffix.lower() in PICTURES | ARRAYS | HEIF or "idx3-ubyte" in file.name
 
 
-def _read_file(path: Path, several: bool) -> list[Digit]:
+def _read_file(path: Path, several: bool, size: Size) -> list[Digit]:
     """All digits of a file, or none of them if it is damaged."""
     content = path.read_bytes()
     if content.startswith(GZIP):
@@ -110,7 +113,8 @@ def _read_file(path: Path, several: bool) -> list[Digit]:
         parts = _arrays(path, content)
     else:
         return list(_from_pictures(path, content, several))
-    return [digit for name, array in parts for digit in _from_array(path, name, array, several)]
+    found = (_from_array(path, name, array, several, size) for name, array in parts)
+    return [digit for digits in found for digit in digits]
 
 
 def _unpack(path: Path, content: bytes) -> bytes:
@@ -138,7 +142,7 @@ def _arrays(path: Path, content: bytes) -> list[tuple[str, Pixels]]:
     return found
 
 
-def _from_array(path: Path, name: str, array: Pixels, several: bool) -> Iterator[Digit]:
+def _from_array(path: Path, name: str, array: Pixels, several: bool, size: Size) -> Iterator[Digit]:
     """The digits of an array: (H, W), (H, W, C), (N, H, W), (N, 1, H, W) or (N, H, W, C)."""
     if array.dtype.kind not in "buif" or not 2 <= array.ndim <= 4:
         raise DatasetError(
@@ -159,8 +163,8 @@ def _from_array(path: Path, name: str, array: Pixels, several: bool) -> Iterator
         images = _to_bytes_range(images)
     for n, image in enumerate(images):
         full = f"{path}{name}" if is_one else f"{path}{name}[{n}]"
-        if image.shape == (SIZE, SIZE, 1):  # MNIST's own, or made to be like it
-            pixels = torch.from_numpy(np.rint(image[..., 0]).astype(np.uint8))
+        if image.shape in ((SIZE, SIZE, 1), (*size, 1)):  # a data set's, or made to be like it
+            (pixels,) = scaled(torch.from_numpy(np.rint(image[None, ..., 0]).astype(np.uint8)))
             yield Digit(full, pixels, "light", "" if pixels.any() else NO_INK)
         else:
             yield from _digits(full, image, several)

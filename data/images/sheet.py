@@ -23,6 +23,8 @@ def find_sheet(grey: Grey) -> Mask:
         return everywhere
     cells = reduced(grey, CELLS)
     bright = cells > _otsu(cells)
+    if bright.all() or not bright.any():
+        return everywhere
     if cells[bright].mean() - cells[~bright].mean() < BRIGHTER or _border(~bright) < FRAME:
         return everywhere
     labels, _ = components(bright)
