@@ -118,7 +118,7 @@ def _is_refusal(error: Exception) -> bool:
 
     What torch or a model raises below it is none of the user's doing.
     """
-    if not isinstance(error, (ValueError, RuntimeError, ImportError)):
+    if not isinstance(error, (ValueError, TypeError, RuntimeError, ImportError)):
         return False
     *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
     return str(innermost.f_globals.get("__name__")).startswith("lightning.")

@@ -7,10 +7,11 @@ from __future__ import annotations
 from lightning.pytorch.cli import LightningArgumentParser
 
 from callbacks.files import write_json
-from data.paths import expanded
 from project.errors import fail, user_errors
+from project.output import file_to_write
 from project.program import Program
 from project.table import print_classes, print_results
+from project.unused import OF_TRAINING
 
 EXAMPLES = """examples:
   python -m project.evaluate --ckpt_path last
@@ -20,6 +21,8 @@ DESCRIPTION = "Tests a checkpoint on the test images of its experiment. Needs on
 
 class EvaluateCLI(Program):
     """The programs' command line, with a file for the record."""
+
+    unused = (*OF_TRAINING, "trainer.limit_predict_batches")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds --json."""
@@ -37,6 +40,7 @@ def main(args: list[str] | None = None) -> None:
     if cli.ckpt_path is None:
         fail("say which checkpoint to test: --ckpt_path last, best, or the path of a checkpoint")
     with user_errors():
+        file = file_to_write(cli.config.json) if cli.config.json else None
         cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
         record = cli.results.record
         if record is None:
@@ -46,8 +50,8 @@ def main(args: list[str] | None = None) -> None:
         cli.announce_checkpoint()
         print_results(record, folder=None)
         print_classes(record["test"]["confusion"], cli.datamodule.digits)
-        if cli.config.json:
-            write_json(expanded(cli.config.json), record)
+        if file:
+            write_json(file, record)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ RUNS = Path("runs")
 
 # What a checkpoint holds beside weights if a training can go on from it.
 STATE = {"loops", "optimizer_states", "lr_schedulers", "callbacks", "pytorch-lightning_version"}
+# Those of them that are never empty.
+PARTS = ("loops", "optimizer_states")
 
 # What the key `experiment` of a configuration may say.
 EXPERIMENTS: dict[str, own.Experiment] = {
@@ -77,6 +79,18 @@ class Checkpoint(NamedTuple):
     """Optimizer steps behind it."""
 
 
+class UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, of which the last would silently win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As the base class, which puts in what `<<` merges."""
+        keys = [key.value for key, _ in node.value]
+        if twice := next((key for key in keys if keys.count(key) > 1), None):
+            raise yaml.YAMLError(f"{twice!r} stands there twice")
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+
 def find_config(name: str) -> Config:
     """The configuration of that name in project/configs, or at that path."""
     known = {path.stem: path for path in sorted(CONFIGS.glob("*.yaml"))}
@@ -94,7 +108,7 @@ def find_config(name: str) -> Config:
 
 def _read_config(text: object, path: Path) -> Config:
     try:
-        content = yaml.safe_load(text) if isinstance(text, str) else None
+        content = yaml.load(text, UniqueKeys) if isinstance(text, str) else None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML: {error}") from error
     experiment = content.get("experiment") if isinstance(content, dict) else None
@@ -249,7 +263,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     text = content.get("config")
     config = None if text is None else _read_config(text, path)
     saved_at, iterations = (_number(content.get(key)) for key in (SAVED_AT, "global_step"))
-    continues = content.keys() >= STATE
+    continues = content.keys() >= STATE and all(content[key] for key in PARTS)
     return Checkpoint(path, dict(weights), continues, config, saved_at, int(iterations))
 
 

@@ -18,15 +18,16 @@ from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor, nn
 
 from callbacks.files import write_text, written_whole
-from data.paths import expanded
 from models.classifier import Classifier
 from models.kernels.conv_pool.composite import dense
 from models.layers.conv_pool import ConvPool, PartialConv
 from project.errors import OneLineParser, UserError, fail, user_errors
+from project.output import file_to_write
 from project.page.assemble import assemble
 from project.page.contents import Trained, content
 from project.program import Program
 from project.request import typed
+from project.unused import OF_TRAINING
 
 DESCRIPTION = """Writes a trained model as one file that runs without this project: ONNX for any
 runtime, or pt2 for torch.export.load. What goes into these is run on test digits and compared with
@@ -47,6 +48,9 @@ Run = Callable[[Tensor], Sequence[Tensor]]
 
 class ExportCLI(Program):
     """The programs' command line, with a format and a file."""
+
+    # One processor writes, by ordinary operators.
+    unused = (*OF_TRAINING, "trainer", "model.backend", "data.eval_batch_size")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds --format and --output."""
@@ -119,7 +123,7 @@ def main(args: list[str] | None = None) -> None:
         return  # one rank writes
     with user_errors():
         kind = cli.config.format
-        path = expanded(cli.config.output or f"{cli.request.name}.{kind}")
+        path = file_to_write(cli.config.output or f"{cli.request.name}.{kind}")
         replaced = " (replaced)" if path.is_file() else ""
         if path.exists() and not cli.config.output:
             raise UserError(f"{path} is there already; name the file to write with --output.")

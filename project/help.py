@@ -8,16 +8,14 @@ from typing import NamedTuple
 
 from jsonargparse import DefaultHelpFormatter
 
+from project.unused import is_below
+
 WIDTH = 100
 SECTIONS = ("model", "data", "trainer")
 # Those of Lightning's that one wants first.
 COMMON = ("max_epochs", "max_steps", "accelerator", "devices", "callbacks")
-# Where nothing trains, the model comes from its checkpoint, and these decide nothing.
-OF_TRAINING = (
-    *("model", "experiment", "seed_everything", "checkpoint_every", "checkpoint_minutes"),
-    *("figures", "data.batch_size", "data.block_size", "data.val_size", "data.iterations"),
-    *("trainer.max_epochs", "trainer.max_steps", "trainer.callbacks"),
-)
+# Options that a checkpoint brings along.
+OF_THE_RUN = ("model", "experiment", "seed_everything", "trainer.callbacks")
 
 
 class View(NamedTuple):
@@ -25,27 +23,27 @@ class View(NamedTuple):
 
     section: str | None = None
     """One of `SECTIONS`, whole; None shows the screen."""
-    trains: bool = True
-    """Whether the program trains."""
+    unused: tuple[str, ...] = ()
+    """Options, and sections of them, that decide nothing in the program."""
 
     def shows(self, option: str) -> bool:
         """Whether it is among them."""
         section, _, name = option.partition(".")
-        if option in SECTIONS or option.endswith(".help"):
+        if option in SECTIONS or option.endswith(".help") or is_below(option, self.unused):
             return False
         if self.section:
             return section == self.section
         if section == "trainer" and name not in COMMON:
             return False
-        return self.trains or not {option, section} & set(OF_TRAINING)
+        return not self.unused or not is_below(option, OF_THE_RUN)
 
 
-def chosen_view(options: list[str], *, trains: bool) -> tuple[View, list[str]]:
+def chosen_view(options: list[str], unused: tuple[str, ...]) -> tuple[View, list[str]]:
     """Takes the word behind --help, if it names a section, out of a command line."""
     for place, word in enumerate(options[1:], 1):
         if word in SECTIONS and options[place - 1] in ("-h", "--help"):
-            return View(word, trains), options[:place] + options[place + 1 :]
-    return View(None, trains), options
+            return View(word, unused), options[:place] + options[place + 1 :]
+    return View(None, unused), options
 
 
 class Formatter(DefaultHelpFormatter):

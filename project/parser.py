@@ -13,18 +13,13 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from project.errors import fail
 from project.help import SECTIONS, WIDTH, Formatter, View
+from project.wording import in_plain_words
 
 # How jsonargparse says that there is no such option.
 UNKNOWN = re.compile(
     r"unrecognized arguments: --(?P<key>[\w.-]+)"
     r"|Group '(?P<group>\w+)' does not accept option '(?P<member>[\w.]+)'"
     r"|Option '(?P<option>[\w.]+)' is not accepted"
-)
-# How it says, among all else that the option could be, that a class lacks arguments.
-INCOMPLETE = re.compile(
-    r'Parser key "(?P<key>[\w.]+)":\s+Does not validate against any of the Union subtypes.*'
-    r"class_path '(?P<kind>[\w.]+)':\s+the following arguments are required: (?P<missing>[\w, ]+)",
-    re.DOTALL,
 )
 # What other programs call an option.
 ALIASES = {
@@ -60,8 +55,7 @@ class Parser(LightningArgumentParser):
         """Exits with code 2, unless it was asked to raise."""
         if not self.exit_on_error:
             super().error(message, ex)
-        if found := INCOMPLETE.search(message):
-            message = f"{found['key']} {found['kind']} needs {found['missing']}."
+        message = in_plain_words(message)
         fail(message + self._hint(message))
 
     def _hint(self, message: str) -> str:

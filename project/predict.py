@@ -23,7 +23,9 @@ from data.images import reading
 from data.images.reading import Digit
 from data.paths import expanded
 from project.errors import UserError, fail, fail_in_part, user_errors
+from project.output import file_to_write, folder_to_fill
 from project.program import Program
+from project.unused import OF_TRAINING
 
 DESCRIPTION = """Labels images of digits with a trained model. Takes photographs and scans in PNG,
 JPEG, GIF, TIFF, WebP, BMP, and arrays in IDX, .npy and .npz, gzipped or not, and folders; of any
@@ -35,6 +37,12 @@ told is labelled unsure, with the reason. Exit code 1 if some of the files canno
 UNSURE, SURE = "unsure", 0.85
 UNLIKE = "unlike any digit"
 
+# The images are those that are named, and all of them.
+UNUSED = (
+    *("data.root", "data.verify", "trainer.fast_dev_run"),
+    *("trainer.limit_test_batches", "trainer.limit_predict_batches"),
+)
+
 EXAMPLES = """examples:
   python -m project.predict --ckpt_path last digit.png
   python -m project.predict --ckpt_path last docs/digits --format json --output answers.json"""
@@ -42,6 +50,8 @@ EXAMPLES = """examples:
 
 class PredictCLI(Program):
     """The programs' command line, with images."""
+
+    unused = (*OF_TRAINING, *UNUSED)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the images and where the answers go."""
@@ -90,27 +100,29 @@ def main(args: list[str] | None = None) -> None:
     if cli.ckpt_path is None:
         fail("say which model to use: --ckpt_path last, best, or the path of a checkpoint")
     with user_errors():
-        content = reading.read(map(expanded, cli.config.images), several=cli.config.several)
+        folder = folder_to_fill(cli.config.show) if cli.config.show else None
+        file = file_to_write(cli.config.output) if cli.config.output else None
+        content = reading.read(
+            map(expanded, cli.config.images), several=cli.config.several, size=cli.datamodule.size
+        )
         if not content.digits:
             raise content.refused[0]
         probabilities = predict(cli, content.digits)
         if cli.trainer.is_global_zero:
             cli.announce_checkpoint()
-            write(cli, content.digits, probabilities)
+            records = answers(content.digits, probabilities, cli.datamodule.digits)
+            if folder:
+                show(content.digits, folder)
+            write(FORMATS[cli.config.format](records), len(content.digits), file)
             if content.refused:
                 fail_in_part(content.refused)
 
 
-def write(cli: Program, digits: list[Digit], probabilities: Tensor) -> None:
-    """Writes the answers, and what the network saw, where they are asked for."""
-    config = cli.config
-    text = FORMATS[config.format](answers(digits, probabilities, cli.datamodule.digits))
-    if config.show:
-        show(digits, expanded(config.show))
-    if config.output:
-        path = expanded(config.output)
-        write_text(path, text)
-        print(f"{len(digits):,} images, into {path}", file=sys.stderr)
+def write(text: str, count: int, file: Path | None) -> None:
+    """Writes the answers to so many images into a file, or without one prints them."""
+    if file:
+        write_text(file, text)
+        print(f"{count:,} images, into {file}", file=sys.stderr)
     else:
         print(text, end="")
 
@@ -127,11 +139,9 @@ def predict(cli: Program, digits: list[Digit]) -> Tensor:
     """The probabilities (N, classes), shared out over the Trainer's ranks.
 
     Raises:
-        UserError: more ranks than images, or a limit that leaves some without an answer.
+        UserError: more ranks than images.
     """
     trainer = cli.trainer
-    if trainer.limit_predict_batches != 1.0:
-        raise UserError("--trainer.limit_predict_batches has no use: name only some of the images.")
     if len(digits) < trainer.world_size:
         raise UserError(f"{trainer.world_size} ranks cannot share {len(digits)} images; use fewer.")
     order = InOrder(torch.arange(len(digits)).tensor_split(trainer.world_size)[trainer.global_rank])

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.distributed as dist
 from jsonargparse.typing import PositiveFloat, PositiveInt
@@ -25,6 +25,7 @@ from callbacks.results import Results
 from callbacks.timing import Timing
 from data import source
 from data.mnist import TEN
+from data.scaling import SIZE
 from project import own, processes
 from project.dashboard.callback import Amount
 from project.errors import fail, user_errors
@@ -35,21 +36,8 @@ from project.precision import in_float32
 from project.quiet import quieten
 from project.request import read_request
 from project.threads import limit_threads
-
-# Flags of Lightning's that could only be ignored, with their defaults, and what there is instead.
-USELESS = {
-    "default_root_dir": (
-        None,
-        "a run goes into runs/NAME/version_N below the current folder; choose NAME by --name, or "
-        "start the program in another folder",
-    ),
-    "gradient_clip_val": (
-        None,
-        "a training_step takes many steps; clip in on_before_optimizer_step of a callback",
-    ),
-    "accumulate_grad_batches": (1, "a mini-batch of any size fits; raise --data.batch_size"),
-    "barebones": (False, "switch off what is not wanted by itself, such as --trainer.logger false"),
-}
+from project.unused import check_flags, check_options
+from project.wording import in_plain_words
 
 
 class Program(LightningCLI):
@@ -66,6 +54,9 @@ class Program(LightningCLI):
         save_config: writes the configuration down; None where nothing is written.
     """
 
+    unused: ClassVar[tuple[str, ...]] = ()
+    """Options, and sections of them, that decide nothing in the program."""
+
     def __init__(
         self,
         program: str,
@@ -81,7 +72,8 @@ class Program(LightningCLI):
             processes.settle()
             self.trains = save_config is not None
             self.request = read_request(args, trains=self.trains)
-        view, options = chosen_view(self.request.options, trains=self.trains)
+            check_options(program, self.request.options, self.unused)
+        view, options = chosen_view(self.request.options, self.unused)
         self.experiment = self.request.configs[-1].experiment
         with user_errors():
             model, data = EXPERIMENTS.get(self.experiment) or own.find(self.experiment)
@@ -142,26 +134,29 @@ class Program(LightningCLI):
         if dist.is_torchelastic_launched():  # torchrun has settled how many ranks there are
             self.config.trainer.devices = int(os.environ["LOCAL_WORLD_SIZE"])
             self.config.trainer.num_nodes = int(os.environ["GROUP_WORLD_SIZE"])
-        for flag, (default, instead) in USELESS.items():
-            if self.config.trainer[flag] != default:
-                fail(f"--trainer.{flag} has no use: {instead}.")
-        if self.trains:
-            with user_errors():
-                self._read_classes()
+        with user_errors():
+            check_flags(self.config.trainer)
+            if self.trains:
+                self._read_layout()
         seed = self.config.seed_everything
         if not isinstance(seed, bool) and not 0 <= seed < 2**32:
             fail(f"--seed_everything must be between 0 and {2**32 - 1}, got {seed}.")
 
-    def _read_classes(self) -> None:
-        """Of another set than MNIST, how many classes there are is what its files say.
+    def _read_layout(self) -> None:
+        """Of another set than MNIST, its files say how large images are, and which classes.
 
-        A number of classes that was asked for stays.
+        What was asked for stays.
         """
         model, data = self.config.model, self.config.data
+        if not all(name in data for name in ("root", "verify", "size", "digits")):
+            return  # of one's own, which knows itself
+        root = source.resolve_root(data.root)
+        if data.verify is False and tuple(data.size) == (SIZE, SIZE):
+            data.size = source.image_size(root)
         if "classes" not in model:
             return
         if data.verify is False and tuple(data.digits) == TEN:
-            found = source.classes(source.resolve_root(data.root))
+            found = source.classes(root)
             if found != TEN:
                 data.digits = found
                 if model.classes == len(TEN):
@@ -171,13 +166,18 @@ class Program(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Builds everything; a value that a class refuses is the user's to mend."""
-        with user_errors(ValueError):
-            super().instantiate_classes()
+        with user_errors():
+            try:
+                super().instantiate_classes()
+            except ValueError as error:
+                fail(in_plain_words(str(error)))
         if checkpoint := self.request.checkpoint:
             try:
                 self.model.load_state_dict(checkpoint.state_dict)
             except RuntimeError as error:
                 fail(f"{checkpoint.path} holds the weights of another model: {error}")
+            if not all(weight.isfinite().all() for weight in self.model.parameters()):
+                fail(f"{checkpoint.path} holds weights that are infinite or no numbers.")
 
     @cached_property
     def results(self) -> Results:

@@ -26,6 +26,8 @@ from project.experiments import (
 FOUND = {"last": last_checkpoint, "best": best_checkpoint}
 """What --ckpt_path may say instead of a path."""
 
+ONCE = ("name", "ckpt_path", "model")
+"""Options of which the last one would silently win."""
 
 FILES = (".yaml", ".yml", ".json")
 """How the name of a file of options ends."""
@@ -55,14 +57,16 @@ def read_request(args: list[str] | None, *, trains: bool = True) -> Request:
         trains: whether the callbacks of the run are wanted too.
 
     Raises:
-        UserError: a configuration or checkpoint that is not there or cannot be used.
+        UserError: a configuration or checkpoint that is not there or cannot be used, or an option
+            of `ONCE` more than once.
     """
     parser = OneLineParser(add_help=False, allow_abbrev=False)
     parser.add_argument("-c", "--config", action="append", default=[])
-    parser.add_argument("--name")
-    parser.add_argument("--ckpt_path")
-    parser.add_argument("--model")
+    for option in ONCE:
+        parser.add_argument(f"--{option}", action="append")
     chosen, options = parser.parse_known_args(typed() if args is None else args)
+    for option in ONCE:
+        setattr(chosen, option, _only(option, getattr(chosen, option)))
     configs = [find_config(name) for name in chosen.config]
     if chosen.model and own.is_own(chosen.model) and not chosen.model.endswith(FILES):
         configs.append(with_model(chosen.model, configs[-1] if configs else None))
@@ -83,6 +87,12 @@ def read_request(args: list[str] | None, *, trains: bool = True) -> Request:
     if not configs:
         raise UserError(f"{ckpt_path} holds no configuration; say which with --config.")
     return Request(configs, check_name(chosen.name or configs[-1].name), checkpoint, options)
+
+
+def _only(option: str, values: list[str] | None) -> str | None:
+    if values and len(values) > 1:
+        raise UserError(f"--{option} can be given once, got {' and '.join(values)}.")
+    return values[0] if values else None
 
 
 def _starting_point(path: str | None, name: str | None) -> Checkpoint | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gzip
+import io
 import os
 import pickle
 import tracemalloc
@@ -40,6 +41,13 @@ class Malicious:
         return Path.touch, (Path("owned"),)
 
 
+def npy(array: np.ndarray) -> bytes:
+    """The content of an .npy file."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
 CONFIG = "experiment: lenet5\n"
 WEIGHTS = LeNet5().state_dict()
 GOOD_STATE = {key: {} for key in STATE}
@@ -61,6 +69,20 @@ FILES = {
     "badvalue.yaml": CONFIG + "model:\n  c3: 3\n",
     "absent.yaml": CONFIG + "ckpt_path: absent.ckpt\n",
     "odd.yaml": CONFIG + "ckpt_path: 3\n",
+    "twice.yaml": CONFIG + "model:\n  lr: 1\n  lr: 2\n",
+    "tab.yaml": CONFIG + "model:\n\tlr: 1\n",
+    "two.yaml": CONFIG + "---\nexperiment: four-nine\n",
+    "code.yaml": CONFIG + "model: {lr: !!python/object/apply:os.system [touch owned]}\n",
+    "date.yaml": CONFIG + "name: 2026-01-01\n",
+    "epochs.yaml": CONFIG + "trainer: {max_epochs: [1]}\n",
+    "strings.npy": npy(np.array(["a", "b"])),
+    "complex.npy": npy(np.zeros((2, 28, 28), complex)),
+    "objects.npy": npy(np.array([{}, {}], object)),
+    "none.npy": npy(np.zeros((0, 28, 28))),
+    "nan.ckpt": {"state_dict": {n: w * torch.nan for n, w in WEIGHTS.items()}, "config": CONFIG},
+    "text-weights.ckpt": {"state_dict": WEIGHTS | {"net.c1.weight": "x"}, "config": CONFIG},
+    "gone.ckpt": {"state_dict": WEIGHTS, "config": "experiment: gone.Net\n"},
+    "no-loops.ckpt": {"state_dict": WEIGHTS, "config": CONFIG, **GOOD_STATE},
     "foreign.ckpt": {"state_dict": WEIGHTS},
     "weights.ckpt": {"state_dict": WEIGHTS, "config": CONFIG},
     "tensor.ckpt": torch.zeros(3),
@@ -79,6 +101,7 @@ FILES = {
 
 STOP = ["--trainer.callbacks=EarlyStopping"]
 VALIDATED = ["--data.val_size=30"]
+OF = ["--ckpt_path=weights.ckpt"]
 
 CASES = {
     "unknown config": (fit, ["--config=logistc"], "did you mean logistic?"),
@@ -209,6 +232,62 @@ CASES = {
         ["--trainer.callbacks=ModelCheckpoint", "--trainer.callbacks.monitor=val_loss", *VALIDATED],
         "ModelCheckpoint waits for 'val_loss'",
     ),
+    "devices below 0": (fit, ["--trainer.devices=-5"], "should be an int > 0"),
+    "part of a device": (fit, ["--trainer.devices=1.5"], "should be an int > 0"),
+    "epochs below -1": (fit, ["--trainer.max_epochs=-2"], "-1. You passed in -2"),
+    "share above 1": (fit, ["--trainer.limit_train_batches=1.5"], "it has to be in [0.0, 1.0]"),
+    "validation all the time": (
+        fit,
+        ["--trainer.val_check_interval=0", *VALIDATED],
+        "val_check_interval must be above 0; --trainer.limit_val_batches 0",
+    ),
+    "callback that is none": (
+        fit,
+        ["--trainer.callbacks=Nonsense"],
+        "error: trainer.callbacks: there is no class Nonsense to import.",
+    ),
+    "callback without what it needs": (fit, [*STOP], "EarlyStopping needs monitor"),
+    "callback's argument": (
+        fit,
+        ["--trainer.callbacks=ModelCheckpoint", "--trainer.callbacks.save_top_k=-3"],
+        "error: Invalid value for save_top_k=-3",
+    ),
+    "callback that YAML does not know": (
+        fit,
+        ["--trainer.callbacks=Timer", "--trainer.callbacks.duration=00:00:01:00"],
+        "there is --trainer.max_time",
+    ),
+    "callback for a backbone": (
+        fit,
+        ["--trainer.callbacks=BackboneFinetuning"],
+        "freezes the module `backbone` of a model; LeNet5 has none",
+    ),
+    "logger that is none": (fit, ["--trainer.logger=Nonsense"], "no class Nonsense to import"),
+    "minutes below 0": (
+        fit,
+        ["--checkpoint_minutes=-1"],
+        "checkpoint_minutes cannot be -1: Not",
+    ),
+    "half a seed": (
+        fit,
+        ["--seed_everything=1.5"],
+        "seed_everything cannot be 1.5: Expected",
+    ),
+    "clipping by what": (fit, ["--trainer.gradient_clip_algorithm=norm"], "has no use: clip in"),
+    "key twice": (fit, ["--config=twice.yaml"], "is not YAML: 'lr' stands there twice"),
+    "tab": (fit, ["--config=tab.yaml"], "is not YAML"),
+    "two documents": (fit, ["--config=two.yaml"], "expected a single document"),
+    "code in YAML": (fit, ["--config=code.yaml"], "is not YAML"),
+    "date as name": (fit, ["--config=date.yaml"], "a run's name must be text"),
+    "epochs in YAML": (fit, ["--config=epochs.yaml"], "trainer.max_epochs cannot be [1]"),
+    "folder as YAML": (fit, ["--config=runs"], "no configuration 'runs'"),
+    "file as data": (fit, ["--data.root=picture.png"], "picture.png is a file; name the folder"),
+    "size": (fit, ["--data.size=[0, 28]"], "size must be 1 or more, got 0"),
+    "two names": (fit, ["--name=a", "--name=b"], "--name can be given once, got a and b"),
+    "two checkpoints": (fit, ["--ckpt_path=a", "--ckpt_path=b"], "--ckpt_path can be given once"),
+    "two models": (fit, ["--model=a.B", "--model=c.D"], "--model can be given once"),
+    "no path": (fit, ["--ckpt_path="], "a path is empty"),
+    "no loops": (fit, ["--ckpt_path=no-loops.ckpt"], "no state of a training to go on from"),
     "data elsewhere": (fit, ["--data.root=nowhere"], "nowhere"),
     "missing checkpoint": (fit, ["--ckpt_path=no.ckpt"], "there is no checkpoint no.ckpt"),
     "nothing to continue": (fit, ["--ckpt_path=last"], "there is no checkpoint to continue"),
@@ -230,6 +309,35 @@ CASES = {
     "evaluate: nothing": (evaluate, [], "say which checkpoint to test: --ckpt_path"),
     "evaluate: pickle": (evaluate, ["--ckpt_path=zip.ckpt"], "is not a checkpoint"),
     "evaluate: missing": (evaluate, ["--ckpt_path=no.ckpt"], "there is no checkpoint"),
+    "evaluate: two": (evaluate, ["--ckpt_path=a", "--ckpt_path=b"], "can be given once, got a and"),
+    "evaluate: weights that are no numbers": (evaluate, ["--ckpt_path=nan.ckpt"], "no numbers"),
+    "evaluate: weights that are text": (
+        evaluate,
+        ["--ckpt_path=text-weights.ckpt"],
+        "of another model",
+    ),
+    "evaluate: model that is gone": (evaluate, ["--ckpt_path=gone.ckpt"], "No module named 'gone'"),
+    "evaluate: folder to write": (
+        evaluate,
+        ["--ckpt_path=weights.ckpt", "--json=."],
+        "is a folder; name a file in it",
+    ),
+    "predict: strings": (predict, [*OF, "strings.npy"], "holds no images, but <U1"),
+    "predict: complex": (predict, [*OF, "complex.npy"], "holds no images, but complex128"),
+    "predict: objects": (predict, [*OF, "objects.npy"], "is a damaged NumPy file"),
+    "predict: empty": (predict, [*OF, "none.npy"], "holds no images"),
+    "predict: no name": (predict, [*OF, ""], "a path is empty"),
+    "predict: folder to write": (predict, [*OF, "--output=.", "picture.png"], "name a file in it"),
+    "predict: file to fill": (
+        predict,
+        [*OF, "--show=picture.png", "picture.png"],
+        "picture.png is a file; name a folder",
+    ),
+    "export: below a file": (
+        export,
+        [*OF, "--output=picture.png/a.onnx"],
+        "cannot be written, since picture.png is a file",
+    ),
     "predict: nothing": (predict, ["picture.png"], "say which model to use: --ckpt_path"),
     "predict: no images": (predict, ["--ckpt_path=weights.ckpt"], "images"),
     "predict: no picture": (predict, ["--ckpt_path=weights.ckpt", "picture.png"], "not an image"),
@@ -279,6 +387,22 @@ def test_one_line_and_exit_code_2(case, place, capsys):
     left = {path.name for path in place.iterdir()} - FILES.keys()
     assert left <= {"runs", "reports"}, "no code of a checkpoint runs, nothing half written"
     assert not list(place.rglob("results.json"))
+
+
+UNUSED = {
+    evaluate: ("checkpoint_every=5", "figures=none", "model.lr=1", "trainer.logger.save_dir=a"),
+    predict: ("checkpoint_minutes=5", "data.root=a", "trainer.limit_predict_batches=1"),
+    export: ("data.batch_size=5", "trainer.precision=16-mixed", "model.backend=reference"),
+}
+
+
+@pytest.mark.parametrize(
+    ("program", "option"), [(program, option) for program in UNUSED for option in UNUSED[program]]
+)
+def test_what_would_be_ignored_is_refused(program, option, place, capsys):
+    line = refusal(capsys, program.main, f"--{option}", *OF, *["a"] * (program is predict))
+    name = program.__name__
+    assert line == f"error: --{option.split('=')[0]} decides nothing in {name}: leave it out."
 
 
 def test_damaged_checkpoints_are_left_out_of_last(place, capsys):

@@ -20,22 +20,23 @@ from helpers import REPOSITORY, idx, refusal
 from PIL import Image, ImageDraw
 
 from data import source
-from project import evaluate, fit, predict
+from project import evaluate, export, fit, predict
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 SHORT = ["--figures=none", "--data.batch_size=20", "--trainer.max_epochs=6", "--data.verify=false"]
 
 
-def patterns(root, labels, train=600, test=100):
+def patterns(root, labels, train=600, test=100, size=(28, 28)):
     """A set in MNIST's layout whose every class is a pattern of its own, with noise."""
     random = np.random.default_rng(0)
-    shapes = np.kron(random.integers(0, 2, (len(labels), 7, 7)), np.ones((4, 4))) * 200
+    rows, columns = (np.arange(count) * 7 // count for count in size)
+    shapes = 200 * random.integers(0, 2, (len(labels), 7, 7))[:, rows][:, :, columns]
     folder = source.raw_folder(root)
     folder.mkdir(parents=True)
     for half, count in (("train", train), ("t10k", test)):
         classes = random.permutation(np.arange(count) % len(labels))
-        images = shapes[classes] + random.integers(0, 56, (count, 28, 28))
+        images = shapes[classes] + random.integers(0, 56, (count, *size))
         values = torch.tensor(labels, dtype=torch.uint8)[torch.from_numpy(classes)]
         (folder / f"{half}-images-idx3-ubyte").write_bytes(idx(torch.tensor(images).byte()))
         (folder / f"{half}-labels-idx1-ubyte").write_bytes(idx(values))
@@ -64,6 +65,39 @@ def test_a_set_has_the_classes_of_its_files(labels, workplace, capsys):
     truth = source.load(root, train=False, verify=False, known=labels)[1].tolist()
     right = [line.split(",")[2] == str(label) for line, label in zip(lines, truth, strict=True)]
     assert sum(right) / len(right) > 0.9
+
+
+@pytest.mark.parametrize("size", [(16, 16), (32, 32), (64, 40)], ids=str)
+def test_images_of_any_size_are_scaled_wherever_they_are_read(size, workplace, capsys):
+    root = patterns(workplace / "set", range(10), size=size)
+    fit.main([*SHORT, f"--data.root={root}", "--name=own", "--model.lr=0.3"])
+    height, width = size
+    said = f"Images of {height}x{width} pixels are scaled to fit 28x28."
+    assert capsys.readouterr().out.count(said) == 1
+    config = yaml.safe_load(Path("runs/own/version_0/config.yaml").read_text())
+    assert config["data"]["size"] == list(size)
+    evaluate.main(["--ckpt_path=last", "--json=test.json"])
+    assert json.loads(Path("test.json").read_text())["test"]["accuracy"] > 0.9
+    assert said in capsys.readouterr().out
+    predict.main(["--ckpt_path=last", str(source.raw_folder(root) / "t10k-images-idx3-ubyte")])
+    lines = capsys.readouterr().out.splitlines()[1:]
+    truth = source.load(root, train=False, verify=False, size=size)[1].tolist()
+    right = [line.split(",")[2] == str(label) for line, label in zip(lines, truth, strict=True)]
+    assert sum(right) / len(right) > 0.9
+    export.main(["--ckpt_path=last", "--format=pt2"])
+    assert "images (B, 1, 28, 28)" in capsys.readouterr().out
+    other = patterns(workplace / "other", range(10), size=(20, 20))
+    line = refusal(capsys, evaluate.main, "--ckpt_path=last", f"--data.root={other}")
+    assert f"holds 600 images of 20x20, expected {height}x{width}" in line
+
+
+@pytest.mark.parametrize("config", ["lenet5-1998", "logistic"])
+def test_every_experiment_takes_images_of_another_size(config, workplace):
+    root = patterns(workplace / "set", range(10), size=(10, 20))
+    steps = ["--trainer.max_steps=2", "--data.verify=false", "--figures=none"]
+    fit.main([f"--config={config}", *steps, f"--data.root={root}"])
+    evaluate.main(["--ckpt_path=last", "--json=test.json"])
+    assert json.loads(Path("test.json").read_text())["test"]["total"] in (20, 100)
 
 
 def test_labels_that_were_not_expected_are_named(workplace, capsys):

@@ -1,0 +1,53 @@
+"""What jsonargparse says of a value that it refuses, in a sentence.
+
+It tells of each type that the option could have had what speaks against that.
+"""
+
+from __future__ import annotations
+
+import re
+
+# That a class lacks arguments.
+INCOMPLETE = re.compile(
+    r'Parser key "(?P<key>[\w.]+)":\s+Does not validate against any of the Union subtypes.*'
+    r"class_path '(?P<kind>[\w.]+)':\s+the following arguments are required: (?P<missing>[\w, ]+)",
+    re.DOTALL,
+)
+# That there is no class of that name.
+NO_CLASS = re.compile(
+    r'Parser key "(?P<key>[\w.]+)":.*Expected a dot import path string: (?P<name>\S+)', re.DOTALL
+)
+# That a class has a setting that YAML does not know, such as one of an enumeration.
+NO_TEXT = re.compile(r"cannot represent an object.*class_path='(?P<kind>[\w.]+)'", re.DOTALL)
+# That a value is none of what an option may be.
+NO_VALUE = re.compile(
+    r'(?:Parser key "(?P<key>[\w.]+)":\s+)?Does not validate against any of the Union subtypes.*'
+    r"Errors:\s+(?P<why>.*)Given value type:.*Given value: (?P<value>.*)",
+    re.DOTALL,
+)
+# What is said of types that were not meant.
+NOISE = re.compile(
+    r"- (Expected a <class '(NoneType|list)'>|Not a valid subclass of .*)", re.DOTALL
+)
+
+
+def in_plain_words(message: str) -> str:
+    """The message, or what of it is of use.
+
+    >>> in_plain_words('Parser key "a.b": Expected a dot import path string: C')
+    'a.b: there is no class C to import.'
+    """
+    if found := INCOMPLETE.search(message):
+        return f"{found['key']} {found['kind']} needs {found['missing']}."
+    if found := NO_CLASS.search(message):
+        return f"{found['key']}: there is no class {found['name']} to import."
+    if found := NO_TEXT.search(message):
+        return (
+            f"{found['kind']} has settings that cannot be written down; for a limit in time there "
+            "is --trainer.max_time, else derive a class without them."
+        )
+    if found := NO_VALUE.search(message):
+        why = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", NOISE.sub("", found["why"]))
+        of = f"{found['key']} cannot be {found['value'].strip()}: " if found["key"] else ""
+        return f"{of}{why.strip().removeprefix('- ')}"
+    return message
