@@ -93,10 +93,10 @@ def box_of(page, selector):
 @pytest.mark.parametrize("name", ["chalk-3", "chalk-7", "pencil-4", "pencil-9"])
 def test_picture_is_read(name, opened):
     picture = base64.b64encode((REPOSITORY / f"docs/digits/{name}.png").read_bytes()).decode()
-    opened.run(f"""{{
+    opened.run(f"""(async () => {{
         const bytes = Uint8Array.from(atob("{picture}"), (letter) => letter.charCodeAt(0));
-        lenet.page.read(new Blob([bytes], {{ type: "image/png" }}));
-    }}""")
+        await lenet.page.read(new Blob([bytes], {{ type: "image/png" }}));
+    }})()""")
     assert opened.run("document.querySelector('#verdict b').textContent") == name[-1]
 
 

@@ -17,7 +17,7 @@ from data.images.sheet import find_sheet
 
 GRAIN = 300  # pixels of the longer side, from which on paper has a grain
 NOISY = 0.05  # of the light: more, such as dithering, is blurred until it is less
-LONGEST = 900  # pixels of the longer side that are looked at
+LONGEST = 450  # pixels of the longer side that are looked at
 CLOSER = 80  # of a digit: fewer are looked at again, larger
 CUTTING = 128  # pixels of the longer side: no photograph, so that the edge cuts nothing off
 FAINT = 0.1  # of a digit's density: what counts as paper, if there is no noise

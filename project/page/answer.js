@@ -37,12 +37,14 @@ export function buildBars(list, network) {
   }));
 }
 
-/** Shows a network's answer; null for an empty sheet. */
-export function showAnswer(verdict, list, network, result) {
+/** Shows a network's answer; null for an empty sheet. A reason is why not to rely on it. */
+export function showAnswer(verdict, list, network, result, reason) {
   const answer = result && best(result.probabilities);
   const [digit, words] = verdict.children;
   digit.textContent = result ? network.digits[answer] : "?";
-  words.textContent = result ? inWords(network, result.probabilities) : "Nothing on the sheet yet";
+  const doubt = reason ? `unsure: it ${reason}` : "";
+  words.textContent = result
+    ? doubt || inWords(network, result.probabilities) : "Nothing on the sheet yet";
   [...list.children].forEach((item, i) => {
     const share = result ? result.probabilities[i] : 0;
     item.classList.toggle("best", i === answer);
@@ -51,4 +53,19 @@ export function showAnswer(verdict, list, network, result) {
     const distance = result && network.kind === "lenet5-1998" ? result.outputs[i].toFixed(1) : "";
     item.querySelector(".distance").textContent = distance;
   });
+}
+
+/** A button for each of several digits of a picture, in the order of reading. */
+export function showFound(group, answers, chosen, choose) {
+  const buttons = answers.length > 1 ? answers.map((answer, i) => {
+    const button = Object.assign(document.createElement("button"), { textContent: answer });
+    button.setAttribute("aria-label", `Digit ${i + 1}, read as ${answer}`);
+    button.setAttribute("aria-pressed", i === chosen);
+    button.addEventListener("click", () => {
+      choose(i);
+      group.children[i].focus();
+    });
+    return button;
+  }) : [];
+  group.replaceChildren(...buttons);
 }

@@ -35,7 +35,7 @@ def assemble(content: Content) -> str:
     for place, filling in (
         (STYLE, f"<style>\n{_read('style.css')}</style>"),
         (FACTS, FACTS + facts),
-        (DATA, DATA + base64.b64encode(content.data).decode()),
+        (DATA, DATA + base64.b85encode(content.data).decode()),
         (SCRIPT, f'<script type="module">\n{script("main.js")}</script>'),
     ):
         assert text.count(place) == 1, place
@@ -57,7 +57,7 @@ def content_of(page: str) -> Content:
     if not all(opening in page for opening in (FACTS, DATA)):
         raise UserError("there are no networks in this file; name a page of project.export.")
     facts, data = (page.split(opening)[1].split("</script>")[0] for opening in (FACTS, DATA))
-    return Content(json.loads(facts), base64.b64decode(data))
+    return Content(json.loads(facts), base64.b85decode(data))
 
 
 def script(main: str) -> str:

@@ -3,11 +3,11 @@
 import { load } from "./numbers.js";
 import { run } from "./network.js";
 import { fieldsOf } from "./connections.js";
-import { Pad } from "./pad.js";
+import { Pad, digitsOn } from "./pad.js";
 import { onThemeChange } from "./colours.js";
 import { UNITS, buildLayers, paintLayers } from "./layers.js";
 import { Wires } from "./wires.js";
-import { best, buildBars, inWords, showAnswer } from "./answer.js";
+import { best, buildBars, inWords, showAnswer, showFound } from "./answer.js";
 import { inspect } from "./inspector.js";
 import { buildTable } from "./table.js";
 import { aboutOf, accuracyOf, fillRuns, titleOf } from "./words.js";
@@ -87,7 +87,7 @@ class Page {
     this.pixels = pixels;
     this.result = run(this.network, pixels ?? BLANK);
     const shown = pixels && this.result;
-    showAnswer(find("#verdict"), find("#bars"), this.network, shown);
+    showAnswer(find("#verdict"), find("#bars"), this.network, shown, this.pad.drawing.reason);
     paintLayers(this.machine, this.network, this.result);
     find("#hint").hidden = this.pad.drawing.strokes.length > 0;
     if (this.pointed) this.tell();
@@ -113,7 +113,7 @@ class Page {
     const digit = result && this.network.digits[best(result.probabilities)];
     const words = result && inWords(this.network, result.probabilities);
     find("#spoken").textContent = result ? `It reads ${digit}, ${words}.` : "The sheet is empty.";
-    if (!this.pad.drawing.picture) find("#source").textContent = "";
+    if (!this.pad.drawing.picture) for (const id of ["#source", "#found"]) find(id).textContent = "";
   }
 
   step(by, fits) {
@@ -125,19 +125,32 @@ class Page {
     }
     this.digit = next;
     this.pad.showDigit(this.digits[next].pixels);
+    find("#found").replaceChildren();
     const { label, isHard } = this.digits[next];
     find("#source").textContent = `Test digit ${next + 1} of ${count}: a ${label}`
       + `${isHard ? ", a hard one" : ""}`;
   }
 
   async read(blob) {
+    const name = blob.name ?? "the picture";
     try {
-      const isSeen = this.pad.showPicture(await createImageBitmap(blob));
-      find("#source").textContent = isSeen
-        ? `The ink found in ${blob.name ?? "the picture"}` : "No ink is to be seen in this picture.";
+      this.found = digitsOn(await createImageBitmap(blob));
+      const count = this.found.length;
+      if (count) this.showFound(0);
+      else find("#found").replaceChildren();
+      find("#source").textContent = count > 1 ? `${count} digits found in ${name}, in their order`
+        : count ? `The ink found in ${name}` : "No ink is to be seen in this picture.";
     } catch {
       find("#source").textContent = "This file is no picture that the browser can read.";
     }
+  }
+
+  /** Lays one digit of a picture on the sheet; the others stay at hand. */
+  showFound(chosen) {
+    this.pad.showFound(this.found[chosen]);
+    const answers = this.found.map(({ pixels }) =>
+      this.network.digits[best(run(this.network, pixels).probabilities)]);
+    showFound(find("#found"), answers, chosen, (i) => this.showFound(i));
   }
 
   // What is pointed at

@@ -27,13 +27,12 @@ export async function load(json, data) {
  * Floats are stored in four planes, all first bytes, then all second ones and so on, because
  * bytes that are alike pack well side by side; the digits' bytes follow. All of it is deflated.
  *
- * @param {string} text base64
+ * @param {string} text as `decoded` takes it
  * @param {number} floats how many float32 there are
  * @returns {Promise<{floats: Float32Array, bytes: Uint8Array}>}
  */
 async function unpack(text, floats) {
-  const packed = Uint8Array.from(atob(text.trim()), (letter) => letter.charCodeAt(0));
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const stream = new Blob([decoded(text.trim())]).stream().pipeThrough(new DecompressionStream("deflate"));
   const all = new Uint8Array(await new Response(stream).arrayBuffer());
   const view = new DataView(new ArrayBuffer(4 * floats));
   for (let plane = 0; plane < 4; plane++) {
@@ -43,6 +42,22 @@ async function unpack(text, floats) {
   }
   const numbers = Float32Array.from({ length: floats }, (_, i) => view.getFloat32(4 * i, true));
   return { floats: numbers, bytes: all.subarray(4 * floats) };
+}
+
+const LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+  + "!#$%&()*+-;<=>?@^_`{|}~";
+
+/** The bytes of text in base 85, five letters for four, as Python's base64.b85encode writes it. */
+function decoded(text) {
+  const values = new Map([...LETTERS].map((letter, value) => [letter, value]));
+  const groups = Math.ceil(text.length / 5);
+  const view = new DataView(new ArrayBuffer(4 * groups));
+  for (let group = 0; group < groups; group++) {
+    let number = 0;
+    for (let i = 5 * group; i < 5 * group + 5; i++) number = 85 * number + (values.get(text[i]) ?? 84);
+    view.setUint32(4 * group, number);
+  }
+  return new Uint8Array(view.buffer, 0, Math.floor((4 * text.length) / 5));
 }
 
 /** Cuts a long array into named ones: [[name, length], ...] -> {name: Float32Array}. */

@@ -1,13 +1,13 @@
 // The sheet: draw with mouse, pen, finger or keys; or lay a test digit or a picture on it.
 
-import { SIDE, addLine, enlarged, rasterOf } from "./ink.js";
-import { inkOfPhotograph } from "./photograph.js";
-import { greyOf, likeMnist } from "./preprocessing.js";
+import { SIDE, addLine, enlarged, rasterOf } from "./strokes.js";
+import { coloursOf, look } from "./photograph.js";
+import { likeMnist } from "./preprocessing.js";
 import { paint, styled } from "./colours.js";
 
 const KEY_STEP = 8;
-const LOOKED_AT = 640; // pixels of a picture's longer side
-const EMPTY = { strokes: [], picture: null, digit: null };
+const MOST = 4000; // pixels of a picture's longer side: phones refuse larger canvases
+const EMPTY = { strokes: [], picture: null, digit: null, reason: "" };
 
 /**
  * A drawing, and all that were before it.
@@ -124,19 +124,12 @@ export class Pad {
 
   /** Lays a test digit on the sheet: the network gets its pixels as they are. */
   showDigit(pixels) {
-    this.replace({ strokes: [], picture: enlarged(pixels), digit: pixels });
+    this.replace({ ...EMPTY, picture: enlarged(pixels), digit: pixels });
   }
 
-  /** Lays the ink of a picture on the sheet; says whether there is any. */
-  showPicture(bitmap) {
-    const scale = Math.min(1, LOOKED_AT / Math.max(bitmap.width, bitmap.height));
-    const [width, height] = [bitmap.width, bitmap.height].map((n) => Math.ceil(n * scale));
-    const context = contextOf(width, height);
-    context.drawImage(bitmap, 0, 0, width, height);
-    const found = inkOfPhotograph(
-      greyOf(context.getImageData(0, 0, width, height).data), width, height);
-    if (found) this.replace({ strokes: [], picture: onSheet(found, width, height), digit: null });
-    return Boolean(found);
+  /** Lays one of the digits that were found on a picture on the sheet. */
+  showFound({ pixels, strokes, reason }) {
+    this.replace({ ...EMPTY, picture: onSheet(strokes), digit: pixels, reason });
   }
 
   replace(drawing) {
@@ -206,18 +199,26 @@ function contextOf(width, height) {
   return context;
 }
 
+/** The digits that are found on a picture, in the order of reading. */
+export function digitsOn(bitmap) {
+  const scale = Math.min(1, MOST / Math.max(bitmap.width, bitmap.height));
+  const [width, height] = [bitmap.width, bitmap.height].map((n) => Math.ceil(n * scale));
+  const context = contextOf(width, height);
+  context.drawImage(bitmap, 0, 0, width, height);
+  const { data } = context.getImageData(0, 0, width, height);
+  return look(coloursOf(data, width, height)).filter(({ pixels }) => pixels);
+}
+
 /** Ink as a sheet of its own, as large as fits with some room around. */
-function onSheet({ ink, box }, width, height) {
+function onSheet({ width, height, values }) {
   const from = contextOf(width, height);
   const image = from.createImageData(width, height);
-  ink.forEach((value, i) => image.data.set([value, value, value, 255], 4 * i));
+  values.forEach((value, i) => image.data.set([255 * value, 0, 0, 255], 4 * i));
   from.putImageData(image, 0, 0);
-  const [wide, high] = [box.right - box.left, box.bottom - box.top];
-  const scale = SIDE / (1.4 * Math.max(wide, high));
+  const scale = SIDE / (1.4 * Math.max(width, height));
   const to = contextOf(SIDE, SIDE);
-  to.translate(SIDE / 2, SIDE / 2);
-  to.scale(scale, scale);
-  to.drawImage(from.canvas, -(box.left + wide / 2), -(box.top + high / 2));
+  to.drawImage(from.canvas, (SIDE - scale * width) / 2, (SIDE - scale * height) / 2,
+    scale * width, scale * height);
   const pixels = to.getImageData(0, 0, SIDE, SIDE).data;
   return Uint8Array.from({ length: SIDE * SIDE }, (_, i) => pixels[4 * i]);
 }
