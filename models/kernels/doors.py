@@ -109,6 +109,24 @@ def check_labels(labels: Tensor, allowed: Sequence[int], images: Tensor) -> None
     _look(labels, allowed)
 
 
+def check_targets(targets: Tensor, allowed: Sequence[int], images: Tensor) -> None:
+    """Refuses what is neither a label nor a probability of each of the allowed ones for each image.
+
+    Raises:
+        TypeError: they are neither int64 nor float32.
+        ValueError: another number or device of them, or a label that is not allowed.
+
+    >>> check_targets(torch.ones(3, 9), range(10), torch.zeros(3, 28, 28))
+    Traceback (most recent call last):
+    ValueError: expected targets of shape (3, 10), got (3, 9)
+    """
+    if targets.is_floating_point():
+        shape = len(images), len(allowed)
+        check_tensor("targets", targets, torch.float32, shape, images.device)
+    else:
+        check_labels(targets, allowed, images)
+
+
 def check_labels_once(labels: Tensor, allowed: Sequence[int], images: Tensor) -> None:
     """As `check_labels`, but looks once at each state of a tensor: no kernel reads by these."""
     check_tensor("labels", labels, torch.int64, (len(images),), images.device)

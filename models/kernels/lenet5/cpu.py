@@ -36,7 +36,7 @@ class MiniBatches(NamedTuple):
     images: Tensor
     """(N, 28, 28) uint8, contiguous"""
     labels: Tensor
-    """(N,) int64"""
+    """(N,) int64, or how probable each class shall be, (N, 10) float32"""
     order: Tensor
     """(n,) int64, the images of the first mini-batch, of the second, ..."""
     numbers: Tensor | None = None
@@ -122,7 +122,7 @@ class LeNet5Gradient:
 
         Args:
             x: (B, 1, 28, 28) float32, or with the margin around.
-            labels: (B,) int64.
+            labels: (B,) int64, or how probable each class shall be, (B, 10) float32.
             share: weight of each image.
 
         Returns:
@@ -133,7 +133,7 @@ class LeNet5Gradient:
             ValueError: another shape, or a label that is no class.
         """
         doors.check_tensor("x", x, torch.float32, ("B", 1, self._size, self._size), CPU)
-        doors.check_labels(labels, self._classes, x)
+        doors.check_targets(labels, self._classes, x)
         batches = MiniBatches(x, labels, torch.arange(len(x)))
         batch = _batch(batches, (0, 0, 0, 0), AS_THEY_ARE)
         step = Steps(np.array([0, len(x)]), np.array([share], np.float32), NO_RATES)
@@ -177,7 +177,7 @@ class LeNet5Gradient:
         """
         images, labels, order, numbers = batches
         doors.check_images(images, (SIZE, SIZE), order, CPU)
-        doors.check_labels(labels, self._classes, images)
+        doors.check_targets(labels, self._classes, images)
         doors.check_steps(sizes, shares, rates, len(order))
         if numbers is not None:
             doors.check_tensor("numbers", numbers, torch.float32, (len(order), 6), CPU)
@@ -205,13 +205,17 @@ def _in_float32(update: Update) -> Any:
 
 def _batch(batches: MiniBatches, distortion: Sequence[float], design: Design) -> Batch:
     rotation, *others = distortion
+    labels, targets = batches.labels, torch.empty(0, 1)
+    if labels.is_floating_point():
+        labels, targets = torch.empty(0, dtype=torch.int64), labels
     numbers = torch.empty(0, 6) if batches.numbers is None else batches.numbers
     return Batch(
         flat(batches.images),
         np.float32(design.unit),
         np.float32(design.paper),
         np.array([math.radians(rotation), *others], np.float32),
-        flat(batches.labels),
+        flat(labels),
+        targets.detach().contiguous().numpy(),
         numbers.detach().contiguous().numpy(),
         flat(batches.order),
         np.float32(1),

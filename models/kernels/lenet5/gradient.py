@@ -112,6 +112,7 @@ def _batch_of(batches, steps, k):
         batches.offset,
         batches.limits,
         batches.labels,
+        batches.targets,
         batches.numbers[begin:end],
         batches.order[begin:end],
         steps.shares[k],

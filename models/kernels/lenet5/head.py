@@ -79,7 +79,7 @@ def _cross_entropy(z, rubbish, others, batch, first, d, losses):
 
     Others says whether classes but the right one count.
     """
-    labels, order, share = batch.labels, batch.order, batch.share
+    labels, targets, order, share = batch.labels, batch.targets, batch.order, batch.share
     images, classes = len(order) - first, len(z) // LANES
     for lane in range(LANES):
         if lane >= images:
@@ -94,8 +94,13 @@ def _cross_entropy(z, rubbish, others, batch, first, d, losses):
             power = np.exp(z[k * LANES + lane] - most)
             d[k * LANES + lane] = power
             total += power
-        right = labels[order[first + lane]] * LANES + lane
-        losses[first + lane] = np.log(total) - (z[right] - most) if others else -z[right]
+        log_total, image = np.log(total), order[first + lane]
+        losses[first + lane] = np.float32(0)
         for k in range(classes):
-            d[k * LANES + lane] *= (share if others else np.float32(0)) / total
-        d[right] -= share
+            at = k * LANES + lane
+            target = targets[image, k] if len(targets) else np.float32(k == labels[image])
+            d[at] *= (share if others else np.float32(0)) / total
+            if target:
+                loss = log_total - (z[at] - most) if others else -z[at]
+                losses[first + lane] += target * loss
+                d[at] -= share * target

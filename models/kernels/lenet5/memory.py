@@ -73,6 +73,8 @@ class Batch(NamedTuple):
     """(4,) how far images are distorted at most: radians, scale, shear, pixels"""
     labels: np.ndarray[Any, Any]
     """(N,)"""
+    targets: np.ndarray[Any, Any]
+    """(N, 10) how probable each class shall be; (0, 10) where the labels say it"""
     numbers: np.ndarray[Any, Any]
     """(B, 6) from -1 to 1, which say how far each one is; (0, 6) where none is"""
     order: np.ndarray[Any, Any]
