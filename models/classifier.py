@@ -60,6 +60,9 @@ class Classifier(LightningModule):
     why_not_faster = ""
     """What stands in the way of the fastest one."""
 
+    teachers = ""
+    """Where those are who say what is learnt, in place of the labels; none by default."""
+
     pixels = (28, 28)
     """Height and width of an image."""
 
@@ -114,6 +117,10 @@ class Classifier(LightningModule):
     def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """One loss for each image (B,)."""
         raise NotImplementedError
+
+    def targets(self, x: Tensor, labels: Tensor) -> Tensor:
+        """What the outputs for training inputs x are compared with by `losses`: the labels (B,)."""
+        return labels
 
     def predicted_and_true(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Predicted and true class of each image, both (B,) int64, counted from 0."""

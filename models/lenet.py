@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import ClassVar, Literal, TypeVar
 
 import torch.nn.functional as F
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from models import nets, schedules
@@ -18,6 +20,7 @@ from models.learners import Learner
 from models.learners.compiled import Compiled, CompiledGradient
 from models.learners.recorded import Recorded
 from models.schedules import Schedule
+from models.teachers import Teachers, TeachersError
 
 Scalars = TypeVar("Scalars", float, Tensor)
 
@@ -48,6 +51,8 @@ class LeNet5(Classifier):
         shear: Distortion: columns moved sideways per row, at most.
         shift: Distortion: pixels at most, in both directions.
         standardize: Pixels of mean 0 and variance 1 over the training images, instead of 0 to 1.
+        teachers: Checkpoints of trained LeNet-5s, or folders of their runs, as "runs/teacher-*":
+            what is learnt are their mean answers to the distorted images, in place of the labels.
         backend: Version of the convolutional layers; auto takes the fastest that can run.
         classes: How many there are; of another set than MNIST they are read from its files.
     """
@@ -68,6 +73,7 @@ class LeNet5(Classifier):
         shear: float = 0,
         shift: float = 0,
         standardize: bool = False,
+        teachers: str = "",
         backend: Backend = "auto",
         classes: int = 10,
     ) -> None:
@@ -83,6 +89,7 @@ class LeNet5(Classifier):
         )
         self.net: nets.LeNet5
         self.standardize = standardize
+        self.teachers = teachers
         self.save_hyperparameters()
 
     @property
@@ -101,6 +108,9 @@ class LeNet5(Classifier):
 
     def setup(self, stage: str) -> None:
         """Compiles what an evaluation calls, so that it counts as set-up."""
+        if stage == "fit" and self.teachers:
+            # Read before anything is written.
+            _ = self._teachers
         if stage != "fit" and not self._is_mixed():
             # Where the model will be: Lightning has not moved it yet.
             device = self.trainer.strategy.root_device
@@ -117,8 +127,20 @@ class LeNet5(Classifier):
     def _scaled(self, pixels: Scalars) -> Scalars:
         return (pixels - MEAN) / DEVIATION if self.standardize else pixels
 
+    @cached_property
+    def _teachers(self) -> Teachers:
+        same = {name: self.hparams[name] for name in ("standardize", "classes")}
+        try:
+            return Teachers(self.teachers, same)
+        except TeachersError as error:
+            raise MisconfigurationException(f"{error}.") from error
+
+    def targets(self, x: Tensor, labels: Tensor) -> Tensor:
+        """The teachers' mean probabilities (B, classes) for inputs x; without them the labels."""
+        return self._teachers(x) if self.teachers else labels
+
     def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy of logits (B, classes) -> (B,)."""
+        """Cross-entropy of logits (B, classes), with labels or probabilities -> (B,)."""
         return F.cross_entropy(outputs, labels, reduction="none")
 
     def predicted_and_true(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -181,6 +181,7 @@ CASES = {
         ["--config=lenet5-original-tuned", "--model.shift=-1"],
         "shift must be 0 or more",
     ),
+    "no teachers": (fit, ["--model.teachers=runs/nobody-*"], "no checkpoint at teachers 'runs/no"),
     "no last epoch": (
         fit,
         ["--config=lenet5-original-tuned", "--trainer.max_epochs=-1"],

@@ -105,7 +105,8 @@ class Compiled(Learner):
             run = run._replace(strategy="")
         return (
             CompiledGradient.obstacle(model, run)
-            or door.own_part(model, ("inputs", "batch", "draw"))
+            or door.own_part(model, ("inputs", "targets", "batch", "draw"))
+            or ("there are teachers" if model.teachers else None)
             or door.another_descent(model, run, known=Update._fields)
         )
 
@@ -168,7 +169,7 @@ def velocity_of(optimizer: torch.optim.SGD, parameter: Tensor) -> Tensor:
 
 
 class CompiledGradient(Learner):
-    """LeNet-5, or that of 1998, on any inputs; the step is the optimizer's, whichever it is."""
+    """LeNet-5, or that of 1998, on any inputs and targets; the step is the optimizer's own."""
 
     name = "compiled-gradient"
     devices = ("cpu",)

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from models.classifier import Classifier
 
 Step = Callable[[Tensor, Tensor, float], Tensor]
-"""From inputs, labels (B,) and the weight of each image to the loss (), and takes the step."""
+"""From inputs, targets and the weight of each image to the loss (), and takes the step."""
 
 Differentiator = Callable[[Tensor, Tensor, float], Tensor]
-"""From inputs, labels (B,) and the weight of each image to the losses (B,), without a graph; every
+"""From inputs, targets and the weight of each image to the losses (B,), without a graph; every
 parameter's `grad` becomes that of their weighted sum."""
 
 
@@ -57,13 +57,13 @@ class Eager(Learner):
         """As `Learner`."""
         return take_steps(self._model, block, rates if self._is_scheduled else None, self._step)
 
-    def _heard_step(self, x: Tensor, labels: Tensor, share: float) -> Tensor:
+    def _heard_step(self, x: Tensor, targets: Tensor, share: float) -> Tensor:
         model, optimizer = self._model, the_optimizer(self._model)
         place = model.current_epoch, model.global_step % model.iterations_per_epoch()
         losses: list[Tensor] = []
 
         def closure() -> Tensor:
-            each: Tensor = model.losses(model(x), labels)
+            each: Tensor = model.losses(model(x), targets)
             loss = each.sum() * share
             callbacks: list[Callback] = model.trainer.callbacks  # type: ignore[attr-defined]
             for callback in callbacks:
@@ -98,7 +98,8 @@ def take_steps(model: Classifier, block: Block, rates: Tensor | None, step: Step
         if rates is not None:
             for group in groups:
                 group["lr"] = float(rates[k])
-        model.losses_taken.append(step(*model.batch(block, *part), share))
+        x, labels = model.batch(block, *part)
+        model.losses_taken.append(step(x, model.targets(x, labels), share))
         if rates is None:
             _step_schedulers(model, "step", model.global_step)
     if rates is None and model.trainer.is_last_batch:
@@ -125,12 +126,12 @@ def _step_schedulers(model: Classifier, interval: str, count: int) -> None:
 def unheard_step(model: Classifier, differentiate: Differentiator) -> Step:
     """A step that Lightning does not see, but in its counter."""
 
-    def step(x: Tensor, labels: Tensor, share: float) -> Tensor:
+    def step(x: Tensor, targets: Tensor, share: float) -> Tensor:
         optimizer = the_optimizer(model).optimizer
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None
-        loss = differentiate(x, labels, share).sum() * share
+        loss = differentiate(x, targets, share).sum() * share
         optimizer.step()
         progress.count_iterations(model.trainer, 1)
         return loss
@@ -141,8 +142,8 @@ def unheard_step(model: Classifier, differentiate: Differentiator) -> Step:
 def by_autograd(model: Classifier) -> Differentiator:
     """The gradient of the model's losses through autograd."""
 
-    def differentiate(x: Tensor, labels: Tensor, share: float) -> Tensor:
-        each: Tensor = model.losses(model(x), labels)
+    def differentiate(x: Tensor, targets: Tensor, share: float) -> Tensor:
+        each: Tensor = model.losses(model(x), targets)
         # The gradient of their weighted sum, with two operators less.
         torch.autograd.backward(each, torch.full_like(each, share))
         return each.detach()

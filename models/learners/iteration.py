@@ -146,7 +146,9 @@ class Iteration:
         images = memory.next(memory.images)
         if memory.numbers is not None:
             images = distort(images.to(model.dtype), model.distortion, memory.next(memory.numbers))
-        each = model.losses(model.net(model.inputs(images)), memory.next(memory.labels))
+        x = model.inputs(images)
+        targets = model.targets(x, memory.next(memory.labels))
+        each = model.losses(model.net(x), targets)
         loss = each.sum() * memory.next(memory.shares)
         gradients = torch.autograd.grad(loss, self.parameters)
         torch.cat([gradient.reshape(-1) for gradient in gradients], out=self._row)

@@ -67,7 +67,8 @@ def errors(
     with torch.enable_grad():
         for weight, start in zip(net.parameters(), before, strict=False):
             weight.data.copy_(start)
-        expected = model.losses(net(_inputs(model, step)), step.labels).mean()
+        x = _inputs(model, step)
+        expected = model.losses(net(x), model.targets(x, step.labels)).mean()
         torch.autograd.backward(expected, inputs=list(net.parameters()))
     torch.optim.SGD(net.parameters(), lr=RATE, **model.update._asdict()).step()
     found = {"loss": relative_error(loss, expected.detach())}

@@ -89,7 +89,7 @@ class Recorded(Learner):
             return onlooker
         return (
             graph.obstacle()
-            or door.own_part(model, ("forward", "inputs", "losses", "batch", "draw"))
+            or door.own_part(model, ("forward", "inputs", "targets", "losses", "batch", "draw"))
             or door.another_net(model, model.kind, LAYERS_OF[model.kind])
             or door.another_descent(model, run, known=Update._fields)
         )
