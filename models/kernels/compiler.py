@@ -66,7 +66,8 @@ class _Entry(JITCodeLibrary):
 class _Uncounted(NRTContext):
     """Python holds all arrays while a call lasts; counting who refers to them is work for nothing.
 
-    A record of thirty arrays was thirty calls each time it was handed on.
+    A record of thirty arrays was thirty calls each time it was handed on. A function that counts
+    must not call one that does not: it would let go of what it was never given.
     """
 
     def incref(self, *_: Any) -> None: ...

@@ -20,6 +20,7 @@ from numba.core.dispatcher import Dispatcher
 from numba.extending import intrinsic
 
 from models.kernels.compiled import OPTIONS
+from models.kernels.compiler import PartCompiler
 from models.kernels.conv_pool import backward, forward, frame
 from models.kernels.lenet5 import dense, distort, folding, gradient, head
 from models.kernels.simd.vector import add, fma, load, store
@@ -32,7 +33,9 @@ OUTSIDE, REST = 0, 1
 # Without the cache of the kernels: that knows their files alone, and the clock's address is another
 # one in each process.
 _entry: Any = numba.njit(**OPTIONS)
-_compiled: Any = numba.njit(**OPTIONS | {"no_cpython_wrapper": True})
+_compiled: Any = numba.njit(
+    **OPTIONS | {"no_cpython_wrapper": True, "pipeline_class": PartCompiler}
+)
 
 
 @_compiled
@@ -125,6 +128,7 @@ class Stamped:
         if not changed and not is_inlined:
             return function
         del options["nopython"]  # implied
+        options["pipeline_class"] = function._compiler.pipeline_class
         return numba.njit(**options)(FunctionType(python.__code__, variables, python.__name__))
 
 
