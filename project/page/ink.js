@@ -29,7 +29,8 @@ export function findInk(picture, sheet) {
   const value = along(axis, picture);
   const isDark = isDarker(along(axis, deviations));
   const paper = paperOf(isDark ? value : mapped(value, (each) => -each));
-  const gap = mapped(value, (each, i) => (isDark ? paper.values[i] - each : each + paper.values[i]));
+  const gap = mapped(value, (each, i) =>
+    (isDark ? paper.values[i] - each : each + paper.values[i]));
   // Of light there is as much as paper returns; chalk adds to what a board does.
   const light = isDark ? paperOf(along(picture.map(() => 1 / picture.length), picture)) : null;
   const share = mapped(gap, (each, i) =>

@@ -54,7 +54,9 @@ function decoded(text) {
   const view = new DataView(new ArrayBuffer(4 * groups));
   for (let group = 0; group < groups; group++) {
     let number = 0;
-    for (let i = 5 * group; i < 5 * group + 5; i++) number = 85 * number + (values.get(text[i]) ?? 84);
+    for (let i = 5 * group; i < 5 * group + 5; i++) {
+      number = 85 * number + (values.get(text[i]) ?? 84);
+    }
     view.setUint32(4 * group, number);
   }
   return new Uint8Array(view.buffer, 0, Math.floor((4 * text.length) / 5));

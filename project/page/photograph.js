@@ -77,7 +77,8 @@ function nearer(picture, scale, digit) {
   const near = picture.map((colour) => mapped(cut(colour, area), (value) => value, Float32Array));
   const { ink, written } = writtenOn(near, maskOf(near[0], () => true));
   const again = findDigits(ink.density, written, 1).find((each) =>
-    each.top <= y - top && y - top <= each.bottom && each.left <= x - left && x - left <= each.right);
+    each.top <= y - top && y - top <= each.bottom
+    && each.left <= x - left && x - left <= each.right);
   return again ? [ink, again] : null;
 }
 
@@ -110,7 +111,8 @@ export function coloursOf(rgba, width, height) {
   const empty = { width, height, values: new Uint8ClampedArray(width * height) };
   const colours = [0, 1, 2, 3].map((channel) => mapped(empty, (_, i) => rgba[4 * i + channel]));
   const [red, green, blue, alpha] = colours;
-  const isGrey = red.values.every((value, i) => value === green.values[i] && value === blue.values[i]);
+  const isGrey = red.values.every((value, i) =>
+    value === green.values[i] && value === blue.values[i]);
   const seenOnes = isGrey ? [red] : [red, green, blue];
   return alpha.values.every((value) => value === 255) ? seenOnes : inFront(seenOnes, alpha);
 }
