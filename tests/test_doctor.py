@@ -120,7 +120,11 @@ def test_its_file_and_a_bad_option(capsys, tiny, monkeypatch):
             "wrong": [],
         },
     )
-    doctor.main(["--json", "report.json"])
+    monkeypatch.setenv("HOME", str(tiny))
+    limited = []
+    monkeypatch.setattr(doctor, "limit_threads", lambda: limited.append(True))
+    doctor.main(["--json", "~/report.json"])
+    assert limited == [True]
     assert json.loads((tiny / "report.json").read_text())["wrong"] == []
     assert "processors" in capsys.readouterr().out
     assert "unrecognized arguments: --fast" in refusal(capsys, doctor.main, "--fast")

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from callbacks.files import write_json
+from data.paths import expanded
 from models.kernels.trust import DeviceLostError
 from project.doctor import kernels, speed
 from project.doctor.surroundings import surroundings
@@ -23,6 +24,7 @@ from project.errors import OneLineParser, user_errors
 from project.precision import in_float32
 from project.quiet import quieten
 from project.table import describe_learner
+from project.threads import limit_threads
 
 DESCRIPTION = (
     "Examines this machine: what it has, whether its compiled kernels give the reference's "
@@ -40,6 +42,7 @@ def main(args: list[str] | None = None) -> None:
     options = parser().parse_args(args)
     quieten()
     in_float32()
+    limit_threads()
     with user_errors():
         # What compiles says so; where a program reads the answer, that must not be in it.
         with contextlib.redirect_stdout(sys.stderr):
@@ -49,7 +52,7 @@ def main(args: list[str] | None = None) -> None:
             return _end(report)
         show(report)
         if options.json:
-            write_json(Path(options.json), report)
+            write_json(expanded(options.json), report)
     return _end(report)
 
 
