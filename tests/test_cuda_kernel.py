@@ -51,6 +51,64 @@ for seed, (batch, maps, height, width, padding, outputs) in enumerate(SHAPES):
     assert all(torch.equal(a, b) for a, b in zip(actual, again)), "not the same bits"
 """
 
+HEAD = """
+from types import SimpleNamespace
+import torch
+import torch.nn.functional as F
+from helpers import relative_error
+from models import nets
+from models.distortion import NONE, Distortion, distort
+from models.kernels.lenet5 import cuda
+from models.kernels.lenet5.design import LENET5
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+torch.manual_seed(0)
+
+
+def laid_out(batch, classes):
+    laid = {
+        "images": torch.randint(0, 256, (2, batch, 28, 28), dtype=torch.uint8),
+        "labels": torch.randint(0, classes, (2, batch)), "numbers": None,
+        "shares": torch.tensor([0.5, 1 / batch]), "losses": torch.zeros(2), "k": torch.tensor([1]),
+    }
+    return {name: part if part is None else part.to(DEVICE) for name, part in laid.items()}
+
+
+design = LENET5._replace(paper=-0.4, ink=2.8)
+for distortion in (NONE, Distortion(10, 0.1, 0.1, 2)):
+    laid = laid_out(4, 10)
+    numbers = 2 * torch.rand(2, 4, 6) - 1
+    laid["numbers"] = numbers.to(DEVICE) if any(distortion) else None
+    images = laid["images"][1].cpu().float()
+    expected = distort(images, distortion, numbers[1]) if any(distortion) else images
+    x = cuda._picked(SimpleNamespace(**laid), design, distortion)
+    expected = expected.double() / design.unit + design.paper
+    assert relative_error(x.cpu().double().squeeze(1), expected) < 1e-5, distortion
+
+for batch, classes, is_rounded in ((37, 10, False), (3, 47, False), (5, 10, True)):
+    laid = laid_out(batch, classes)
+    dense = nets.LeNet5(classes=classes)
+    parameters = list(dense.parameters())[4:]
+    features = torch.rand(batch, 16, 5, 5) - 0.5
+    place = [p.detach().to(DEVICE) for p in parameters]
+    gradients = [torch.full_like(p, float("nan")) for p in place]
+    at = [SimpleNamespace(**laid), features.to(DEVICE), place, gradients, is_rounded]
+    dx = cuda._dense(*at)
+    first = [g.clone() for g in gradients]
+    assert torch.equal(cuda._dense(*at), dx)
+    assert all(torch.equal(a, b) for a, b in zip(gradients, first)), "not the same bits"
+    x = features.double().requires_grad_()
+    logits = dense.double().classify(x)
+    loss = F.cross_entropy(logits, laid["labels"][1].cpu())
+    expected = torch.autograd.grad(loss, [x, *list(dense.parameters())[4:]])
+    bound = 0.03 if is_rounded else 2e-6
+    found = [laid["losses"][1], dx, *gradients]
+    expected = [loss.detach(), *expected]
+    errors = [relative_error(a.cpu().double(), e) for a, e in zip(found, expected)]
+    assert max(errors) < bound, (batch, errors)
+    assert not is_rounded or max(errors) > 1e-4, "nothing is rounded"
+"""
+
 DESCENT = """
 import torch
 from helpers import descend, linear_problem
@@ -91,22 +149,37 @@ for loss in LOSSES:
 """
 
 COMPILED = """
-import os, re, subprocess, tempfile
+import os, re, subprocess, sys, tempfile
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from models.kernels.conv_pool import cuda
+from models.kernels.lenet5 import cuda as lenet5
 from models.kernels.sgd import cuda as descent
 
 FLOATS = {"x_ptr", "weight_ptr", "bias_ptr", "y_ptr", "slope_ptr", "grad_ptr", "dx_ptr",
-          "parts_ptr", "dw_ptr", "db_ptr"}
+          "parts_ptr", "dw_ptr", "db_ptr", "parts2_ptr", "dw2_ptr", "db2_ptr"}
+OF_NET = {"images_ptr": "*u8", "labels_ptr": "*i64", "k_ptr": "*i64", "batch": "i32",
+          "classes": "i32"}
 OF_DESCENT = {"images_ptr": "*u8", "labels_ptr": "*i64", "order_ptr": "*i64"}
 CONSTANTS = {"BLOCK": cuda.BLOCK, "TAPS": cuda.TAPS, "CHUNKS": cuda.CHUNKS, "SIZE": 1024}
+OF_LENET5 = {"IS_DISTORTED": True, "SIZE": 28, "PIXELS": 1024, "X": lenet5.X, "C5": lenet5.C5,
+             "F6": lenet5.F6, "WIDTH": lenet5.WIDTH, "CLASSES": 16, "COLUMNS": lenet5.COLUMNS,
+             "IS_ROUNDED": False}
+
+
+def constants_of(kernel):
+    known = CONSTANTS
+    if kernel in NET:
+        known = OF_LENET5 | (lenet5.TILE if kernel is lenet5.kernels.dense_gradients else {})
+    return {name: known[name] for name in kernel.arg_names if name in known}
 
 
 def kind(name, kernel):
-    if name in CONSTANTS:
+    if name in constants_of(kernel):
         return "constexpr"
+    if kernel in NET:
+        return OF_NET.get(name, "*fp32" if name.endswith("_ptr") else "fp32")
     if kernel is descent._run:
         return OF_DESCENT.get(name, "*fp32" if name.endswith("_ptr") else "i32")
     return "*fp32" if name in FLOATS else "*i32" if name.endswith("_ptr") else "i32"
@@ -137,12 +210,14 @@ def loops(text):
         yield len(body), sum(what.startswith("FFMA") for what in body)
 
 
-KERNELS = cuda.kernels.forward, cuda.gradient.backward, cuda.gradient.add_up, descent._run
-for architecture in (75, 80, 90, 100, 120):
+NET = lenet5.kernels.pick, lenet5.kernels.head, lenet5.kernels.dense_gradients
+KERNELS = cuda.kernels.forward, cuda.gradient.backward, cuda.gradient.add_up, *NET, descent._run
+WARPS = {cuda.gradient.add_up: 1, lenet5.kernels.head: 8}
+for architecture in map(int, sys.argv[1:]):
     for kernel in KERNELS:
-        constants = {name: CONSTANTS[name] for name in kernel.arg_names if name in CONSTANTS}
+        constants = constants_of(kernel)
         kinds = {name: kind(name, kernel) for name in kernel.arg_names}
-        options = {"num_warps": 1} if kernel is cuda.gradient.add_up else {}
+        options = {"num_warps": WARPS.get(kernel, 4)}
         compiled = compile(
             ASTSource(kernel, kinds, constants), target=GPUTarget("cuda", architecture, 32),
             options=options,
@@ -158,9 +233,9 @@ for architecture in (75, 80, 90, 100, 120):
 """
 
 
-def printed_by(code, **environment):
+def printed_by(code, *words, **environment):
     paths = f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"
-    done = python("-c", code, PYTHONPATH=paths, **environment)
+    done = python("-c", code, *words, PYTHONPATH=paths, **environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -171,16 +246,24 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("code", [INTERPRETED, DESCENT], ids=["convolution", "descent"])
+@pytest.mark.parametrize(
+    "code", [INTERPRETED, HEAD, DESCENT], ids=["convolution", "head", "descent"]
+)
 def test_kernels_equal_the_reference(code):
     interpret = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
     printed_by(code, **interpret)
 
 
+ARCHITECTURES = os.environ.get("ARCHITECTURES", "75 90").split()
+"""All that the kernels are meant for take a minute: ARCHITECTURES="75 80 86 90 100 120"."""
+
+
 def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path):
-    printed = printed_by(COMPILED, TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(tmp_path))
+    printed = printed_by(
+        COMPILED, *ARCHITECTURES, TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(tmp_path)
+    )
     kernels = [line.split(", ") for line in printed.splitlines()]
-    assert len(kernels) == 5 * 4
+    assert len(kernels) == len(ARCHITECTURES) * 7
     for name, *loops in kernels:
         if name.startswith("backward"):
             # At dx and at the weights, in both a 6x6 window serves 2x2 pixels.

@@ -7,6 +7,7 @@ N = B R S pooled or B 2R 2S convolved pixels of one map over the batch.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import triton
@@ -105,6 +106,19 @@ def forward(
     return y, slope
 
 
+class Parts(NamedTuple):
+    """Sums of a layer's gradient that are still to be added up, and where they go."""
+
+    sums: Tensor
+    """(P, chunks, TAPS): at the weights of each connection, and at the bias of its map."""
+    starts: Tensor
+    targets: Tensor
+    dw: Tensor
+    """(P, 5, 5)"""
+    db: Tensor
+    """(M,)"""
+
+
 def backward(
     grad: Tensor,
     x: Tensor,
@@ -120,12 +134,41 @@ def backward(
         At x (empty unless `want_input`), weight and bias.
     """
     doors.check_conv_pool_gradient(grad, x, weight, connections, padding, slope)
+    dx = x.new_empty(x.shape if want_input else 0)
+    dw = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    db = x.new_empty(grad.shape[1])
+    part = differentiate(grad, x, weight, connections, padding, slope, dx, dw, db)
+    add_up(part, part._replace(dw=dw[:0]))
+    return dx, dw, db
+
+
+def differentiate(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    connections: Tensor,
+    padding: int,
+    slope: Tensor,
+    dx: Tensor,
+    dw: Tensor,
+    db: Tensor,
+) -> Parts:
+    """As `backward`, in one launch: what it leaves is for `add_up`.
+
+    Args:
+        grad: (B, M, R, S) gradient at `forward`'s first result.
+        x: as `forward` had it, and the following three too.
+        weight: (P, 5, 5).
+        connections: (P, 2).
+        padding: zeros on each side.
+        slope: `forward`'s second result.
+        dx: takes the gradient at x; empty where nobody wants that.
+        dw: is to take that at weight.
+        db: is to take that at the bias.
+    """
     _check_countable(x.numel(), slope.numel())
     batch, maps, height, width = x.shape
     _, outputs, rows, columns = grad.shape
-    dx = x.new_empty(x.shape if want_input else 0)
-    dw = torch.empty_like(weight, memory_format=torch.contiguous_format)
-    db = x.new_empty(outputs)
     tables = _tables(connections, outputs, maps)
     starts, sources, targets, by_source, source_starts = tables
     pixels = batch * rows * columns
@@ -135,9 +178,9 @@ def backward(
     parts = x.new_empty(len(weight), chunks, TAPS)
     squares = batch * ((height + padding % 2 + 1) // 2) * ((width + padding % 2 + 1) // 2)
     input_blocks = triton.cdiv(squares, BLOCK)
-    input_programs = maps * input_blocks if want_input else 0
-    with torch.cuda.device_of(x):
-        if input_programs + chunks:
+    input_programs = maps * input_blocks if dx.numel() else 0
+    if input_programs + chunks:
+        with torch.cuda.device_of(x):
             # fmt: off
             gradient.backward[(input_programs + len(weight) * chunks,)](
                 grad.contiguous(), slope.contiguous(), x.contiguous(), weight.contiguous(),
@@ -146,7 +189,19 @@ def backward(
                 per_chunk, padding, BLOCK=BLOCK, TAPS=TAPS,
             )
             # fmt: on
-        gradient.add_up[(len(weight),)](
-            parts, starts, targets, dw, db, chunks, CHUNKS=CHUNKS, TAPS=TAPS, num_warps=1
+    return Parts(parts, starts, targets, dw, db)
+
+
+def add_up(first: Parts, second: Parts) -> None:
+    """Writes the gradients of two layers, in one launch."""
+    with torch.cuda.device_of(first.dw):
+        gradient.add_up[(len(first.dw) + len(second.dw),)](
+            *first,
+            first.sums.shape[1],
+            len(first.dw),
+            *second,
+            second.sums.shape[1],
+            CHUNKS=CHUNKS,
+            TAPS=TAPS,
+            num_warps=1,
         )
-    return dx, dw, db

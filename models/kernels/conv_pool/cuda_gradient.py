@@ -214,19 +214,14 @@ def backward(
     # fmt: on
 
 
-@triton.jit(do_not_specialize=COUNTS)
-def add_up(
-    parts_ptr,  # (P, chunks, 32)
-    starts_ptr,  # (M + 1,)
-    targets_ptr,  # (P,)
-    dw_ptr,  # (P, 25)
-    db_ptr,  # (M,)
-    chunks,
-    CHUNKS: tl.constexpr,  # at least as many, a power of two
-    TAPS: tl.constexpr,
+# fmt: off
+@triton.jit
+def _add_up(
+    p,  # the connection
+    parts_ptr, starts_ptr, targets_ptr, dw_ptr, db_ptr, chunks,
+    CHUNKS: tl.constexpr, TAPS: tl.constexpr,
 ):
     """The gradient at a connection's weights, and at the bias of its map: the sum of all parts."""
-    p = tl.program_id(0)
     tap = tl.arange(0, TAPS)
     chunk = tl.arange(0, CHUNKS)
     at = parts_ptr + (p * chunks + chunk[:, None]) * TAPS + tap[None, :]
@@ -237,3 +232,37 @@ def add_up(
     # All connections of a map have seen the same d; the first one speaks for them.
     first = tl.load(starts_ptr + target + 0 * tap)
     tl.store(db_ptr + target + 0 * tap, total, mask=(tap == 25) & (first == p))
+# fmt: on
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def add_up(
+    parts_ptr,  # (P, chunks, 32)
+    starts_ptr,  # (M + 1,)
+    targets_ptr,  # (P,)
+    dw_ptr,  # (P, 25)
+    db_ptr,  # (M,)
+    chunks,
+    connections,  # P
+    parts2_ptr,  # of a second layer, the same
+    starts2_ptr,
+    targets2_ptr,
+    dw2_ptr,
+    db2_ptr,
+    chunks2,
+    CHUNKS: tl.constexpr,  # at least as many as either, a power of two
+    TAPS: tl.constexpr,
+):
+    """The gradients of two layers, a program for each connection of either."""
+    p = tl.program_id(0)
+    # fmt: off
+    if p < connections:
+        _add_up(
+            p, parts_ptr, starts_ptr, targets_ptr, dw_ptr, db_ptr, chunks, CHUNKS, TAPS
+        )
+    else:
+        _add_up(
+            p - connections, parts2_ptr, starts2_ptr, targets2_ptr, dw2_ptr, db2_ptr, chunks2,
+            CHUNKS, TAPS,
+        )
+    # fmt: on

@@ -1,0 +1,173 @@
+"""LeNet-5 on CUDA, in Triton: loss and gradient of a mini-batch in eight launches.
+
+Shapes: K mini-batches laid out, B images of one, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+import triton
+from torch import Tensor
+
+from models.kernels import doors
+from models.kernels.conv_pool import cuda as conv_pool
+from models.kernels.lenet5 import cuda_kernels as kernels
+from models.kernels.lenet5.design import SIZE, Design
+
+X, C5, F6 = 400, 120, 84
+"""Numbers that C5 reads of an image, and that C5 and F6 give."""
+
+WIDTH = 128
+COLUMNS = 32
+TILE = {"ROWS": 16, "COLUMNS": 64, "IMAGES": 32}
+
+
+Layer = tuple[Tensor, Tensor, Tensor, int]
+"""Weight, bias, connections and padding of a convolutional one."""
+
+
+class Laid(Protocol):
+    """K mini-batches of B images, one after the other, and where their losses go."""
+
+    images: Tensor
+    """(K, B, 28, 28) uint8"""
+    labels: Tensor
+    """(K, B) int64, from 0 to C - 1"""
+    numbers: Tensor | None
+    """(K, B, 6) for the distortion"""
+    shares: Tensor
+    """(K,) weight of each image in the loss"""
+    losses: Tensor
+    """(K,)"""
+    k: Tensor
+    """(1,) int64: the next one"""
+
+
+def differentiate(
+    laid: Laid,
+    layers: tuple[Layer, Layer],
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    design: Design,
+    limits: Sequence[float],
+    *,
+    is_rounded: bool,
+) -> None:
+    """Writes the loss of the next mini-batch, and the gradient of it.
+
+    Args:
+        laid: holds it.
+        layers: C1 and C3.
+        parameters: weight and bias of each layer, in order.
+        gradients: are written, in the shapes of the parameters.
+        design: what the bytes of an image become.
+        limits: of the distortion, as `models.distortion.Distortion` has them.
+        is_rounded: whether factors of the dense layers' products have the digits of bfloat16.
+
+    Raises:
+        TypeError: a parameter of another type.
+        ValueError: parameters that do not fit.
+    """
+    doors.check_parameters([*parameters], [*layers[0][:2], *layers[1][:2]], X)
+    first, second = layers
+    x = _picked(laid, design, limits)
+    maps, slope = conv_pool.forward(x, *first)
+    features, slope2 = conv_pool.forward(maps, *second)
+    c1_dw, c1_db, c3_dw, c3_db, *dense = gradients
+    grad = _dense(laid, features, parameters[4:], dense, is_rounded)
+    dmaps = torch.empty_like(maps)
+    weight, _, *rest = second
+    part2 = conv_pool.differentiate(grad, maps, weight, *rest, slope2, dmaps, c3_dw, c3_db)
+    weight, _, *rest = first
+    part = conv_pool.differentiate(dmaps, x, weight, *rest, slope, x[:0], c1_dw, c1_db)
+    conv_pool.add_up(part, part2)
+
+
+def _picked(laid: Laid, design: Design, limits: Sequence[float]) -> Tensor:
+    """The images as the net takes them (B, 1, 28, 28)."""
+    batch = laid.labels.shape[1]
+    x = torch.empty(batch, 1, SIZE, SIZE, device=laid.images.device)
+    rotation, *others = limits
+    if batch:
+        with torch.cuda.device_of(x):  # Triton launches on the current device
+            kernels.pick[(batch,)](
+                laid.images,
+                laid.shares if laid.numbers is None else laid.numbers,
+                laid.k,
+                x,
+                batch,
+                design.unit,
+                design.paper,
+                math.radians(rotation),
+                *map(float, others),
+                IS_DISTORTED=laid.numbers is not None,
+                SIZE=SIZE,
+                PIXELS=triton.next_power_of_2(SIZE * SIZE),
+            )
+    return x
+
+
+def _dense(
+    laid: Laid,
+    features: Tensor,
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    is_rounded: bool,
+) -> Tensor:
+    """Writes the loss, and the gradients at C5, F6 and the output; returns that at S4's maps."""
+    batch, classes = len(features), len(parameters[-1])
+    c5, f6 = features.new_empty(batch, C5), features.new_empty(batch, F6)
+    grads = torch.empty_like(c5), torch.empty_like(f6), features.new_empty(batch, classes)
+    each, grad = features.new_empty(batch), torch.empty_like(features)
+    with torch.cuda.device_of(features):
+        if batch:
+            kernels.head[(batch,)](
+                features,
+                laid.labels,
+                laid.shares,
+                laid.k,
+                *parameters,
+                c5,
+                f6,
+                *grads,
+                grad,
+                each,
+                batch,
+                classes,
+                X=X,
+                C5=C5,
+                F6=F6,
+                WIDTH=WIDTH,
+                CLASSES=max(16, triton.next_power_of_2(classes)),
+                COLUMNS=COLUMNS,
+                IS_ROUNDED=is_rounded,
+                num_warps=8,
+            )
+        kernels.dense_gradients[(_tiles(C5, X) + _tiles(F6, C5) + _tiles(classes, F6),)](
+            features,
+            c5,
+            f6,
+            *grads,
+            each,
+            *gradients,
+            laid.losses,
+            laid.k,
+            batch,
+            classes,
+            X=X,
+            C5=C5,
+            F6=F6,
+            **TILE,
+            IS_ROUNDED=is_rounded,
+        )
+    return grad
+
+
+def _tiles(outputs: int, inputs: int) -> int:
+    rows: int = triton.cdiv(outputs, TILE["ROWS"])
+    columns: int = triton.cdiv(inputs, TILE["COLUMNS"])
+    return rows * columns

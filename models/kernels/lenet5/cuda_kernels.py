@@ -1,0 +1,256 @@
+"""What one program of LeNet-5 computes on CUDA before, behind and beside its fused blocks.
+
+Sums are in float32, without tf32, and in a fixed order: no atomics, so the same bits every time.
+
+Shapes: K mini-batches laid out, B images of one, C classes. The next mini-batch is the `k`-th; it
+is read on the device, so that a recording takes another one at each launch.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from models.kernels.conv_pool.cuda_kernels import tanh
+
+# Else each size of mini-batch would be compiled anew, in the middle of a training.
+COUNTS = ["batch", "classes"]
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def pick(
+    images_ptr,  # (K, B, 28, 28) uint8
+    numbers_ptr,  # (K, B, 6) for the distortion, if there is one
+    k_ptr,  # (1,)
+    x_ptr,  # (B, 1, 28, 28)
+    batch,
+    unit,
+    offset,
+    rotation,  # radians; limits of the distortion
+    scale,
+    shear,
+    shift,
+    IS_DISTORTED: tl.constexpr,
+    SIZE: tl.constexpr,  # 28
+    PIXELS: tl.constexpr,  # of an image, filled up to a power of two
+):
+    """An image as the net takes it: v / unit + offset of its bytes v, distorted or as they are."""
+    b = tl.program_id(0)
+    place = tl.load(k_ptr) * batch + b
+    image_ptr = images_ptr + place * SIZE * SIZE
+    n = tl.arange(0, PIXELS)
+    inside = n < SIZE * SIZE
+    if IS_DISTORTED:
+        at = numbers_ptr + place * 6
+        value = _distorted(image_ptr, at, n, inside, rotation, scale, shear, shift, SIZE)
+    else:
+        value = tl.load(image_ptr + n, inside, 0).to(tl.float32)
+    tl.store(x_ptr + b * SIZE * SIZE + n, value / unit + offset, inside)
+
+
+@triton.jit
+def _distorted(
+    image_ptr, numbers_ptr, n, inside, rotation, scale, shear, shift, SIZE: tl.constexpr
+):
+    """As `models/distortion.py` says: between pixels in straight lines, zeros around the image."""
+    angle = rotation * tl.load(numbers_ptr)
+    cos = tl.cos(angle)
+    sin = tl.sin(angle)
+    height = 1.0 + scale * tl.load(numbers_ptr + 1)
+    width = 1.0 + scale * tl.load(numbers_ptr + 2)
+    lean = shear * tl.load(numbers_ptr + 3)
+    middle = (SIZE - 1) / 2
+    down = (n // SIZE).to(tl.float32) - middle
+    across = (n % SIZE).to(tl.float32) - middle
+    x = cos * width * across + (cos * lean - sin * height) * down
+    y = sin * width * across + (sin * lean + cos * height) * down
+    x += shift * tl.load(numbers_ptr + 4) + middle
+    y += shift * tl.load(numbers_ptr + 5) + middle
+    left = tl.floor(x)
+    top = tl.floor(y)
+    column = left.to(tl.int32)
+    row = top.to(tl.int32)
+    above = _between(image_ptr, row, column, x - left, inside, SIZE)
+    below = _between(image_ptr, row + 1, column, x - left, inside, SIZE)
+    return above + (y - top) * (below - above)
+
+
+@triton.jit
+def _between(image_ptr, row, column, share, inside, SIZE: tl.constexpr):
+    """Between two neighbours in a row, each 0 where it is none of the image's."""
+    valid = inside & (row >= 0) & (row < SIZE)
+    at = image_ptr + row * SIZE + column
+    a = tl.load(at, valid & (column >= 0) & (column < SIZE), 0).to(tl.float32)
+    b = tl.load(at + 1, valid & (column >= -1) & (column < SIZE - 1), 0).to(tl.float32)
+    return a + share * (b - a)
+
+
+@triton.jit
+def _factor(x, IS_ROUNDED: tl.constexpr):
+    """What a product takes: under autocast no more digits than bfloat16 has."""
+    return x.to(tl.bfloat16).to(tl.float32) if IS_ROUNDED else x
+
+
+@triton.jit
+def _load_matrix(ptr, rows, row_count, columns, column_count, IS_ROUNDED: tl.constexpr):
+    """Some rows and columns of a matrix (row_count, column_count), 0 beyond it."""
+    there = (rows < row_count)[:, None] & (columns < column_count)[None, :]
+    values = tl.load(ptr + rows[:, None] * column_count + columns[None, :], there, 0.0)
+    return _factor(values, IS_ROUNDED)
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def head(
+    x_ptr,  # (B, 400) S4's maps
+    labels_ptr,  # (K, B) int64
+    shares_ptr,  # (K,) weight of each image in the loss
+    k_ptr,  # (1,)
+    c5_weight_ptr,  # (120, 400)
+    c5_bias_ptr,  # (120,)
+    f6_weight_ptr,  # (84, 120)
+    f6_bias_ptr,  # (84,)
+    output_weight_ptr,  # (C, 84)
+    output_bias_ptr,  # (C,)
+    c5_ptr,  # (B, 120) what C5 gives
+    f6_ptr,  # (B, 84) what F6 gives
+    c5_grad_ptr,  # (B, 120) gradient at the sums of C5
+    f6_grad_ptr,  # (B, 84) of F6
+    output_grad_ptr,  # (B, C) of the output
+    x_grad_ptr,  # (B, 400)
+    losses_ptr,  # (B,) times the weight of the image
+    batch,
+    classes,
+    X: tl.constexpr,  # 400
+    C5: tl.constexpr,  # 120
+    F6: tl.constexpr,  # 84
+    WIDTH: tl.constexpr,  # at least C5 and F6, a power of two
+    CLASSES: tl.constexpr,  # at least C, a power of two
+    COLUMNS: tl.constexpr,  # of C5's weights that are held at once
+    IS_ROUNDED: tl.constexpr,
+):
+    """The dense layers and the cross-entropy of one image, there and back."""
+    b = tl.program_id(0)
+    k = tl.load(k_ptr)
+    n = tl.arange(0, WIDTH)
+    c = tl.arange(0, CLASSES)
+    sums = tl.zeros([WIDTH, COLUMNS], tl.float32)
+    for start in range(0, X, COLUMNS):
+        i = start + tl.arange(0, COLUMNS)
+        x = _factor(tl.load(x_ptr + b * X + i, i < X, 0.0), IS_ROUNDED)
+        sums += _load_matrix(c5_weight_ptr, n, C5, i, X, IS_ROUNDED) * x[None, :]
+    c5 = tanh(tl.sum(sums, 1) + tl.load(c5_bias_ptr + n, n < C5, 0.0))
+    weight = _load_matrix(f6_weight_ptr, n, F6, n, C5, IS_ROUNDED)
+    products = weight * _factor(c5, IS_ROUNDED)[None, :]
+    f6 = tanh(tl.sum(products, 1) + tl.load(f6_bias_ptr + n, n < F6, 0.0))
+    output_weight = _load_matrix(output_weight_ptr, c, classes, n, F6, IS_ROUNDED)
+    products = output_weight * _factor(f6, IS_ROUNDED)[None, :]
+    logits = tl.sum(products, 1) + tl.load(output_bias_ptr + c, c < classes, 0.0)
+
+    logits = tl.where(c < classes, logits, -float("inf"))
+    highest = tl.max(logits, 0)
+    powers = tl.exp(logits - highest)
+    total = tl.sum(powers, 0)
+    is_right = c == tl.load(labels_ptr + k * batch + b)
+    right = tl.sum(tl.where(is_right, logits, 0.0), 0)
+    share = tl.load(shares_ptr + k)
+    tl.store(losses_ptr + b, (tl.log(total) + (highest - right)) * share)
+
+    grad = (powers / total - is_right.to(tl.float32)) * share
+    tl.store(output_grad_ptr + b * classes + c, grad, c < classes)
+    products = output_weight * _factor(grad, IS_ROUNDED)[:, None]
+    f6_grad = tl.sum(products, 0) * (1.0 - f6 * f6)
+    products = weight * _factor(f6_grad, IS_ROUNDED)[:, None]
+    c5_grad = tl.sum(products, 0) * (1.0 - c5 * c5)
+    factor = _factor(c5_grad, IS_ROUNDED)[:, None]
+    for start in range(0, X, COLUMNS):
+        i = start + tl.arange(0, COLUMNS)
+        c5_weight = _load_matrix(c5_weight_ptr, n, C5, i, X, IS_ROUNDED)
+        tl.store(x_grad_ptr + b * X + i, tl.sum(c5_weight * factor, 0), i < X)
+    tl.store(c5_ptr + b * C5 + n, c5, n < C5)
+    tl.store(c5_grad_ptr + b * C5 + n, c5_grad, n < C5)
+    tl.store(f6_ptr + b * F6 + n, f6, n < F6)
+    tl.store(f6_grad_ptr + b * F6 + n, f6_grad, n < F6)
+
+
+@triton.jit
+def _dense_gradient(
+    tile, x_ptr, grad_ptr, dw_ptr, db_ptr, batch, outputs, inputs,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, IMAGES: tl.constexpr, IS_ROUNDED: tl.constexpr,
+):  # fmt: skip
+    """A tile of the gradient at the weights (outputs, inputs) of a layer, and at its biases."""
+    across = tl.cdiv(inputs, COLUMNS)
+    o = tile // across * ROWS + tl.arange(0, ROWS)
+    i = tile % across * COLUMNS + tl.arange(0, COLUMNS)
+    dw = tl.zeros([ROWS, COLUMNS], tl.float32)
+    db = tl.zeros([ROWS], tl.float32)
+    for start in range(0, batch, IMAGES):
+        b = start + tl.arange(0, IMAGES)
+        x = _load_matrix(x_ptr, b, batch, i, inputs, IS_ROUNDED)
+        there = (o < outputs)[:, None] & (b < batch)[None, :]
+        grad = tl.load(grad_ptr + b[None, :] * outputs + o[:, None], there, 0.0)
+        dw += tl.dot(_factor(grad, IS_ROUNDED), x, input_precision="ieee")
+        db += tl.sum(grad, 1)
+    there = (o < outputs)[:, None] & (i < inputs)[None, :]
+    tl.store(dw_ptr + o[:, None] * inputs + i[None, :], dw, there)
+    tl.store(db_ptr + o, db, (o < outputs) & (tile % across == 0))
+
+
+@triton.jit
+def _sum_up(each_ptr, total_ptr, batch, IMAGES: tl.constexpr):
+    total = tl.zeros([IMAGES], tl.float32)
+    for start in range(0, batch, IMAGES):
+        b = start + tl.arange(0, IMAGES)
+        total += tl.load(each_ptr + b, b < batch, 0.0)
+    tl.store(total_ptr, tl.sum(total, 0))
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def dense_gradients(
+    x_ptr,  # (B, 400), and as `head` left them
+    c5_ptr,
+    f6_ptr,
+    c5_grad_ptr,
+    f6_grad_ptr,
+    output_grad_ptr,
+    each_ptr,  # (B,)
+    c5_dw_ptr,  # (120, 400)
+    c5_db_ptr,  # (120,)
+    f6_dw_ptr,  # (84, 120)
+    f6_db_ptr,  # (84,)
+    output_dw_ptr,  # (C, 84)
+    output_db_ptr,  # (C,)
+    losses_ptr,  # (K,) sums over the images
+    k_ptr,  # (1,)
+    batch,
+    classes,
+    X: tl.constexpr,
+    C5: tl.constexpr,
+    F6: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    IMAGES: tl.constexpr,  # of one step of a sum
+    IS_ROUNDED: tl.constexpr,
+):
+    """A tile of the gradient at the weights of a dense layer: of C5, then of F6 and the output."""
+    tile = tl.program_id(0)
+    before_f6 = tl.cdiv(C5, ROWS) * tl.cdiv(X, COLUMNS)
+    before_output = before_f6 + tl.cdiv(F6, ROWS) * tl.cdiv(C5, COLUMNS)
+    # fmt: off
+    if tile < before_f6:
+        _dense_gradient(
+            tile, x_ptr, c5_grad_ptr, c5_dw_ptr, c5_db_ptr, batch, C5, X,
+            ROWS, COLUMNS, IMAGES, IS_ROUNDED,
+        )
+    elif tile < before_output:
+        _dense_gradient(
+            tile - before_f6, c5_ptr, f6_grad_ptr, f6_dw_ptr, f6_db_ptr, batch, F6, C5,
+            ROWS, COLUMNS, IMAGES, IS_ROUNDED,
+        )
+    else:
+        _dense_gradient(
+            tile - before_output, f6_ptr, output_grad_ptr, output_dw_ptr, output_db_ptr, batch,
+            classes, F6, ROWS, COLUMNS, IMAGES, IS_ROUNDED,
+        )
+    # fmt: on
+    if tile == 0:
+        _sum_up(each_ptr, losses_ptr + tl.load(k_ptr), batch, IMAGES)
