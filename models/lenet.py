@@ -18,6 +18,7 @@ from models.kernels.update import Update
 from models.layers import conv_pool
 from models.learners import Learner
 from models.learners.compiled import Compiled, CompiledGradient
+from models.learners.fused import Fused
 from models.learners.recorded import Recorded
 from models.schedules import Schedule
 from models.teachers import Teachers, TeachersError
@@ -58,7 +59,7 @@ class LeNet5(Classifier):
     """
 
     kind = nets.LeNet5
-    learners: ClassVar[tuple[type[Learner], ...]] = (Compiled, CompiledGradient, Recorded)
+    learners: ClassVar[tuple[type[Learner], ...]] = (Compiled, CompiledGradient, Fused, Recorded)
 
     def __init__(
         self,

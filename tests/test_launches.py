@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
-from helpers import linear_problem
+from helpers import TUNED, linear_problem
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.kernels.table import C3_TABLE, connections
+from models.learners.fused import FusedIteration
+from models.learners.iteration import Memory
+from models.lenet import LeNet5
 from models.losses import LOSSES
 
 cuda = pytest.importorskip("models.kernels.conv_pool.cuda")
 descent = pytest.importorskip("models.kernels.sgd.cuda")
+lenet5 = pytest.importorskip("models.kernels.lenet5.cuda")
 
 
 class Waits(TorchDispatchMode):
@@ -69,8 +75,10 @@ def test_losses_of_single_images_let_no_gpu_wait(loss):
 class Launcher:
     """Stands in for a kernel; looks whether it is launched on the tensors' device."""
 
+    launches = 0
+
     def __init__(self, guarded):
-        self.guarded, self.launches = guarded, 0
+        self.guarded = guarded
 
     def __getitem__(self, grid):
         return self
@@ -81,26 +89,32 @@ class Launcher:
 
 
 @pytest.fixture
-def guarded(monkeypatch):
-    """[True] inside of the context that makes a tensor's device the current one."""
-    state = []
+def launcher(monkeypatch):
+    """Stands in for all kernels, each of which must be launched on the tensors' device."""
+    guarded = []
 
     @contextmanager
     def device_of(tensor):
-        state.append(True)
+        guarded.append(True)
         yield
-        state.pop()
+        guarded.pop()
 
     monkeypatch.setattr(torch.cuda, "device_of", device_of)
-    return state
-
-
-def test_kernels_are_launched_on_the_device_of_their_tensors(guarded, monkeypatch):
     launcher = Launcher(guarded)
-    monkeypatch.setattr(cuda.kernels, "forward", launcher)
-    monkeypatch.setattr(cuda.gradient, "backward", launcher)
-    monkeypatch.setattr(cuda.gradient, "add_up", launcher)
-    monkeypatch.setattr(descent, "_run", launcher)
+    for module, name in (
+        (cuda.kernels, "forward"),
+        (cuda.gradient, "backward"),
+        (cuda.gradient, "add_up"),
+        (lenet5.kernels, "pick"),
+        (lenet5.kernels, "head"),
+        (lenet5.kernels, "dense_gradients"),
+        (descent, "_run"),
+    ):
+        monkeypatch.setattr(module, name, launcher)
+    return launcher
+
+
+def test_kernels_are_launched_on_the_device_of_their_tensors(launcher):
     pairs = connections(C3_TABLE, 6)
     x, weight, bias = torch.zeros(2, 6, 14, 14), torch.zeros(60, 5, 5), torch.zeros(16)
     y, slope = cuda.forward(x, weight, bias, pairs, 0)
@@ -111,14 +125,93 @@ def test_kernels_are_launched_on_the_device_of_their_tensors(guarded, monkeypatc
     assert launcher.launches == 4
 
 
-@pytest.mark.parametrize("name", ["forward", "backward", "add_up"])
-def test_one_compilation_serves_all_sizes(name):
+KERNELS = [
+    *(cuda.kernels.forward, cuda.gradient.backward, cuda.gradient.add_up),
+    *(lenet5.kernels.pick, lenet5.kernels.head, lenet5.kernels.dense_gradients),
+]
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.__name__)
+def test_one_compilation_serves_all_sizes(kernel):
     """Else Triton makes constants of what is 1 or divisible by 16, and compiles in a training."""
-    kernel = getattr(cuda.kernels, name, None) or getattr(cuda.gradient, name)
+    limits = {"unit", "offset", "rotation", "scale", "shear", "shift"}  # no integers
     integers = [
         parameter
         for parameter in kernel.params
-        if not parameter.is_constexpr and not parameter.name.endswith("_ptr")
+        if not parameter.is_constexpr
+        and not parameter.name.endswith("_ptr")
+        and parameter.name not in limits
     ]
     assert integers
     assert all(parameter.do_not_specialize for parameter in integers)
+
+
+class Launches(TorchDispatchMode):
+    """Counts operators that compute, which are the ones that launch."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        if name == "_fused_sgd_":  # does not know fake tensors
+            self.found.append(name)
+            return None
+        result = function(*args, **(kwargs or {}))
+        is_view = function.is_view or name in ("detach", "_unsafe_view", "_reshape_alias")
+        if not is_view and name != "device" and "empty" not in name:
+            self.found.append(name)
+        return result
+
+
+@pytest.fixture
+def on_fake_gpu(monkeypatch, launcher):
+    """Lets models take the way of a GPU, on fake tensors of one."""
+    tables = [torch.zeros(61, dtype=torch.int32)] * 5
+    monkeypatch.setattr(cuda, "_tables", lambda *_: tables)
+
+    def move(model):
+        for module in model.modules():
+            for name, weight in module._parameters.items():
+                module._parameters[name] = nn.Parameter(torch.empty(weight.shape, device="cuda"))
+            for name, buffer in module._buffers.items():
+                module._buffers[name] = torch.empty_like(buffer, device="cuda")
+        return model
+
+    return move
+
+
+CONFIGURATIONS = {
+    "original": LeNet5,
+    "modern": partial(LeNet5, "modern"),
+    "fast": partial(LeNet5, momentum=0.9, nesterov=True, standardize=True, schedule="one-cycle"),
+    "tuned": partial(LeNet5, **TUNED),
+}
+
+
+def launches_of(make, move, launcher):
+    """Names of what one iteration launches, and how often it launches a kernel of ours."""
+    model = make()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        move(model)
+        memory = Memory(model, torch.device("cuda"), 100, 2)
+        optimizer = torch.optim.SGD(model.net.parameters(), **model.update._asdict())
+        iteration = FusedIteration(model, memory, optimizer, None)
+        launcher.launches = 0
+        with Launches() as launches:
+            iteration()
+    return launches.found, launcher.launches
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_an_iteration_of_lenet5_is_eleven_launches(
+    name, precision, on_fake_gpu, launcher, monkeypatch
+):
+    # Where there is no GPU, torch has no autocast for one.
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: precision == "bf16-mixed")
+    found, kernels = launches_of(CONFIGURATIONS[name], on_fake_gpu, launcher)
+    # The rate, the step and the counter, beside the kernels.
+    assert found == ["index_select", "_fused_sgd_", "add_"]
+    assert kernels == 8

@@ -21,6 +21,7 @@ from models.classifier import Classifier
 from models.learners import Run, choose
 from models.learners.compiled import Compiled
 from models.learners.eager import Eager
+from models.learners.fused import Fused
 from models.learners.recorded import Recorded
 from models.learners.sequential import Sequential
 from models.lenet import LeNet5
@@ -416,8 +417,8 @@ def test_a_method_of_the_class_s_as_an_attribute_is_none_of_its_own():
         (partial(LeNet5, **TUNED), {}, Compiled, ""),
         (LeNet1998, {}, Compiled, ""),
         (Linear, {}, Sequential, ""),
-        (LeNet5, {"device": torch.device("cuda", 0)}, Recorded, ""),
-        (partial(LeNet5, **TUNED), {"device": torch.device("cuda", 0)}, Recorded, ""),
+        (LeNet5, {"device": torch.device("cuda", 0)}, Fused, ""),
+        (partial(LeNet5, **TUNED), {"device": torch.device("cuda", 0)}, Fused, ""),
         (LeNet1998, {"device": torch.device("cuda", 0)}, Recorded, ""),
         (
             LeNet5,
@@ -426,7 +427,7 @@ def test_a_method_of_the_class_s_as_an_attribute_is_none_of_its_own():
                 "strategy": "there are 3 ranks",
                 "all_reduce": print,
             },
-            Recorded,
+            Fused,
             "",
         ),
         (LeNet5, {"device": torch.device("mps")}, Eager, ""),
@@ -442,23 +443,26 @@ def test_a_method_of_the_class_s_as_an_attribute_is_none_of_its_own():
             LeNet5,
             {"device": torch.device("cuda"), "precision": "16-mixed"},
             Eager,
-            "not recorded: the precision is 16-mixed",
+            "not recorded-kernels: the precision is 16-mixed",
         ),
         (
             LeNet5,
             {"device": torch.device("cuda"), "precision": "bf16-mixed"},
-            Recorded,
+            Fused,
             "",
         ),
         (
             LeNet5,
             {"device": torch.device("cuda"), "batch_size": None},
             Eager,
-            "not recorded: the data does not say how many images a mini-batch has",
+            "not recorded-kernels: the data does not say how many images a mini-batch has",
         ),
     ],
 )
-def test_a_run_decides_who_learns(make, changes, learner, why):
+def test_a_run_decides_who_learns(make, changes, learner, why, monkeypatch):
+    # As where all kernels have been proved.
+    monkeypatch.setattr("models.kernels.conv_pool.dispatch.distrust", lambda device: None)
+    monkeypatch.setattr("models.kernels.trust.doubt", lambda kernel, device: None)
     assert choice(make(), **changes) == (learner, why)
 
 

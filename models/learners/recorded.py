@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -54,6 +54,8 @@ class Recorded(Learner):
 
     name = "recorded"
     devices = ("cuda",)
+    iteration: ClassVar[type[Iteration]] = Iteration
+    """What is recorded."""
 
     def __init__(self, model: Classifier, run: Run) -> None:
         assert isinstance(run.optimizer, torch.optim.SGD)
@@ -65,7 +67,7 @@ class Recorded(Learner):
     def _record(self) -> None:
         model, run = self._model, self._run
         memory = Memory(model, run.device, self._size, AT_ONCE)
-        iteration = Iteration(model, memory, self._optimizer, run.all_reduce)
+        iteration = self.iteration(model, memory, self._optimizer, run.all_reduce)
         with conv_pool.compiling(), iteration.undone():
             if "mixed" not in run.precision:
                 conv_pool.compile_ahead(model.net, run.device, gradient=True)
@@ -191,24 +193,36 @@ def _prove(model: Classifier, iteration: Iteration, launch: Callable[[], None], 
     Raises:
         ObstacleError: it is another one, here or on another rank.
     """
+    found, bound = errors(model, iteration, launch, run.ranks), BOUNDS[run.precision]
+    wrong = [f"{name} by {error:.1e}" for name, error in found.items() if not error <= bound]
+    if _on_any_rank(bool(wrong), run):
+        raise ObstacleError(f"a recorded step is off, {', '.join(wrong) or 'on another rank'}")
+
+
+def errors(
+    model: Classifier, iteration: Iteration, launch: Callable[[], None], ranks: int = 1
+) -> trust.Errors:
+    """How far a step is off, from random images and weights, which are put back.
+
+    Args:
+        model: what the step is of.
+        iteration: its memory has room for one mini-batch or more.
+        launch: takes the iteration; on all ranks, each from the same images.
+        ranks: how many there are.
+    """
     memory = iteration.memory
-    size = memory.labels.shape[1]
+    device, size = memory.k.device, memory.labels.shape[1]
     step = proof.random_step(model, size)
-    numbers = step.numbers if step.numbers is None else step.numbers.to(run.device)
+    numbers = step.numbers if step.numbers is None else step.numbers.to(device)
     share, rate = (
-        torch.full((1,), value, device=run.device) for value in (1 / size / run.ranks, proof.RATE)
+        torch.full((1,), value, device=device) for value in (1 / size / ranks, proof.RATE)
     )
-    order = torch.arange(size, device=run.device).unsqueeze(0)
+    order = torch.arange(size, device=device).unsqueeze(0)
     with iteration.undone():
         before = proof.randomise(iteration.parameters)
         for velocity in iteration.velocities:
             velocity.zero_()
         piece = Piece(order, numbers, share, rate)
-        memory.lay_out(step.images.to(run.device), step.labels.to(run.device), piece)
+        memory.lay_out(step.images.to(device), step.labels.to(device), piece)
         launch()
-        loss = memory.losses[0] * run.ranks
-        found = proof.errors(model, step, loss, before, iteration.parameters)
-    bound = BOUNDS[run.precision]
-    wrong = [f"{name} by {error:.1e}" for name, error in found.items() if not error <= bound]
-    if _on_any_rank(bool(wrong), run):
-        raise ObstacleError(f"a recorded step is off, {', '.join(wrong) or 'on another rank'}")
+        return proof.errors(model, step, memory.losses[0] * ranks, before, iteration.parameters)

@@ -12,7 +12,9 @@ from models.kernels import trust
 from models.kernels.conv_pool import dispatch
 from models.kernels.conv_pool import proof as of_block
 from models.kernels.sgd import proof as of_descent
-from models.learners.compiled import Compiled, kernel_of
+from models.learners import compiled, fused
+from models.learners.compiled import Compiled
+from models.learners.fused import Fused
 
 CPU = torch.device("cpu")
 
@@ -46,5 +48,8 @@ def _kernels(models: list[Classifier]) -> Iterator[tuple[trust.Kernel, torch.dev
             yield of_block.ANSWERS, device
             yield of_block.GRADIENT, device
             yield of_descent.DESCENT[device.type], device
-    if dispatch.NEEDS["cpu"] not in dispatch.MISSING:
-        yield from ((kernel_of(model), CPU) for model in models if Compiled in model.learners)
+    for model in models:
+        if Compiled in model.learners and "numba" not in dispatch.MISSING:
+            yield compiled.kernel_of(model), CPU
+        if Fused in model.learners and "triton" not in dispatch.MISSING:
+            yield from ((fused.kernel_of(model), gpu) for gpu in gpus)

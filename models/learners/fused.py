@@ -1,0 +1,116 @@
+"""The recorded learner with kernels of its own for the whole of LeNet-5, in place of autograd.
+
+An iteration is then eleven launches; through autograd it is four times as many, each of which a GPU
+takes two microseconds for, whatever it computes.
+"""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from models.kernels import doors, trust
+from models.kernels.conv_pool import dispatch
+from models.learners import recorded
+from models.learners.iteration import Iteration, Memory
+from models.learners.learner import ObstacleError, Run
+from models.learners.recorded import Recorded
+
+if TYPE_CHECKING:
+    from models.classifier import Classifier
+
+CLASSES = 128
+"""As many as one program has room for."""
+
+
+class FusedIteration(Iteration):
+    """As `Iteration`, for a model that is exactly `LeNet5`.
+
+    Under autocast the factors of the dense layers' products are rounded to bfloat16; all else is
+    computed in float32, since no cast is saved by less.
+    """
+
+    def differentiate(self) -> None:
+        """Writes loss and gradient."""
+        from models.kernels.lenet5 import cuda  # with Triton
+
+        model: Any = self._model
+        cuda.differentiate(
+            self.memory,
+            (model.net.c1.arguments(), model.net.c3.arguments()),
+            [parameter.detach() for parameter in self.parameters],
+            self._gradients,
+            model.design,
+            model.distortion,
+            is_rounded=torch.is_autocast_enabled(self.memory.k.device.type),
+        )
+
+
+class Fused(Recorded):
+    """LeNet-5 on GPUs, in float32 or under bfloat16 autocast.
+
+    Raises:
+        ObstacleError: as `Recorded`, or the kernels are off.
+    """
+
+    name = "recorded-kernels"
+    iteration = FusedIteration
+
+    def __init__(self, model: Classifier, run: Run) -> None:
+        if wrong := trust.proved(kernel_of(model), run.device):
+            raise ObstacleError(wrong)
+        super().__init__(model, run)
+
+    @classmethod
+    def obstacle(cls, model: Classifier, run: Run) -> str | None:
+        """What is one for `Recorded`, or sizes that the kernels do not know."""
+        return (
+            super().obstacle(model, run)
+            or _other_sizes(model, run.device)
+            or trust.doubt(kernel_of(model), run.device)
+        )
+
+
+def _other_sizes(model: Any, device: torch.device) -> str | None:
+    """Says what the kernels cannot compute with."""
+    net = model.net
+    for layer in (net.c1, net.c3):
+        if layer.backend in ("composite", "reference"):
+            return f"the backend is {layer.backend}"
+        asked = layer.backend, device, layer.weight.dtype, layer.kernel_size, layer.padding
+        if dispatch.choose(*asked) != "cuda":
+            return dispatch.distrust(device) or f"the convolutions are {layer.weight.dtype}"
+    if len(model.labels) > CLASSES:
+        return f"there are more than {CLASSES} classes"
+    convolutions = [part for layer in (net.c1, net.c3) for part in (layer.weight, layer.bias)]
+    try:
+        doors.check_parameters([*net.parameters()], convolutions, net.c5.in_features)
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def kernel_of(model: Classifier) -> trust.Kernel:
+    """The kernels for a model of this kind, and how one step by them is compared."""
+    connections = len(model.net.get_parameter("c3.weight"))
+    kind = f"{connections} connections{', distorted' * any(model.distortion)}"
+    name = f"LeNet-5's own kernels ({kind})"
+    return trust.Kernel(name, lambda device: _errors(model, device), bound=2e-4)
+
+
+def _errors(model: Any, device: torch.device) -> trust.Errors:
+    stand_in: Any = SimpleNamespace(
+        net=copy.deepcopy(model.net).to(device),
+        pixels=model.pixels,
+        design=model.design,
+        distortion=model.distortion,
+        update=model.update,
+    )
+    # Neither whole programs nor a whole step of their sums.
+    memory = Memory(stand_in, device, 37, 1)
+    optimizer = torch.optim.SGD(stand_in.net.parameters())  # keeps the velocities
+    iteration = FusedIteration(stand_in, memory, optimizer, None)
+    return recorded.errors(model, iteration, iteration)
