@@ -57,10 +57,10 @@ def test_figure_that_cannot_be_drawn_comes_after_the_values(workplace, monkeypat
 @pytest.mark.slow
 def test_pieces_of_an_iteration_add_up_to_it_and_none_is_below_zero(mnist_root):
     threads = torch.get_num_threads()
-    rows = iteration.run("modern", mnist_root, [10, 5000], 1, lambda text: None)
+    rows = iteration.run("modern", mnist_root, [10, 1000], 1, lambda text: None)
     assert cpu.descent is gradient.descent
     assert torch.get_num_threads() == threads
-    for batch in (10, 5000):
+    for batch in (10, 1000):
         seconds = {row["piece"]: row["seconds"] for row in rows if row["batch"] == batch}
         assert all(value > 0 for value in seconds.values())
         del seconds[iteration.WITHOUT]

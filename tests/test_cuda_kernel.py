@@ -226,8 +226,9 @@ for architecture in map(int, sys.argv[1:]):
         name = f"{kernel.__name__} for {architecture}"
         assert "tf32" not in compiled.asm["ptx"], name
         assert not re.search(r"\\b(atom|red)\\.", compiled.asm["ptx"]), name
-        # For sm_100 the descent puts a number aside where it divides by a subnormal one.
-        if kernel is not descent._run:
+        # For sm_100 the descent puts a number aside where it divides by a subnormal one, and the
+        # sine has a table for angles of thousands.
+        if kernel not in (descent._run, lenet5.kernels.pick):
             assert "LOCAL:0" in text and not re.search(r" (STL|LDL)", text), f"{name} spills"
         print(name, *(f"{count} / {adds}" for count, adds in loops(text) if adds), sep=", ")
 """

@@ -80,10 +80,10 @@ def differentiate(
     c1_dw, c1_db, c3_dw, c3_db, *dense = gradients
     grad = _dense(laid, features, parameters[4:], dense, is_rounded)
     dmaps = torch.empty_like(maps)
-    weight, _, *rest = second
-    part2 = conv_pool.differentiate(grad, maps, weight, *rest, slope2, dmaps, c3_dw, c3_db)
-    weight, _, *rest = first
-    part = conv_pool.differentiate(dmaps, x, weight, *rest, slope, x[:0], c1_dw, c1_db)
+    weight, _, table, padding = second
+    part2 = conv_pool.differentiate(grad, maps, weight, table, padding, slope2, dmaps, c3_dw, c3_db)
+    weight, _, table, padding = first
+    part = conv_pool.differentiate(dmaps, x, weight, table, padding, slope, x[:0], c1_dw, c1_db)
     conv_pool.add_up(part, part2)
 
 
