@@ -33,6 +33,7 @@ OF_TRAINING = (
     *(f"data.{name}" for name in ("batch_size", "block_size", "val_size", "iterations")),
     *("model.lr", "model.momentum", "model.nesterov", "model.weight_decay", "model.schedule"),
     *("model.rotation", "model.scale", "model.shear", "model.shift", "model.decay_iterations"),
+    "model.teachers",
     *("trainer.max_epochs", "trainer.min_epochs", "trainer.max_steps", "trainer.min_steps"),
     *("trainer.max_time", "trainer.limit_train_batches", "trainer.limit_val_batches"),
     *("trainer.overfit_batches", "trainer.val_check_interval", "trainer.check_val_every_n_epoch"),

@@ -1,7 +1,7 @@
 """The recorded learner with kernels of its own for the whole of LeNet-5, in place of autograd.
 
-An iteration is then eleven launches; through autograd it is four times as many, each of which a GPU
-takes two microseconds for, whatever it computes.
+An iteration is then eleven launches, where autograd makes dozens, and each costs time whatever it
+computes.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ MOST = 1_000_000  # bytes of the file
 STYLE = '<link rel="stylesheet" href="style.css">'
 SCRIPT = '<script type="module" src="main.js"></script>'
 FACTS = '<script id="facts" type="application/json">'
-DATA = '<script id="data" type="text/plain">'
+DATA = '<script id="data" type="text/x-base85">'
 
 IMPORT = re.compile(r'^import .*? from "\./(\w+\.js)";\n', re.MULTILINE | re.DOTALL)
 EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|class) (\w+))", re.MULTILINE)
