@@ -159,9 +159,9 @@ REFUSED = {
 def test_what_does_not_fit_together_is_refused_in_one_line(
     environment, options, words, tiny, monkeypatch, capsys
 ):
-    for program in (fit, evaluate):
+    for program, usual in ((fit, SMALL), (evaluate, ["--trainer.accelerator=cpu"])):
         surround(monkeypatch, environment)
-        assert words in refusal(capsys, program.main, *SMALL, *options)
+        assert words in refusal(capsys, program.main, *usual, *options)
     assert not (tiny / "runs").exists()
 
 
