@@ -274,7 +274,7 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path):
     print(printed)
 
 
-@pytest.mark.parametrize(("name", "ranks"), [("original", 2)])
+@pytest.mark.parametrize(("name", "ranks"), [("sparse", 2)])
 def test_whole_trainings_equal_those_of_the_cpu(name, ranks, tmp_path):
     """Two iterations, since the interpreter takes seconds for one."""
     script = REPOSITORY / "tests/interpreted.py"

@@ -189,7 +189,7 @@ def undisturbed(folder, mnist_root):
 
 
 @needs_proc
-@pytest.mark.parametrize(("words", "rank"), [([], 0), (["--standalone"], 1)])
+@pytest.mark.parametrize(("words", "rank"), [(["--standalone"], 1)])
 def test_torchrun_ends_a_job_that_lost_a_rank(words, rank, undisturbed, folder, mnist_root):
     name = f"bereft-{rank}{''.join(words)}"
     words = [*words, "--nproc-per-node=2", "--max-restarts=1", "-m", "--checkpoint_every=40"]
@@ -250,7 +250,7 @@ for line in sys.stdin:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_killed_twenty_times_and_still_the_same(folder, mnist_root):
+def test_killed_ten_times_and_still_the_same(folder, mnist_root):
     """Half of the kills at random moments, half while a checkpoint is being written."""
     options = [*COMMON, "--trainer.max_steps=3000", "--data.batch_size=20", "--checkpoint_every=20"]
     run(python("project.fit", "--name=unkilled", *options), folder, mnist_root)
@@ -288,7 +288,7 @@ def test_killed_twenty_times_and_still_the_same(folder, mnist_root):
         late = time.time() > begun + 120
         return late or bool(select.select([nursery.stdout], [], [], 0)[0])
 
-    for kill in range(20):
+    for kill in range(10):
         if list(place.rglob("*.ckpt")):
             words = ["--ckpt_path=last"]
         else:  # nothing to go on from: a new run, in the place of that one
