@@ -167,4 +167,4 @@ def compile_ahead(net: nn.Module, device: torch.device, *, gradient: bool) -> No
 
 def compiling() -> AbstractContextManager[None]:
     """Says so if what is inside takes long."""
-    return notice_if_slow("Compiling the network, once on this machine (about 30 s) ...")
+    return notice_if_slow("Compiling the network, once on this machine (about 15 s) ...")
