@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor
 
+from data.checks import amount, check
 from data.idx import parse_idx
 from data.paths import expanded
 from data.scaling import SIZE
@@ -101,7 +102,7 @@ def load(
     names = [f"{'train' if train else 't10k'}-{kind}" for kind in kinds]
     try:
         images, labels = (_read(folder, name, verify=verify) for name in names)
-        _check(names, images, labels, known, size)
+        check(names, images, labels, known, size)
     except ValueError as error:
         raise DatasetError(f"{error}, in {folder}") from error
     return images, labels
@@ -133,27 +134,6 @@ def image_size(root: Path) -> tuple[int, int]:
     except ValueError as error:
         raise DatasetError(f"{error}, in {folder}") from error
     return height, width
-
-
-def _check(
-    names: list[str],
-    images: Tensor,
-    labels: Tensor,
-    known: Sequence[int],
-    size: tuple[int, int],
-) -> None:
-    """Raises a ValueError that says what is wrong with a half of the data set, if anything is."""
-    if not images.numel():
-        raise ValueError(f"{names[0]} holds no images")
-    if images.shape[1:] != size:
-        raise ValueError(f"{names[0]} holds {_amount(images)}, expected {size[0]}x{size[1]}")
-    if len(labels) != len(images):
-        raise ValueError(f"{names[1]} holds {_amount(labels)} for {_amount(images)}")
-    wrong = ~torch.isin(labels, torch.tensor(known, dtype=torch.uint8))
-    if wrong.any():
-        position = int(wrong.nonzero()[0])
-        among = f"{min(known)} to {max(known)}"
-        raise ValueError(f"label {position} of {names[1]} is {labels[position]}, expected {among}")
 
 
 def ensure(root: Path, *, verify: bool = True) -> None:
@@ -265,7 +245,7 @@ def _read(folder: Path, name: str, *, verify: bool) -> Tensor:
             continue
         if not verify or _is_mnist(name, content):
             return array
-        problems.append(f"{path.name} holds {_amount(array)}")
+        problems.append(f"{path.name} holds {amount(array)}")
     raise ValueError(", ".join(problems) or f"{name} is missing")
 
 
@@ -277,12 +257,6 @@ def _unpacked(path: Path) -> bytes:
         raise ValueError(f"no whole gzip file ({error})") from error
     except OSError as error:
         raise ValueError(f"no file to read ({error.strerror})") from error
-
-
-def _amount(array: Tensor) -> str:
-    if array.dim() == 1:
-        return f"{len(array):,} labels"
-    return f"{len(array):,} images of {array.shape[1]}x{array.shape[2]}"
 
 
 def _is_mnist(name: str, content: bytes) -> bool:

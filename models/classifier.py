@@ -227,11 +227,7 @@ class Classifier(LightningModule):
         self._choose_again()
 
     def on_train_epoch_end(self) -> None:
-        """Refuses a step of a subclass's own from which nothing was learnt.
-
-        Raises:
-            MisconfigurationException: it took no optimizer step in an epoch.
-        """
+        """Refuses a step of a subclass's own that took none of its optimizer's in an epoch."""
         if not self.global_step:
             raise MisconfigurationException(
                 f"training_step of {type(self).__name__} takes no step of its optimizer: what it "
@@ -245,8 +241,7 @@ class Classifier(LightningModule):
         run = learners.run_of(self)
         # The schedule's rates stand in the optimizer by now; groups that came later have their own.
         is_one = run.optimizer is not None and len(run.optimizer.param_groups) == 1
-        is_scheduled = self._run.is_scheduled and (run.is_scheduled or is_one)
-        run = run._replace(is_scheduled=is_scheduled)
+        run = run._replace(is_scheduled=self._run.is_scheduled and (run.is_scheduled or is_one))
         if run != self._run or learners.choose(self, run).learner is not type(self._learner):
             self._choose(run)
 

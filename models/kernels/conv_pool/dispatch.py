@@ -57,7 +57,7 @@ def _obstacle(backend: str) -> str | None:
 def distrust(device: torch.device) -> str | None:
     """What speaks against the fused version of a device; a GPU's is proved before its first use.
 
-    The CPU's takes a quarter of a minute to compile, so who asks for that proves it: `compile_ahead`.
+    The CPU's takes a quarter of a minute to compile: who asks for that proves it, `compile_ahead`.
     """
     if NEEDS[device.type] in MISSING:
         return f"{NEEDS[device.type]} is not installed"

@@ -99,6 +99,36 @@ def _load_matrix(ptr, rows, row_count, columns, column_count, IS_ROUNDED: tl.con
     return _factor(values, IS_ROUNDED)
 
 
+@triton.jit
+def _sums_of_c5(
+    x_ptr,
+    weight_ptr,
+    n,
+    X: tl.constexpr,
+    C5: tl.constexpr,
+    WIDTH: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    IS_ROUNDED: tl.constexpr,
+):
+    """Those of one image, before bias and tanh."""
+    sums = tl.zeros([WIDTH, COLUMNS], tl.float32)
+    for start in range(0, X, COLUMNS):
+        i = start + tl.arange(0, COLUMNS)
+        x = _factor(tl.load(x_ptr + i, i < X, 0.0), IS_ROUNDED)
+        sums += _load_matrix(weight_ptr, n, C5, i, X, IS_ROUNDED) * x[None, :]
+    return tl.sum(sums, 1)
+
+
+@triton.jit
+def _cross_entropy(logits, is_right):
+    """Of one image, and the gradient at its logits."""
+    highest = tl.max(logits, 0)
+    powers = tl.exp(logits - highest)
+    total = tl.sum(powers, 0)
+    right = tl.sum(tl.where(is_right, logits, 0.0), 0)
+    return tl.log(total) + (highest - right), powers / total - is_right.to(tl.float32)
+
+
 @triton.jit(do_not_specialize=COUNTS)
 def head(
     x_ptr,  # (B, 400) S4's maps
@@ -133,12 +163,8 @@ def head(
     k = tl.load(k_ptr)
     n = tl.arange(0, WIDTH)
     c = tl.arange(0, CLASSES)
-    sums = tl.zeros([WIDTH, COLUMNS], tl.float32)
-    for start in range(0, X, COLUMNS):
-        i = start + tl.arange(0, COLUMNS)
-        x = _factor(tl.load(x_ptr + b * X + i, i < X, 0.0), IS_ROUNDED)
-        sums += _load_matrix(c5_weight_ptr, n, C5, i, X, IS_ROUNDED) * x[None, :]
-    c5 = tanh(tl.sum(sums, 1) + tl.load(c5_bias_ptr + n, n < C5, 0.0))
+    sums = _sums_of_c5(x_ptr + b * X, c5_weight_ptr, n, X, C5, WIDTH, COLUMNS, IS_ROUNDED)
+    c5 = tanh(sums + tl.load(c5_bias_ptr + n, n < C5, 0.0))
     weight = _load_matrix(f6_weight_ptr, n, F6, n, C5, IS_ROUNDED)
     products = weight * _factor(c5, IS_ROUNDED)[None, :]
     f6 = tanh(tl.sum(products, 1) + tl.load(f6_bias_ptr + n, n < F6, 0.0))
@@ -146,16 +172,12 @@ def head(
     products = output_weight * _factor(f6, IS_ROUNDED)[None, :]
     logits = tl.sum(products, 1) + tl.load(output_bias_ptr + c, c < classes, 0.0)
 
-    logits = tl.where(c < classes, logits, -float("inf"))
-    highest = tl.max(logits, 0)
-    powers = tl.exp(logits - highest)
-    total = tl.sum(powers, 0)
-    is_right = c == tl.load(labels_ptr + k * batch + b)
-    right = tl.sum(tl.where(is_right, logits, 0.0), 0)
     share = tl.load(shares_ptr + k)
-    tl.store(losses_ptr + b, (tl.log(total) + (highest - right)) * share)
+    label = tl.load(labels_ptr + k * batch + b)
+    loss, slope = _cross_entropy(tl.where(c < classes, logits, -float("inf")), c == label)
+    tl.store(losses_ptr + b, loss * share)
 
-    grad = (powers / total - is_right.to(tl.float32)) * share
+    grad = slope * share
     tl.store(output_grad_ptr + b * classes + c, grad, c < classes)
     products = output_weight * _factor(grad, IS_ROUNDED)[:, None]
     f6_grad = tl.sum(products, 0) * (1.0 - f6 * f6)
