@@ -68,8 +68,9 @@ def test_two_blocks_equal_the_reference(problem):
     actual = run(operator.fused_two, *problem, torch.float32)
     for name, a, e in zip(NAMES, actual, expected, strict=True):
         assert a.shape == e.shape, name
-        error = (a - e).norm() / e.norm().clamp(min=1e-30)
-        assert error < (1e-5 if name == "output" else 1e-4), name
+        # One output near 0 is the rest of terms of about 1, which have rounding of their own.
+        error, size = (a - e).norm(), e.norm()
+        assert error <= (1e-5 * size + 1e-6 if name == "output" else 1e-4 * size), name
 
 
 def lenet_problem(batch=9):
