@@ -421,6 +421,12 @@ def test_a_method_of_the_class_s_as_an_attribute_is_none_of_its_own():
         (partial(LeNet5, **TUNED), {"device": torch.device("cuda", 0)}, Fused, ""),
         (LeNet1998, {"device": torch.device("cuda", 0)}, Recorded, ""),
         (
+            partial(LeNet5, teachers="runs/teacher-*"),
+            {"device": torch.device("cuda", 0)},
+            Recorded,
+            "not recorded-kernels: there are teachers",
+        ),
+        (
             LeNet5,
             {
                 "device": torch.device("cuda", 0),

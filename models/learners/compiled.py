@@ -105,8 +105,8 @@ class Compiled(Learner):
             run = run._replace(strategy="")
         return (
             CompiledGradient.obstacle(model, run)
-            or door.own_part(model, ("inputs", "targets", "batch", "draw"))
-            or ("there are teachers" if model.teachers else None)
+            or door.own_part(model, ("inputs", "batch", "draw"))
+            or door.other_targets(model)
             or door.another_descent(model, run, known=Update._fields)
         )
 

@@ -33,6 +33,13 @@ def own_part(model: Classifier, names: Sequence[str]) -> str | None:
     return None
 
 
+def other_targets(model: Classifier) -> str | None:
+    """Says that something else is learnt than the labels."""
+    if own := own_part(model, ("targets",)):
+        return own
+    return "there are teachers" if model.teachers else None
+
+
 def another_net(
     model: Classifier, kind: type[nn.Module], layers: Mapping[str, type[nn.Module]]
 ) -> str | None:

@@ -14,7 +14,7 @@ import torch
 
 from models.kernels import doors, trust
 from models.kernels.conv_pool import dispatch
-from models.learners import recorded
+from models.learners import door, recorded
 from models.learners.iteration import Iteration, Memory
 from models.learners.learner import ObstacleError, Run
 from models.learners.recorded import Recorded
@@ -66,9 +66,10 @@ class Fused(Recorded):
 
     @classmethod
     def obstacle(cls, model: Classifier, run: Run) -> str | None:
-        """What is one for `Recorded`, or sizes that the kernels do not know."""
+        """What is one for `Recorded`, other targets, or sizes that the kernels do not know."""
         return (
             super().obstacle(model, run)
+            or door.other_targets(model)
             or _other_sizes(model, run.device)
             or trust.doubt(kernel_of(model), run.device)
         )
