@@ -41,6 +41,7 @@ OPTIONS: dict[str, Any] = {
     "no_cfunc_wrapper": True,
     "pipeline_class": EntryCompiler,
 }
+OF_PARTS = OPTIONS | {"no_cpython_wrapper": True, "pipeline_class": PartCompiler}
 
 
 def compiled(**options: Any) -> Callable[[F], F]:
@@ -52,7 +53,7 @@ def compiled(**options: Any) -> Callable[[F], F]:
     Args:
         options: more of `numba.njit`.
     """
-    compile_it = entry(no_cpython_wrapper=True, pipeline_class=PartCompiler, **options)
+    compile_it = entry(**OF_PARTS | options)
 
     def decorate(function: F) -> F:
         part: Any = compile_it(function)

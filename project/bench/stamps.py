@@ -19,8 +19,7 @@ from numba.core import cgutils
 from numba.core.dispatcher import Dispatcher
 from numba.extending import intrinsic
 
-from models.kernels.compiled import OPTIONS
-from models.kernels.compiler import PartCompiler
+from models.kernels.compiled import OF_PARTS, OPTIONS
 from models.kernels.conv_pool import backward, forward, frame
 from models.kernels.lenet5 import dense, distort, folding, gradient, head
 from models.kernels.simd.vector import add, fma, load, store
@@ -33,9 +32,7 @@ OUTSIDE, REST = 0, 1
 # Without the cache of the kernels: that knows their files alone, and the clock's address is another
 # one in each process.
 _entry: Any = numba.njit(**OPTIONS)
-_compiled: Any = numba.njit(
-    **OPTIONS | {"no_cpython_wrapper": True, "pipeline_class": PartCompiler}
-)
+_compiled: Any = numba.njit(**OF_PARTS)
 
 
 @_compiled
@@ -122,11 +119,9 @@ class Stamped:
             if isinstance(variables.get(name), Dispatcher):
                 variables[name] = self._with_clock(variables[name])
         changed = any(variables[name] is not value for name, value in python.__globals__.items())
-        options = dict(function.targetoptions)
-        # Numba inlines no call with *args, as that of a piece is.
-        is_inlined = function in self._pieces and options.pop("inline", None)
-        if not changed and not is_inlined:
+        if not changed:
             return function
+        options = dict(function.targetoptions)
         del options["nopython"]  # implied
         options["pipeline_class"] = function._compiler.pipeline_class
         return numba.njit(**options)(FunctionType(python.__code__, variables, python.__name__))

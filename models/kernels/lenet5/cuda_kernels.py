@@ -159,10 +159,8 @@ def head(
     IS_ROUNDED: tl.constexpr,
 ):
     """The dense layers and the cross-entropy of one image, there and back."""
-    b = tl.program_id(0)
-    k = tl.load(k_ptr)
-    n = tl.arange(0, WIDTH)
-    c = tl.arange(0, CLASSES)
+    b, k = tl.program_id(0), tl.load(k_ptr)
+    n, c = tl.arange(0, WIDTH), tl.arange(0, CLASSES)
     sums = _sums_of_c5(x_ptr + b * X, c5_weight_ptr, n, X, C5, WIDTH, COLUMNS, IS_ROUNDED)
     c5 = tanh(sums + tl.load(c5_bias_ptr + n, n < C5, 0.0))
     weight = _load_matrix(f6_weight_ptr, n, F6, n, C5, IS_ROUNDED)
