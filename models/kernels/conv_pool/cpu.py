@@ -28,7 +28,7 @@ from models.kernels.conv_pool.memory import (
     table_of,
 )
 from models.kernels.conv_pool.pair import Filters, Pair, kept, new_sums
-from models.kernels.lanes import LANES
+from models.kernels.lanes import LANES, zeros
 from models.kernels.stretches import chunks_of
 from models.kernels.threads import share_out, threads_for
 
@@ -107,9 +107,9 @@ def backward(
     chunks = chunks_of(groups)
     threads = threads_for(chunks)
     scratches = new_scratches(shape, threads, backward=True)
-    framed = np.zeros((threads, shape.framed if want_input else 0), np.float32)
-    taps = np.zeros((chunks, len(layer.taps) * LANES), np.float32)
-    sums, outs = (taps, np.zeros((chunks, outputs * LANES), np.float32)), (dx, dw, db)
+    framed = zeros(threads, shape.framed if want_input else 0)
+    taps = zeros(chunks, len(layer.taps) * LANES)
+    sums, outs = (taps, zeros(chunks, outputs * LANES)), (dx, dw, db)
     data = flat(grad), flat(x), groups, layer, flat(weight), scratches, flat(slope), framed
     share_out(parallel.backward, threads, *data, sums, tuple(map(flat, outs)))
     return dx, dw, db
@@ -206,7 +206,7 @@ def _memory(
         new_scratches(shape, threads, backward),
         new_scratches(shape2, threads, backward),
     )
-    return pairs, np.zeros((threads, shape2.features * LANES), np.float32)
+    return pairs, zeros(threads, shape2.features * LANES)
 
 
 def _filters(first: Convolution, second: Convolution) -> Filters:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models.kernels import doors
 from models.kernels.compiled import compiled, inlined
-from models.kernels.lanes import LANES
+from models.kernels.lanes import LANES, zeros
 from models.kernels.simd.winograd import COUNT, STRIP
 from models.kernels.sizes import KERNEL, TILE, pooled_size
 
@@ -162,13 +162,13 @@ def new_scratches(
     d_columns = COUNT * shape.at_once * shape.outputs * LANES if backward else 0
     # Zeros: what lies outside of the image, or fills up a line, is never written.
     return Scratch(
-        np.zeros((threads, shape.framed), np.float32),
-        np.zeros((threads, columns * shape.line), np.float32),
-        np.empty((threads, COUNT * shape.line * LANES), np.float32),
-        np.empty((threads, 2 * shape.pooled_rows * STRIP * LANES), np.float32),
-        np.empty((threads, shape.features * LANES if coefficients else 0), np.float32),
-        np.zeros((threads, d_columns * shape.gradient_line), np.float32),
-        np.empty((threads, columns * shape.gradient_line if backward else 0), np.float32),
+        zeros(threads, shape.framed),
+        zeros(threads, columns * shape.line),
+        zeros(threads, COUNT * shape.line * LANES),
+        zeros(threads, 2 * shape.pooled_rows * STRIP * LANES),
+        zeros(threads, shape.features * LANES if coefficients else 0),
+        zeros(threads, d_columns * shape.gradient_line),
+        zeros(threads, columns * shape.gradient_line if backward else 0),
     )
 
 

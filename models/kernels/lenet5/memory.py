@@ -15,7 +15,7 @@ from models.kernels.compiled import compiled
 from models.kernels.conv_pool.forward import new_taps
 from models.kernels.conv_pool.memory import Scratch, Shape, Table, new_scratches
 from models.kernels.conv_pool.pair import Sums, kept, new_sums
-from models.kernels.lanes import LANES
+from models.kernels.lanes import LANES, zeros
 from models.kernels.lenet5.distort import FRAME
 from models.kernels.lenet5.head import Head
 from models.kernels.stretches import chunks_of
@@ -174,8 +174,8 @@ def new_memory(
         new_groups(threads, net.c1, net.c3, folded),
         c1_taps,
         c3_taps,
-        np.empty_like(c1_taps),
-        np.empty_like(c3_taps),
+        new_taps(parts.c1),
+        new_taps(parts.c3),
         new_sums(chunks_of(-(-images // LANES)), numbers, c1_taps, numbers2, c3_taps),
         new_rows(images, net.c3, folded),
     )
@@ -202,12 +202,12 @@ def new_rows(batch: int, c3: Shape, parameters: Parameters) -> Rows:
     groups = -(-batch // LANES)
     c5, f6 = len(parameters.c5_bias), len(parameters.f6_bias)
     return Rows(
-        np.empty(batch * c3.features, np.float32),
-        np.empty(batch * c5, np.float32),
-        np.empty(batch * f6, np.float32),
-        np.empty(groups * c5 * LANES, np.float32),
-        np.empty(groups * f6 * LANES, np.float32),
-        np.empty(groups * len(parameters.output_bias) * LANES, np.float32),
+        zeros(batch * c3.features),
+        zeros(batch * c5),
+        zeros(batch * f6),
+        zeros(groups * c5 * LANES),
+        zeros(groups * f6 * LANES),
+        zeros(groups * len(parameters.output_bias) * LANES),
     )
 
 
@@ -216,16 +216,16 @@ def new_groups(threads: int, c1: Shape, c3: Shape, parameters: Parameters) -> Gr
     pixels = c1.maps * c1.height * c1.width
     s4, c5, f6 = c3.features, len(parameters.c5_bias), len(parameters.f6_bias)
     return Group(
-        np.zeros((threads, FRAME), np.float32),
-        np.empty((threads, pixels * LANES), np.float32),
-        np.empty((threads, kept(c1, c3)), np.float32),
-        np.empty((threads, s4 * LANES), np.float32),
-        np.empty((threads, c5 * LANES), np.float32),
-        np.empty((threads, f6 * LANES), np.float32),
-        np.empty((threads, len(parameters.output_bias) * LANES), np.float32),
-        np.empty((threads, s4 * LANES), np.float32),
-        np.empty((threads, c5 * LANES), np.float32),
-        np.empty((threads, f6 * LANES), np.float32),
+        zeros(threads, FRAME),
+        zeros(threads, pixels * LANES),
+        zeros(threads, kept(c1, c3)),
+        zeros(threads, s4 * LANES),
+        zeros(threads, c5 * LANES),
+        zeros(threads, f6 * LANES),
+        zeros(threads, len(parameters.output_bias) * LANES),
+        zeros(threads, s4 * LANES),
+        zeros(threads, c5 * LANES),
+        zeros(threads, f6 * LANES),
     )
 
 
