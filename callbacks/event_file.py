@@ -70,31 +70,44 @@ def scalar_records(tag: str, first_step: int, values: Floats, wall_time: float) 
     """The records of scalars (K,) at consecutive steps, the first of them above 0."""
     steps = first_step + np.arange(len(values))
     # A step takes a byte for every seven bits, and with it the length of the record changes.
-    sizes = 1 + sum((steps >= 1 << bits).astype(int) for bits in range(7, 63, 7))
+    sizes = range(1, _size(first_step + len(values)) + 1)
+    ends = np.searchsorted(steps, [1 << 7 * size for size in sizes]).tolist()
+    parts = zip(sizes, [0, *ends], ends, strict=False)
     return b"".join(
-        _records_of_one_length(tag, steps[sizes == size], values[sizes == size], size, wall_time)
-        for size in np.unique(sizes).tolist()
+        _records_of_one_length(tag, steps[begin:end], values[begin:end], size, wall_time)
+        for size, begin, end in parts
+        if begin < end
     )
+
+
+def _size(step: int) -> int:
+    """In bytes."""
+    return -(-step.bit_length() // 7)
 
 
 def _records_of_one_length(
     tag: str, steps: np.ndarray[Any, Any], values: Floats, size: int, wall_time: float
 ) -> bytes:
     template = np.frombuffer(_record(tag, int(steps[0]), float(values[0]), wall_time), np.uint8)
-    step = slice(HEAD + STEP, HEAD + STEP + size)
-    value = slice(-FOOT - 4, -FOOT)
-    records = np.tile(template, (len(steps), 1))
-    digits = steps[:, None] >> np.arange(0, 7 * size, 7) & 0x7F
-    digits[:, :-1] |= 0x80  # another byte follows
-    records[:, step] = digits
-    records[:, value] = values.astype("<f4").view(np.uint8).reshape(-1, 4)
-    checksums = _unmask(template[-FOOT:].view("<u4"))
+    step, end = HEAD + STEP, len(template) - FOOT
+    records = np.empty((len(steps), len(template)), np.uint8)
+    records[:] = template
+    checksums = np.full(len(steps), _unmask(template[-FOOT:].view("<u4"))[0])
+    places = (*range(step, step + size), *range(end - 4, end))
+    parts = values.astype("<f4").view(np.uint8).reshape(-1, 4).T
     # A checksum is linear: each byte that differs from the template changes it independently.
-    end = len(template) - FOOT
-    for place in (*range(step.start, step.stop), *range(end - 4, end)):
-        checksums = checksums ^ _effect(end - 1 - place)[records[:, place] ^ template[place]]
+    for place, column in zip(places, (*_digits(steps, size), *parts), strict=True):
+        records[:, place] = column
+        checksums ^= _effect(end - 1 - place)[column ^ template[place]]
     records[:, -FOOT:] = _mask(checksums).astype("<u4").view(np.uint8).reshape(-1, FOOT)
     return records.tobytes()
+
+
+def _digits(steps: np.ndarray[Any, Any], size: int) -> Bytes:
+    """The bytes of each step, (size, K): seven bits each, and whether another one follows."""
+    digits: Bytes = (steps >> 7 * np.arange(size)[:, None] & 0x7F).astype(np.uint8)
+    digits[:-1] |= 0x80
+    return digits
 
 
 def _record(tag: str, step: int, value: float, wall_time: float) -> bytes:

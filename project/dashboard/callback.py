@@ -63,7 +63,7 @@ class Dashboard(Callback):
     ) -> None:
         """Logs the learning rate that comes next, once a block."""
         if logger := _logger(trainer):
-            rate = float(pl_module.learning_rates(1)[0])  # type: ignore[operator]
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
             logger.experiment.add_scalar("train/learning_rate", rate, trainer.global_step)
         if self.amount == "full":  # Lightning drops them before it validates
             self._gradients = {
