@@ -172,12 +172,12 @@ def test_report_and_benchmark_are_not_started_several_times(workplace, monkeypat
     assert not list(workplace.iterdir())
 
 
-def test_ranks_share_no_part_that_trains(monkeypatch):
+def test_ranks_share_only_what_is_done_with_many_seeds(monkeypatch):
     surround(monkeypatch, TORCHRUN)
-    table1, lenet = (part for part in PARTS if part.name in ("table1", "lenet"))
-    reproduce.check([table1])
-    with pytest.raises(UserError, match="ranks share table1 only; run lenet without torchrun"):
-        reproduce.check([lenet, table1])
+    mean, *shared = (part for part in PARTS if part.name in ("mean", "table1", "lenet"))
+    reproduce.check(shared)
+    with pytest.raises(UserError, match="ranks share table1, lenet only; run mean without torch"):
+        reproduce.check([mean, *shared])
 
 
 def start(folder, mnist_root, environment, *options):

@@ -31,7 +31,7 @@ from project.reproduce import (
 from project.reproduce.__main__ import main
 from project.reproduce.parts import PARTS, PROBLEMS
 from project.reproduce.record import Erratum, Figure, Outcome, Row, Task, Verdict
-from project.reproduce.training import Training, train
+from project.reproduce.training import Training, Wanted, train
 
 FAST = ["differences", "mean", "bottleneck", "activation"]
 OUT = Path("out")
@@ -276,7 +276,8 @@ def test_sum_of_batch_means_over_images_is_too_small():
 
 
 def variant(*accuracies):
-    records = [{"test": {"accuracy": accuracy, "total": 10_000}} for accuracy in accuracies]
+    tests = [{"accuracy": accuracy, "total": 10_000} for accuracy in accuracies]
+    records = [{"test": test, "iterations": 6_000} for test in tests]
     return lenet_rows.Variant([Training(r, np.zeros(1, np.float32), Path()) for r in records])
 
 
@@ -297,11 +298,12 @@ def test_published_accuracy_is_placed_among_ours(accuracies, words):
 
 def test_pairs_of_the_same_seed_are_compared():
     variants = {"original": variant(0.98, 0.985, 0.99), "modern": variant(0.981, 0.984, 0.987)}
-    (row,) = lenet_rows.paired_difference(variants)
+    (row,) = lenet_rows.paired_difference(lenet_rows.PLAIN, variants)
     # -0.1, 0.1 and 0.3 points: 0.1 +- 4.303 * 0.2 / sqrt(3).
-    assert "+0.10 points over 3 pairs" in row.measured
-    assert "from -0.40 to +0.60" in row.measured
-    assert lenet_rows.paired_difference({name: variant(0.98) for name in variants}) == []
+    assert "plain recipe, 6,000 iterations" in row.claim
+    assert "+0.100 points over 3 pairs" in row.measured
+    assert "from -0.397 to +0.597" in row.measured
+    assert not lenet_rows.paired_difference("fast", {name: variant(0.98) for name in variants})
 
 
 @pytest.mark.parametrize(("degrees", "quantile"), [(1, 12.706), (4, 2.776), (30, 2.042)])
@@ -336,7 +338,7 @@ def test_trainings_report_their_share(tiny, tiny_root, tmp_path):
 @pytest.mark.slow
 def test_training_of_several_epochs_ends_with_its_last_checkpoint(tiny, tiny_root, tmp_path):
     task = Task(root=tiny_root, folder=tmp_path, runs=1, quick=False, progress=lambda share: None)
-    training = train(task, "lenet5-original", seed=0, epochs=3, progress=task.progress)
+    training = train(task, Wanted("lenet5-original", seed=0, epochs=3), task.progress)
     checkpoint = torch.load(training.checkpoint, weights_only=True)
     assert checkpoint["global_step"] == len(training.losses) == training.record["iterations"]
     assert len(list(training.checkpoint.parent.iterdir())) == 2

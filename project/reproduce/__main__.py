@@ -49,7 +49,7 @@ def main(args: list[str] | None = None) -> None:
                 limit_threads()
                 runner.run(missing, options, rank)
         except KeyboardInterrupt:
-            print("Stopped; the same command goes on behind the finished parts.", file=sys.stderr)
+            print("Stopped; the same command goes on behind what is finished.", file=sys.stderr)
             raise SystemExit(130) from None
         if rank > 0:
             return

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,35 @@ def losses(curves: Mapping[str, Losses], folder: Path) -> Figure:
         figure,
         folder / "loss.png",
         "Figure 1: the training loss of every iteration (pale) and the mean around it, one seed.",
+    )
+
+
+def differences(found: Mapping[str, Sequence[float]], folder: Path) -> tuple[Figure, ...]:
+    """How the difference of a pair is spread, for each recipe; nothing of a single pair."""
+    pairs = len(next(iter(found.values())))
+    if pairs == 1:
+        return ()
+    figure = Drawing(figsize=(8.0, 1.9 * len(found)), layout="constrained")
+    panels = figure.subplots(len(found), 1, sharex=True, squeeze=False).flatten()
+    widest = max(abs(points) for values in found.values() for points in values)
+    # A bin is five test images, and one of them is centred on none.
+    edges = (np.arange(-math.ceil(20 * widest), math.ceil(20 * widest) + 2) - 0.5) / 20
+    for axes, (recipe, points) in zip(panels, found.items(), strict=True):
+        axes.hist(points, bins=edges, color=drawing.BLUE)
+        axes.axvline(0, color="0.6", linewidth=1)
+        axes.axvline(np.mean(points), color=drawing.RED, linestyle="--", linewidth=1.4)
+        axes.set_title(f"{recipe} recipe", loc="left", fontsize=10)
+        axes.set_ylabel("pairs")
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        drawing.plain_axes(axes)
+    panels[-1].set_xlabel("accuracy of the original less that of the modern net, points")
+    return (
+        drawing.save(
+            figure,
+            folder / "pairs.png",
+            f"What Table I of 1998 costs or brings, in {pairs} pairs of the same seed. Dashed: "
+            "the mean.",
+        ),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import statistics
 from typing import NamedTuple
@@ -18,6 +20,7 @@ from project.reproduce.training import Training
 
 BATCH = 100
 VARIANTS: tuple[C3, ...] = ("original", "modern")
+PLAIN, FAST = "plain", "fast"
 # Of the document: test accuracy, about, and seconds of training and testing, one run each.
 ACCURACY = {"original": 0.9864, "modern": 0.9871}
 SECONDS = {"original": 1121, "modern": 162}
@@ -63,16 +66,36 @@ def accuracy(c3: C3, variant: Variant) -> Row:
     return Row(f"test accuracy, {c3}", f"about {_percent(theirs)}", measured)
 
 
-def paired_difference(variants: dict[C3, Variant]) -> list[Row]:
-    """Original less modern over the same seeds, and what is known of its mean; none of one seed."""
+def differences(variants: dict[C3, Variant]) -> list[float]:
+    """Original less modern, in points of accuracy, of each seed."""
     pairs = zip(*(variants[c3].accuracies for c3 in VARIANTS), strict=True)
-    differences = [100 * (original - modern) for original, modern in pairs]
-    if len(differences) == 1:
+    return [100 * (original - modern) for original, modern in pairs]
+
+
+def paired_difference(recipe: str, variants: dict[C3, Variant]) -> list[Row]:
+    """Original less modern over the same seeds, and what is known of its mean; none of one seed."""
+    points = differences(variants)
+    if len(points) == 1:
         return []
-    mean, (low, high) = statistics.fmean(differences), confidence_interval(differences)
-    measured = f"{mean:+.2f} points over {len(differences)} pairs of runs of the same seed; 95 % "
-    measured += f"confidence interval from {low:+.2f} to {high:+.2f}"
-    return [Row("original less modern, accuracy", "-0.07 points, one run each", measured)]
+    mean, (low, high) = statistics.fmean(points), confidence_interval(points)
+    measured = f"{mean:+.3f} points over {len(points)} pairs of runs of the same seed; 95 % "
+    measured += f"confidence interval from {low:+.3f} to {high:+.3f}"
+    claim = f"original less modern, accuracy, {recipe} recipe, "
+    claim += f"{variants['original'].iterations:,} iterations"
+    return [Row(claim, "-0.07 points, one run each" * (recipe == PLAIN), measured)]
+
+
+def table(recipes: dict[str, dict[C3, Variant]], first_seed: int) -> str:
+    """One line of CSV for each run, without its seconds: the same for any number of ranks."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["recipe", "c3", "seed", "correct", "total"])
+    for recipe, variants in recipes.items():
+        for c3, variant in variants.items():
+            for seed, training in enumerate(variant.trainings, first_seed):
+                test = training.record["test"]
+                writer.writerow([recipe, c3, seed, test["correct"], test["total"]])
+    return file.getvalue()
 
 
 def confidence_interval(values: list[float]) -> tuple[float, float]:

@@ -53,7 +53,14 @@ PARTS = (
         is_shared=True,
     ),
     Part("jacobians", 6, "The derivatives of a perceptron", Effort(3)),
-    Part("lenet", 7, "LeNet-5, original and modern", Effort(65, runs=5), Effort(10)),
+    Part(
+        "lenet",
+        7,
+        "LeNet-5, original and modern",
+        full=Effort(25, runs=5),
+        quick=Effort(10),
+        is_shared=True,
+    ),
 )
 
 # Of the document.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +12,24 @@ from typing import Any, NamedTuple
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks.interrupt import Interrupted
 from project.recorded_run import RecordedRun
 from project.reproduce.record import Task
+
+
+class Wanted(NamedTuple):
+    """What is to be trained."""
+
+    config: str
+    """Name of the configuration"""
+    seed: int
+    epochs: int | None = None
+    """None for as long as the configuration says"""
+
+    @property
+    def name(self) -> str:
+        """Of its run."""
+        length = "" if self.epochs is None else f"{self.epochs}-epochs-"
+        return f"{self.config}-{length}seed-{self.seed}"
 
 
 class Training(NamedTuple):
@@ -28,41 +42,34 @@ class Training(NamedTuple):
     checkpoint: Path
 
 
-def train(
-    task: Task, config: str, seed: int, epochs: int, progress: Callable[[float], None]
-) -> Training:
-    """Trains and tests an experiment as `python -m project.fit` does, unless that was done before.
+def train(task: Task, wanted: Wanted, progress: Callable[[float], None]) -> Training:
+    """Trains and tests as `python -m project.fit` does.
 
     Args:
-        task: says where the data is, where the run goes and whether to do it again.
-        config: name of the experiment.
-        seed: of the run.
-        epochs: how long.
+        task: says where the data is, and where the run goes.
+        wanted: what to train.
         progress: called with the share that is done.
     """
-    name = f"{config}-{epochs}-epochs-seed-{seed}"
-    done = None if task.force else find(task.folder, name)
-    if done is None:
-        options = [
-            f"--config={config}",
-            f"--name={name}",
-            f"--seed_everything={seed}",
-            f"--data.root={task.root}",
-            f"--trainer.max_epochs={epochs}",
-        ]
-        # Runs go below the current folder.
-        with contextlib.chdir(task.folder), contextlib.redirect_stdout(io.StringIO()):
-            _fit(options, progress)
-        done = find(task.folder, name)
-        assert done is not None, "a training that ended has its results"
-    progress(1.0)
+    options = [
+        f"--config={wanted.config}",
+        f"--name={wanted.name}",
+        f"--seed_everything={wanted.seed}",
+        f"--data.root={task.root}",
+    ]
+    if wanted.epochs is not None:
+        options.append(f"--trainer.max_epochs={wanted.epochs}")
+    # Runs go below the current folder.
+    with contextlib.chdir(task.folder), contextlib.redirect_stdout(io.StringIO()):
+        _fit(options, progress)
+    done = find(task.folder, wanted)
+    assert done is not None, "a training that ended has its results"
     return done
 
 
-def find(folder: Path, name: str) -> Training | None:
-    """The newest finished run of that name."""
+def find(folder: Path, wanted: Wanted) -> Training | None:
+    """The newest finished run of that kind."""
     # The last that a run writes.
-    results = list(folder.glob(f"runs/{name}/version_*/results.json"))
+    results = list(folder.glob(f"runs/{wanted.name}/version_*/results.json"))
     if not results:
         return None
     newest = max(results, key=_written)
@@ -79,11 +86,7 @@ def _fit(options: list[str], progress: Callable[[float], None]) -> None:
     cli = RecordedRun(options, "Trains for the report.")
     # Lightning sets this attribute where mypy does not look.
     cli.trainer.callbacks.append(PartDone(progress))  # type: ignore[attr-defined]
-    try:
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule)
-    except Interrupted:
-        print("Stopped; the same command goes on behind the finished trainings.", file=sys.stderr)
-        raise
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule)
     cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
 
 
