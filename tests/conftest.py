@@ -6,13 +6,14 @@ import hashlib
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import REPOSITORY, is_open, write_set
 from hypothesis import settings
+from nursery import Nursery, opened
 
 from data import DatasetError, source
 
@@ -37,6 +38,13 @@ def mnist_root() -> Path:
             raise
         pytest.skip(str(error))
     return root
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    """Starts runs of project.fit in processes of their own."""
+    with opened(tmp_path_factory.mktemp("nursery")) as found:
+        yield found
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -192,39 +190,19 @@ def test_truncated_data_is_refused_and_left_alone(mnist_root, tmp_path, workplac
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_fit_can_be_continued(number, code, mnist_root, tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "MNIST_ROOT": str(mnist_root)}
-    command = [sys.executable, "-m", "project.fit", "--config=logistic", "--data.block_size=100"]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, text=True, stderr=subprocess.PIPE
-    )
+def test_interrupted_fit_can_be_continued(number, code, nursery, mnist_root, tmp_path):
+    how = {"folder": tmp_path, "MNIST_ROOT": str(mnist_root)}
+    run = nursery.start("--config=logistic", "--data.block_size=100", **how)
     losses = tmp_path / "runs/logistic/version_0/losses.npy"
-    while process.poll() is None and not (losses.exists() and losses.stat().st_size > 1000):
-        time.sleep(0.05)
-    process.send_signal(number)
-    error = process.communicate(timeout=60)[1]
-    assert process.returncode == code, error
-    done = int(error.split("Stopped after iteration ")[1].split(".")[0])
+    while run.poll() is None and not (losses.exists() and losses.stat().st_size > 1000):
+        time.sleep(0.01)
+    os.kill(run.pid, number)
+    interrupted = run.wait()
+    assert interrupted.returncode == code, interrupted.stderr
+    done = int(interrupted.stderr.split("Stopped after iteration ")[1].split(".")[0])
     assert len(np.load(losses)) == done < 50_000
-    options = ["--config=logistic", "--ckpt_path=last", f"--trainer.max_steps={done + 250}"]
-    continued = program("fit", *options, folder=tmp_path, MNIST_ROOT=str(mnist_root))
-    assert continued.returncode == 0, continued.stderr
+    nursery.run("--ckpt_path=last", f"--trainer.max_steps={done + 250}", **how)
     assert len(np.load(losses)) == done + 250
-
-
-@pytest.mark.slow
-def test_ranks_do_not_change_the_result(mnist_root, tmp_path):
-    common = ["--trainer.max_steps=45", "--trainer.accelerator=cpu", "--data.val_size=1111"]
-    for name, more in (("one", []), ("two", ["--trainer.devices=2", "--trainer.strategy=ddp"])):
-        options = [f"--name={name}", *common, *more]
-        done = program("fit", *options, folder=tmp_path, MNIST_ROOT=str(mnist_root))
-        assert done.returncode == 0, done.stderr
-    one, two = (tmp_path / "runs" / name / "version_0" for name in ("one", "two"))
-    np.testing.assert_allclose(np.load(one / "losses.npy"), np.load(two / "losses.npy"), rtol=1e-4)
-    assert results(two)["world_size"] == 2
-    assert results(two)["test"]["total"] == 10_000
-    assert abs(results(two)["test"]["correct"] - results(one)["test"]["correct"]) <= 2
-    assert not (two.with_name("version_1")).exists()
 
 
 def help_of(capsys, *options):

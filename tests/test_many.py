@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import random
-import select
 import shutil
 import signal
 import subprocess
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import REPOSITORY, assert_same_weights, free_port
+from helpers import REPOSITORY, assert_same_weights, free_port, python
 
 pytestmark = pytest.mark.slow
 
@@ -27,25 +26,21 @@ COMMON = ["--trainer.accelerator=cpu", f"--trainer.max_steps={ITERATIONS}", "--f
 
 def environment(mnist_root):
     """One thread for each rank: more would only wait for each other."""
-    return os.environ | {
-        "PYTHONPATH": str(REPOSITORY),
-        "MNIST_ROOT": str(mnist_root),
-        "PYTHONFAULTHANDLER": "1",
-        "OMP_NUM_THREADS": "1",
-        "NUMBA_NUM_THREADS": "1",
-    }
+    return {"MNIST_ROOT": str(mnist_root), "OMP_NUM_THREADS": "1"}
 
 
-def python(*words):
-    return [sys.executable, "-m", *words]
+@pytest.fixture
+def fit(nursery, folder, mnist_root):
+    """Runs project.fit, on several ranks where there are some."""
 
+    def run(*options, ranks=1):
+        how = {"folder": folder, **environment(mnist_root)}
+        if ranks == 1:
+            nursery.run(*COMMON, *options, **how)
+        else:
+            nursery.ranks(ranks, *COMMON, *options, f"--trainer.devices={ranks}", **how)
 
-def run(command, folder, mnist_root):
-    done = subprocess.run(
-        command, cwd=folder, env=environment(mnist_root), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done
+    return run
 
 
 def outcome(folder, name):
@@ -69,45 +64,44 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("many")
 
 
-@pytest.fixture(scope="module")
-def one(folder, mnist_root):
-    run(python("project.fit", "--name=one", *COMMON), folder, mnist_root)
-    return outcome(folder, "one")
-
-
-@pytest.mark.parametrize("ranks", [2, 4])
-def test_ranks_do_not_change_the_curve(ranks, one, folder, mnist_root):
-    several = [f"--trainer.devices={ranks}", "--trainer.strategy=ddp", f"--name={ranks}"]
-    run(python("project.fit", *COMMON, *several), folder, mnist_root)
-    record, losses, _ = outcome(folder, str(ranks))
-    assert len(losses) == ITERATIONS
-    np.testing.assert_allclose(losses, one[1], rtol=1e-4)
-    assert record["world_size"] == ranks
-    assert record["test"]["total"] == np.sum(record["test"]["confusion"]) == 10_000
-    assert abs(record["test"]["correct"] - one[0]["test"]["correct"]) <= 2
-    assert not (folder / f"runs/{ranks}/version_1").exists(), "one rank writes"
+def test_ranks_do_not_change_the_curve(fit, folder, mnist_root):
+    """Two that Lightning starts, and four that something else does."""
+    validated = ["--data.val_size=1111"]
+    fit("--name=1", *validated)
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp", "--name=2"]
+    done = python(
+        "-m", "project.fit", *COMMON, *validated, *two, folder=folder, **environment(mnist_root)
+    )
+    assert done.returncode == 0, done.stderr
+    fit("--name=4", *validated, ranks=4)
+    one, *several = (outcome(folder, name) for name in "124")
+    for ranks, (record, losses, _) in zip((2, 4), several, strict=True):
+        assert len(losses) == ITERATIONS
+        np.testing.assert_allclose(losses, one[1], rtol=1e-4)
+        assert record["world_size"] == ranks
+        assert record["test"]["total"] == np.sum(record["test"]["confusion"]) == 10_000
+        assert abs(record["test"]["correct"] - one[0]["test"]["correct"]) <= 2
+        assert not (folder / f"runs/{ranks}/version_1").exists(), "one rank writes"
 
 
 @pytest.mark.parametrize("config", ["lenet5-original-tuned", "lenet5-1998"])
-def test_ranks_change_neither_momentum_nor_distortion(config, folder, mnist_root):
-    options = [*COMMON, f"--config={config}", "--trainer.max_steps=60", "--data.batch_size=50"]
+def test_ranks_change_neither_momentum_nor_distortion(config, fit, folder):
+    options = [f"--config={config}", "--trainer.max_steps=60", "--data.batch_size=50"]
     options += ["--trainer.limit_train_batches=30"]  # so that a second epoch begins
-    several = ["--trainer.devices=3", "--trainer.strategy=ddp"]
-    run(python("project.fit", f"--name={config}", *options), folder, mnist_root)
-    run(python("project.fit", f"--name={config}3", *options, *several), folder, mnist_root)
+    fit(f"--name={config}", *options)
+    fit(f"--name={config}3", *options, ranks=3)
     one, three = (outcome(folder, name) for name in (config, f"{config}3"))
     assert one[0]["learner"] == three[0]["learner"] == "compiled"
     np.testing.assert_allclose(three[1], one[1], rtol=1e-4)
 
 
 @pytest.mark.parametrize("config", ["lenet5-original-tuned"])
-def test_ranks_do_not_change_the_curve_in_float64(config, folder, mnist_root):
-    exact = [*COMMON, f"--config={config}", "--trainer.max_steps=40", "--trainer.precision=64"]
+def test_ranks_do_not_change_the_curve_in_float64(config, fit, folder):
+    exact = [f"--config={config}", "--trainer.max_steps=40", "--trainer.precision=64"]
     exact += ["--model.backend=composite", "--data.batch_size=50"]
-    several = ["--trainer.devices=3", "--trainer.strategy=ddp"]
     names = f"exact-{config}", f"exact3-{config}"
-    run(python("project.fit", f"--name={names[0]}", *exact), folder, mnist_root)
-    run(python("project.fit", f"--name={names[1]}", *exact, *several), folder, mnist_root)
+    fit(f"--name={names[0]}", *exact)
+    fit(f"--name={names[1]}", *exact, ranks=3)
     first, second = (outcome(folder, name) for name in names)
     # What is written of a loss is float32; the weights are float64.
     np.testing.assert_allclose(second[1], first[1], rtol=1e-6)
@@ -116,10 +110,9 @@ def test_ranks_do_not_change_the_curve_in_float64(config, folder, mnist_root):
         torch.testing.assert_close(second[2][name], weight, rtol=1e-10, atol=1e-12)
 
 
-def test_linear_totals_are_exact_on_several_ranks(folder, mnist_root):
-    several = ["--trainer.accelerator=cpu", "--trainer.devices=3", "--trainer.strategy=ddp"]
+def test_linear_totals_are_exact_on_several_ranks(fit, folder):
     options = ["--config=logistic-tuned", "--data.batch_size=10", "--trainer.max_steps=50"]
-    run(python("project.fit", *options, *several), folder, mnist_root)
+    fit(*options, ranks=3)
     assert outcome(folder, "logistic-tuned")[0]["test"]["total"] == 1991
 
 
@@ -140,7 +133,9 @@ def launch(command, folder, mnist_root):
     return subprocess.Popen(
         command,
         cwd=folder,
-        env=environment(mnist_root),
+        env=os.environ
+        | {"PYTHONPATH": str(REPOSITORY), "PYTHONFAULTHANDLER": "1"}
+        | environment(mnist_root),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -168,7 +163,8 @@ def finish(*agents):
 def torchrun(folder, mnist_root, *words):
     """A job of project.fit; the words of torchrun stand before "-m"."""
     split = words.index("-m")
-    command = python("torch.distributed.run", *words[:split], "-m", "project.fit", *COMMON)
+    command = [sys.executable, "-m", "torch.distributed.run", *words[:split]]
+    command += ["-m", "project.fit", *COMMON]
     return launch([*command, *words[split + 1 :]], folder, mnist_root)
 
 
@@ -182,9 +178,10 @@ def kill_after_a_checkpoint(rank, agents, checkpoints):
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds ranks in /proc")
 
 
-@pytest.fixture(scope="module")
-def undisturbed(folder, mnist_root):
-    finish(torchrun(folder, mnist_root, "--nproc-per-node=2", "-m", "--name=undisturbed"))
+@pytest.fixture
+def undisturbed(fit, folder):
+    if not (folder / "runs/undisturbed").exists():
+        fit("--name=undisturbed", ranks=2)
     return outcome(folder, "undisturbed")
 
 
@@ -212,65 +209,29 @@ def two_hosts(folder, mnist_root, *words):
     return agents
 
 
-def test_two_hosts_meet_and_leave_one_result(folder, mnist_root):
-    options = ["--name=hosts", "--trainer.max_steps=60"]
-    texts = finish(*two_hosts(folder, mnist_root, "-m", *options))
+@needs_proc
+def test_two_hosts_go_on_together_and_leave_one_result(undisturbed, folder, mnist_root):
+    """The agent that lost no rank may not count the start that follows."""
+    options = ["--max-restarts=1", "-m", "--name=hosts", "--checkpoint_every=40"]
+    agents = two_hosts(folder, mnist_root, *options)
+    kill_after_a_checkpoint(1, agents, folder / "runs/hosts/version_0/checkpoints")
+    texts = finish(*agents)
     assert sorted("test accuracy" in text for text in texts) == [False, True]
-    record, losses, _ = outcome(folder, "hosts")
-    assert record["world_size"] == 2
-    assert len(losses) == 60
+    assert "from runs/hosts/version_0/checkpoints" in "".join(texts)
+    assert_same(undisturbed, outcome(folder, "hosts"))
     assert [path.name for path in (folder / "runs/hosts").iterdir()] == ["version_0"]
 
 
-@needs_proc
-def test_two_hosts_agree_on_where_to_go_on(undisturbed, folder, mnist_root):
-    """The agent that lost no rank may not count the start that follows."""
-    options = ["--max-restarts=1", "-m", "--name=bereft-hosts", "--checkpoint_every=40"]
-    agents = two_hosts(folder, mnist_root, *options)
-    kill_after_a_checkpoint(1, agents, folder / "runs/bereft-hosts/version_0/checkpoints")
-    texts = finish(*agents)
-    assert "from runs/bereft-hosts/version_0/checkpoints" in "".join(texts)
-    assert_same(undisturbed, outcome(folder, "bereft-hosts"))
-    assert not (folder / "runs/bereft-hosts/version_1").exists()
-
-
-# Starts a run for every line of options, with everything imported already.
-NURSERY = """
-import os, sys
-from project import fit
-for line in sys.stdin:
-    child = os.fork()
-    if not child:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        fit.main(line.split())
-        os._exit(0)
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_killed_ten_times_and_still_the_same(folder, mnist_root):
+def test_killed_ten_times_and_still_the_same(fit, nursery, folder, mnist_root):
     """Half of the kills at random moments, half while a checkpoint is being written."""
-    options = [*COMMON, "--trainer.max_steps=3000", "--data.batch_size=20", "--checkpoint_every=20"]
-    run(python("project.fit", "--name=unkilled", *options), folder, mnist_root)
+    options = ["--trainer.max_steps=3000", "--data.batch_size=20", "--checkpoint_every=20"]
+    fit("--name=unkilled", *options)
     place = folder / "runs/killed/version_0"
     rng = random.Random(0)
-    with (folder / "killed.log").open("w") as log:
-        nursery = subprocess.Popen(
-            [sys.executable, "-c", NURSERY],
-            cwd=folder,
-            env=environment(mnist_root),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
 
     def start(*words):
-        nursery.stdin.write(" ".join(["--name=killed", *words]) + "\n")
-        nursery.stdin.flush()
-        return int(nursery.stdout.readline())
+        how = {"folder": folder, **environment(mnist_root)}
+        return nursery.start("--name=killed", *words, **how)
 
     def change(path):
         with contextlib.suppress(FileNotFoundError):  # the third newest checkpoint is deleted
@@ -284,18 +245,16 @@ def test_killed_ten_times_and_still_the_same(folder, mnist_root):
         return any(change(path) > moment for path in place.glob("checkpoints/*.ckpt"))
 
     def has_ended():
-        # The clock, since a line that lies in Python's buffer already cannot be selected.
-        late = time.time() > begun + 120
-        return late or bool(select.select([nursery.stdout], [], [], 0)[0])
+        return time.time() > begun + 120 or run.poll() is not None
 
     for kill in range(10):
         if list(place.rglob("*.ckpt")):
             words = ["--ckpt_path=last"]
         else:  # nothing to go on from: a new run, in the place of that one
             shutil.rmtree(place.parent, ignore_errors=True)
-            words = options
+            words = [*COMMON, *options]
         begun = time.time()
-        child = start(*words)
+        run = start(*words)
         while not has_trained_since(begun):
             assert not has_ended(), "it was already done"
             time.sleep(0.002)
@@ -304,10 +263,9 @@ def test_killed_ten_times_and_still_the_same(folder, mnist_root):
                 assert not has_ended(), "it was already done"
         else:
             time.sleep(rng.uniform(0, 0.2))
-        os.kill(child, signal.SIGKILL)
-        assert int(nursery.stdout.readline()) == -signal.SIGKILL, "it was already done"
-    start("--ckpt_path=last")
-    assert int(nursery.stdout.readline()) == 0
-    nursery.communicate(timeout=60)
+        os.kill(run.pid, signal.SIGKILL)
+        assert run.wait().returncode == -signal.SIGKILL, "it was already done"
+    done = start("--ckpt_path=last").wait()
+    assert done.returncode == 0, done.stderr
     assert_same(outcome(folder, "unkilled"), outcome(folder, "killed"))
     assert not list(place.rglob("*.tmp"))

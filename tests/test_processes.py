@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from unittest import mock
 
 import pytest
-from helpers import REPOSITORY, free_port, refusal
+from helpers import free_port, python, refusal
 from lightning.pytorch.utilities import rank_zero_only
 
 from project import evaluate, fit, processes
@@ -19,6 +17,7 @@ from project.reproduce import __main__ as reproduce
 from project.reproduce.parts import PARTS
 
 SMALL = ["--data.batch_size=20", "--data.block_size=3", "--trainer.max_epochs=1", "--figures=none"]
+SHORT = ["--data.batch_size=1000", "--trainer.max_steps=20", "--figures=none"]
 TWO = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
 
 MEETING = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}  # where nobody answers
@@ -180,14 +179,6 @@ def test_ranks_share_only_what_is_done_with_many_seeds(monkeypatch):
         reproduce.check([mean, *shared])
 
 
-def start(folder, mnist_root, environment, *options):
-    command = [sys.executable, "-m", "project.fit", *TWO, "--data.batch_size=1000"]
-    command += ["--trainer.max_steps=20", "--figures=none", *options]
-    common = {"PYTHONPATH": str(REPOSITORY), "MNIST_ROOT": str(mnist_root), "OMP_NUM_THREADS": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=folder, env=os.environ | common | environment, **pipes)
-
-
 def world_size(folder):
     (results,) = folder.rglob("results.json")
     return json.loads(results.read_text())["world_size"]
@@ -196,22 +187,26 @@ def world_size(folder):
 @pytest.mark.slow
 def test_ranks_start_in_a_batch_job_and_among_what_is_left_over(tmp_path, mnist_root):
     elsewhere = {"LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "192.0.2.1"}
-    process = start(tmp_path, mnist_root, BATCH | elsewhere)
-    _, error = process.communicate(timeout=200)
-    assert process.returncode == 0, error
-    (line,) = error.splitlines()
+    left = BATCH | elsewhere | {"MNIST_ROOT": str(mnist_root), "OMP_NUM_THREADS": "1"}
+    done = python("-m", "project.fit", *TWO, *SHORT, folder=tmp_path, **left)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stderr.splitlines()
     assert "Ignored: LOCAL_RANK=1 WORLD_SIZE=4" in line
     assert world_size(tmp_path) == 2
 
 
 @pytest.mark.slow
-def test_ranks_that_srun_has_started_share_a_run(tmp_path, mnist_root):
+def test_ranks_that_srun_has_started_share_a_run(nursery, tmp_path, mnist_root):
     """Without --ntasks-per-node, and as part of a larger job."""
     job = {"MASTER_PORT": str(free_port()), "SLURM_NTASKS_PER_NODE": "4"}
-    ranks = [start(tmp_path, mnist_root, srun(number, 2) | job) for number in range(2)]
-    texts = [rank.communicate(timeout=200) for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], texts
-    assert ["test accuracy" in out for out, _ in texts] == [True, False]
+    job |= {"MNIST_ROOT": str(mnist_root), "OMP_NUM_THREADS": "1"}
+    runs = [
+        nursery.start(*TWO, *SHORT, folder=tmp_path, **job, **srun(number, 2))
+        for number in range(2)
+    ]
+    ranks = [run.wait() for run in runs]
+    assert [rank.returncode for rank in ranks] == [0, 0], ranks
+    assert ["test accuracy" in rank.stdout for rank in ranks] == [True, False]
     assert world_size(tmp_path) == 2
 
 
