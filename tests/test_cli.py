@@ -43,8 +43,8 @@ CONFIG_NAMES = [
     "mse-tuned",
 ]
 # 130 images in batches of 20: 7 iterations an epoch, 3 of them in a block.
-SMALL = ["--data.batch_size=20", "--data.block_size=3", "--trainer.max_epochs=2"]
-SMALL_LINEAR = ["--data.iterations=40", "--data.block_size=15"]
+SMALL = ["--data.batch_size=20", "--data.block_size=3", "--trainer.max_epochs=2", "--figures=none"]
+SMALL_LINEAR = ["--data.iterations=40", "--data.block_size=15", "--figures=none"]
 
 
 def program(name, *args, **options):
@@ -363,7 +363,7 @@ def test_former_experiment_is_today_s_with_its_settings(tiny, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", [1, 3, 5, 6, 7, 9])
+@pytest.mark.parametrize("first", [1, 6, 9])
 @pytest.mark.parametrize("config", ["lenet5-original", "lenet5-original-tuned", "mse"])
 def test_stopping_by_max_steps_and_going_on_changes_nothing(config, first, tiny):
     epochs = "--trainer.max_epochs=3"

@@ -54,7 +54,7 @@ def test_every_program_takes_them(home, monkeypatch):
     monkeypatch.chdir(home.parent)
     shutil.copytree(REPOSITORY / "docs/digits", home / "pictures")
     (home / "own.yaml").write_text("experiment: lenet5\ndata:\n  root: ~/digits\n")
-    fit.main(["--config=~/own.yaml", "--trainer.max_steps=2", "--data.batch_size=20"])
+    fit.main(["--config=~/own.yaml", "--trainer.max_steps=2", "--figures=none"])
     (home / "own.ckpt").write_bytes(next(Path("runs").rglob("*.ckpt")).read_bytes())
     model = "--ckpt_path=~/own.ckpt"
     evaluate.main([model, "--json=$HOME/record.json"])

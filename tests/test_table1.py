@@ -21,7 +21,7 @@ from project.reproduce.table1_printed import RUNS, TABLE
 @pytest.mark.parametrize("name", ["logistic", "mse-tuned"])
 def test_a_run_is_that_of_project_fit(name, tiny_root, workplace, monkeypatch):
     monkeypatch.setenv("MNIST_ROOT", str(tiny_root))
-    fit.main(["--config", name, "--seed_everything", "3"])
+    fit.main(["--config", name, "--seed_everything", "3", "--figures=none"])
     record = json.loads(Path(f"runs/{name}/version_0/results.json").read_text())
     (descent,) = Experiment(name, tiny_root).run([3])
     assert descent.correct == record["test"]["correct"]

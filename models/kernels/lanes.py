@@ -36,10 +36,17 @@ def from_lanes(x: Tensor, batch: int) -> Tensor:
     return x.permute(0, 4, 1, 2, 3).flatten(0, 1)[:batch]
 
 
-def zeros(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Float32 zeros of that shape, for vectors: none of them lies across two lines of the cache.
+def empty(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Float32 numbers of that shape, for vectors: none of those lies across two lines of the cache.
 
-    NumPy's own memory begins anywhere: a training iteration took 8 % longer there.
+    NumPy's own memory begins anywhere: a training iteration took 6 to 8 % longer there.
     """
     # Torch's begins at a line.
-    return torch.zeros(shape, dtype=torch.float32, device="cpu").numpy()
+    return torch.empty(shape, dtype=torch.float32, device="cpu").numpy()
+
+
+def zeros(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """As `empty`, each of them 0."""
+    found = empty(*shape)
+    found.fill(0)
+    return found

@@ -11,7 +11,7 @@ import numpy as np
 
 from models.kernels.compiled import compiled, inlined
 from models.kernels.conv_pool.memory import line, part
-from models.kernels.lanes import LANES, zeros
+from models.kernels.lanes import LANES, empty
 from models.kernels.simd.tanh import tanh
 from models.kernels.simd.tile import convolve, filled, load_taps, store_tile
 from models.kernels.simd.vector import add, fma, load, mul, splat, store
@@ -33,7 +33,7 @@ def spread_taps(weight, out):
 
 def new_taps(weight: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Memory for the rows of kernels (P, 5, 5) at the points (8, P, 5)."""
-    return zeros(COUNT * (len(weight) // KERNEL))
+    return empty(COUNT * (len(weight) // KERNEL))
 
 
 @compiled()

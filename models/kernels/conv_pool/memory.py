@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models.kernels import doors
 from models.kernels.compiled import compiled, inlined
-from models.kernels.lanes import LANES, zeros
+from models.kernels.lanes import LANES, empty, zeros
 from models.kernels.simd.winograd import COUNT, STRIP
 from models.kernels.sizes import KERNEL, TILE, pooled_size
 
@@ -164,11 +164,11 @@ def new_scratches(
     return Scratch(
         zeros(threads, shape.framed),
         zeros(threads, columns * shape.line),
-        zeros(threads, COUNT * shape.line * LANES),
-        zeros(threads, 2 * shape.pooled_rows * STRIP * LANES),
-        zeros(threads, shape.features * LANES if coefficients else 0),
+        empty(threads, COUNT * shape.line * LANES),
+        empty(threads, 2 * shape.pooled_rows * STRIP * LANES),
+        empty(threads, shape.features * LANES if coefficients else 0),
         zeros(threads, d_columns * shape.gradient_line),
-        zeros(threads, columns * shape.gradient_line if backward else 0),
+        empty(threads, columns * shape.gradient_line if backward else 0),
     )
 
 

@@ -20,7 +20,7 @@ from models.kernels.conv_pool.backward import (
 from models.kernels.conv_pool.forward import forward_group, spread_input
 from models.kernels.conv_pool.frame import inside
 from models.kernels.conv_pool.memory import Layer, Scratch, Shape, scratch_of
-from models.kernels.lanes import LANES, zeros
+from models.kernels.lanes import LANES, empty
 
 
 class Pair(NamedTuple):
@@ -61,10 +61,10 @@ class Sums(NamedTuple):
 def new_sums(chunks: int, numbers: int, taps: Any, numbers2: int, taps2: Any) -> Sums:
     """Memory for the sums of two blocks with such taps and so many numbers, not yet 0."""
     return Sums(
-        zeros(chunks, len(taps) * LANES),
-        zeros(chunks, numbers * LANES),
-        zeros(chunks, len(taps2) * LANES),
-        zeros(chunks, numbers2 * LANES),
+        empty(chunks, len(taps) * LANES),
+        empty(chunks, numbers * LANES),
+        empty(chunks, len(taps2) * LANES),
+        empty(chunks, numbers2 * LANES),
     )
 
 

@@ -15,7 +15,7 @@ from models.kernels.compiled import compiled
 from models.kernels.conv_pool.forward import new_taps
 from models.kernels.conv_pool.memory import Scratch, Shape, Table, new_scratches
 from models.kernels.conv_pool.pair import Sums, kept, new_sums
-from models.kernels.lanes import LANES, zeros
+from models.kernels.lanes import LANES, empty, zeros
 from models.kernels.lenet5.distort import FRAME
 from models.kernels.lenet5.head import Head
 from models.kernels.stretches import chunks_of
@@ -202,12 +202,12 @@ def new_rows(batch: int, c3: Shape, parameters: Parameters) -> Rows:
     groups = -(-batch // LANES)
     c5, f6 = len(parameters.c5_bias), len(parameters.f6_bias)
     return Rows(
-        zeros(batch * c3.features),
-        zeros(batch * c5),
-        zeros(batch * f6),
-        zeros(groups * c5 * LANES),
-        zeros(groups * f6 * LANES),
-        zeros(groups * len(parameters.output_bias) * LANES),
+        empty(batch * c3.features),
+        empty(batch * c5),
+        empty(batch * f6),
+        empty(groups * c5 * LANES),
+        empty(groups * f6 * LANES),
+        empty(groups * len(parameters.output_bias) * LANES),
     )
 
 
@@ -217,15 +217,15 @@ def new_groups(threads: int, c1: Shape, c3: Shape, parameters: Parameters) -> Gr
     s4, c5, f6 = c3.features, len(parameters.c5_bias), len(parameters.f6_bias)
     return Group(
         zeros(threads, FRAME),
-        zeros(threads, pixels * LANES),
-        zeros(threads, kept(c1, c3)),
-        zeros(threads, s4 * LANES),
-        zeros(threads, c5 * LANES),
-        zeros(threads, f6 * LANES),
-        zeros(threads, len(parameters.output_bias) * LANES),
-        zeros(threads, s4 * LANES),
-        zeros(threads, c5 * LANES),
-        zeros(threads, f6 * LANES),
+        empty(threads, pixels * LANES),
+        empty(threads, kept(c1, c3)),
+        empty(threads, s4 * LANES),
+        empty(threads, c5 * LANES),
+        empty(threads, f6 * LANES),
+        empty(threads, len(parameters.output_bias) * LANES),
+        empty(threads, s4 * LANES),
+        empty(threads, c5 * LANES),
+        empty(threads, f6 * LANES),
     )
 
 
