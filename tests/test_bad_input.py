@@ -424,7 +424,9 @@ def test_damaged_checkpoints_are_left_out_of_last(place, capsys):
 
 def test_loss_that_is_no_number_stops_the_run(place, capsys):
     with pytest.raises(SystemExit) as stop:
-        fit.main(["--model.lr=1e38", "--data.batch_size=20", "--data.block_size=2", "--figures=none"])
+        fit.main(
+            ["--model.lr=1e38", "--data.batch_size=20", "--data.block_size=2", "--figures=none"]
+        )
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert "error: the loss is nan at iteration" in error

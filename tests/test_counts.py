@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import pkgutil
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from callbacks.progress import ProgressBar
 from data import FourNineDataModule, MNISTDataModule
+from data.counts import HOOKS
 from models.lenet import LeNet5
 from models.linear import Linear
 
@@ -292,3 +295,24 @@ def test_a_training_that_stops_before_its_schedule_ends_says_so(tiny_root, tmp_p
     (line,) = (line for line in caplog.messages if line.startswith("max_steps stops"))
     assert "at iteration 13 of the 26 that its learning rate is for" in line
     assert "at 0.5 of the highest instead of 0." in line
+
+
+def test_no_callback_of_the_project_is_a_reason_for_shorter_blocks():
+    for package in map(importlib.import_module, ("callbacks", "project")):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
+    listening = [
+        kind
+        for kind in subclasses(Callback)
+        if kind.__module__.split(".")[0] in ("callbacks", "project")
+        and any(getattr(kind, hook) is not getattr(Callback, hook) for hook in HOOKS)
+    ]
+    assert len(listening) > 5
+    assert [kind for kind in listening if not getattr(kind, "reads_blocks", False)] == []
+
+
+def subclasses(kind):
+    for below in kind.__subclasses__():
+        yield below
+        yield from subclasses(below)

@@ -83,6 +83,13 @@ def test_ranks_share_the_seeds_and_all_have_them(trained, ranks, tmp_path, monke
     assert train_all(task, wanted(range(5)), timed=5).keys() == set(wanted(range(5)))
 
 
+def test_progress_is_told_block_by_block(tiny_root, workplace, capsys):
+    shares = []
+    train(Task(tiny_root, workplace), Wanted("lenet5-original", seed=0, epochs=3), shares.append)
+    assert shares == [1 / 3, 2 / 3, 1]
+    assert "Blocks of 1" not in capsys.readouterr().err
+
+
 def test_another_length_or_seed_is_another_run():
     names = {
         Wanted("lenet5-original", seed, epochs).name for seed in (0, 1) for epochs in (None, 1, 10)

@@ -211,6 +211,8 @@ class Clock(Callback):
         labels: (N,).
     """
 
+    reads_blocks = True
+
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         self.curve: Curve = []
         self._images, self._labels = images, labels.long()

@@ -53,6 +53,8 @@ def random_digits(kind: type[LightningDataModule], labels: Tensor) -> Any:
 class Stopwatch(Callback):
     """Times a training, and ends it after `SECONDS`."""
 
+    reads_blocks = True
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts."""
         self.start = time.perf_counter()

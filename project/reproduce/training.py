@@ -93,6 +93,8 @@ def _fit(options: list[str], progress: Callable[[float], None]) -> None:
 class PartDone(Callback):
     """Reports which part of the blocks of a training is done."""
 
+    reads_blocks = True
+
     def __init__(self, progress: Callable[[float], None]) -> None:
         self._progress = progress
 
