@@ -10,7 +10,7 @@ import torch
 from helpers import refusal
 from PIL import Image
 
-from models.kernels.conv_pool import dispatch
+from models.kernels import packages
 from models.kernels.conv_pool.cpu import Convolution, shapes_of
 from models.kernels.lenet5 import cpu, gradient
 from models.nets import LeNet5
@@ -83,8 +83,8 @@ def test_operations_of_a_convolution_are_those_of_its_loops():
 
 
 def test_without_numba_there_is_no_call_to_take_apart(workplace, monkeypatch):
-    monkeypatch.setattr(dispatch, "MISSING", {"numba"})
-    with pytest.raises(UserError, match=r"apart, which needs numba\."):
+    monkeypatch.setattr(packages, "MISSING", {"numba"})
+    with pytest.raises(UserError, match=r"apart, but numba is not installed\."):
         iteration.run("original", workplace, [10], 1, lambda text: None)
 
 

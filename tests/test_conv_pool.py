@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
+from models.kernels import packages
 from models.kernels.conv_pool import composite, dispatch, operator, reference
 from models.kernels.lanes import from_lanes, to_lanes
 from models.kernels.table import C3_TABLE, connections, full_table
@@ -311,7 +312,7 @@ def test_backend_that_cannot_run_says_why(backend, message):
 
 
 def test_without_numba_the_automatic_choice_is_composite(monkeypatch):
-    monkeypatch.setattr(dispatch, "MISSING", {"numba", "triton"})
+    monkeypatch.setattr(packages, "MISSING", {"numba", "triton"})
     x = torch.randn(2, 6, 14, 14)
     assert ConvPool(6, C3_TABLE).version(x) == "composite"
     with pytest.raises(ValueError, match="backend cpu cannot run: numba is not installed"):

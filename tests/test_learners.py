@@ -474,7 +474,7 @@ def test_a_run_decides_who_learns(make, changes, learner, why, monkeypatch):
 
 def test_without_numba_the_reason_is_said(monkeypatch):
     model = LeNet5()
-    monkeypatch.setattr("models.kernels.conv_pool.dispatch.MISSING", {"numba"})
+    monkeypatch.setattr("models.kernels.packages.MISSING", {"numba"})
     assert choice(model) == (Eager, "not compiled: numba is not installed")
 
 

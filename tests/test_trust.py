@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from models.kernels import sgd, trust
+from models.kernels import packages, sgd, trust
 from models.kernels.conv_pool import dispatch, proof
 from models.kernels.sgd import proof as sgd_proof
 from models.kernels.trust import DeviceLostError, Kernel
@@ -125,7 +125,7 @@ def test_a_proof_leaves_torch_as_it_was():
 
 def fake_gpu(monkeypatch, *, answers):
     """Lets a device be a GPU whose kernels give such proofs."""
-    monkeypatch.setattr(dispatch, "MISSING", set())
+    monkeypatch.setattr(packages, "MISSING", set())
     monkeypatch.setattr(proof, "ANSWERS", answers)
     monkeypatch.setattr(proof, "GRADIENT", kernel(0.0))
     monkeypatch.setattr(trust.machine, "describe", lambda device: "NVIDIA Test")

@@ -67,12 +67,19 @@ def obstacle(kernel: Kernel, device: torch.device) -> str | None:
 
 def known(kernel: Kernel, device: torch.device) -> str | None:
     """What speaks against a kernel, by the proofs that there were, told once."""
-    found, key = doubt(kernel, device), (kernel.name, device)
-    if found is not None and key not in _told:
+    found = doubt(kernel, device)
+    if found is not None:
+        tell(kernel, device, found)
+    return found
+
+
+def tell(kernel: Kernel, device: torch.device, found: str) -> None:
+    """Says once what is done without, and why."""
+    key = kernel.name, device
+    if key not in _told and not torch.compiler.is_compiling():
         _told.add(key)
         name = machine.describe(device)
         print(f"Without the {kernel.name} on {name}, which is slower: {found}", file=sys.stderr)
-    return found
 
 
 def proved(kernel: Kernel, device: torch.device) -> str | None:

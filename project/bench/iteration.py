@@ -18,7 +18,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from models.kernels.conv_pool import dispatch
+from models.kernels import packages
 from models.nets import C3, LeNet5
 from project.bench.fit import our_seconds_per_iteration
 from project.bench.measure import interleaved
@@ -44,8 +44,8 @@ def run(
     Raises:
         UserError: there is no compiled call, or no counter of time in the processor.
     """
-    if "numba" in dispatch.MISSING:
-        raise UserError("iteration takes the compiled call apart, which needs numba.")
+    if lack := packages.lack("numba"):
+        raise UserError(f"iteration takes the compiled call apart, but {lack}.")
     from project.bench.stamps import Stamped  # with Numba
 
     with _one_thread():

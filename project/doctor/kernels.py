@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from models.classifier import Classifier
-from models.kernels import trust
-from models.kernels.conv_pool import dispatch
+from models.kernels import packages, trust
 from models.kernels.conv_pool import proof as of_block
+from models.kernels.packages import NEEDS
 from models.kernels.sgd import proof as of_descent
 from models.learners import compiled, fused
 from models.learners.compiled import Compiled
@@ -44,12 +44,12 @@ def examine(models: list[Classifier]) -> list[dict[str, Any]]:
 def _kernels(models: list[Classifier]) -> Iterator[tuple[trust.Kernel, torch.device]]:
     gpus = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
     for device in (CPU, *gpus):
-        if dispatch.NEEDS[device.type] not in dispatch.MISSING:
+        if not packages.lack(NEEDS[device.type]):
             yield of_block.ANSWERS, device
             yield of_block.GRADIENT, device
             yield of_descent.DESCENT[device.type], device
     for model in models:
-        if Compiled in model.learners and "numba" not in dispatch.MISSING:
+        if Compiled in model.learners and not packages.lack("numba"):
             yield compiled.kernel_of(model), CPU
-        if Fused in model.learners and "triton" not in dispatch.MISSING:
+        if Fused in model.learners and not packages.lack("triton"):
             yield from ((fused.kernel_of(model), gpu) for gpu in gpus)

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from models.kernels import trust
+from models.kernels import packages, trust
 from models.kernels.conv_pool import composite, proof, reference
 from models.kernels.conv_pool.operator import fused, fused_two
+from models.kernels.packages import NEEDS
 from models.kernels.sizes import KERNEL
 
 Backend = Literal["auto", "composite", "reference", "cpu", "cuda"]
 Version = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
-
-# Looked for once: torch.compile of torch 2.11 does not trace through find_spec.
-MISSING = {name for name in ("numba", "triton") if find_spec(name) is None}
-NEEDS = {"cpu": "numba", "cuda": "triton"}
 
 # All take (x, weight, bias, connections, padding), as `reference.conv_pool` documents them.
 CONV_POOL: dict[str, Version] = {
@@ -45,13 +41,9 @@ def check(backend: str) -> str:
 
 
 def _obstacle(backend: str) -> str | None:
-    if backend == "cpu" and "numba" in MISSING:
-        return "numba is not installed; pip install numba"
     if backend == "cuda" and not torch.cuda.is_available():
         return "torch sees no CUDA device"
-    if backend == "cuda" and "triton" in MISSING:
-        return "triton is not installed"
-    return None
+    return packages.lack(NEEDS[backend]) if backend in NEEDS else None
 
 
 def distrust(device: torch.device) -> str | None:
@@ -59,8 +51,9 @@ def distrust(device: torch.device) -> str | None:
 
     The CPU's takes a quarter of a minute to compile: who asks for that proves it, `compile_ahead`.
     """
-    if NEEDS[device.type] in MISSING:
-        return f"{NEEDS[device.type]} is not installed"
+    if lack := packages.lack(NEEDS[device.type]):
+        trust.tell(proof.ANSWERS, device, lack)
+        return lack
     ask = trust.known if device.type == "cpu" else trust.obstacle
     return ask(proof.ANSWERS, device) or ask(proof.GRADIENT, device)
 

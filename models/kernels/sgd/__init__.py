@@ -13,19 +13,18 @@ Shapes: N images held, D pixels of one, K iterations, S runs.
 from __future__ import annotations
 
 import importlib
-from importlib.util import find_spec
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from models.kernels import trust
+from models.kernels import packages, trust
 from models.kernels.notice import notice_if_slow
+from models.kernels.packages import NEEDS
 from models.kernels.sgd import proof, reference
 from models.losses import Loss
 
 Backend = Literal["auto", "reference", "cpu", "cuda"]
-NEEDS = {"cpu": "numba", "cuda": "triton"}
 CPU = torch.device("cpu")
 
 
@@ -112,8 +111,12 @@ def choose(backend: Backend, device: torch.device, dtype: torch.dtype) -> Backen
         raise ValueError(f"backend cuda cannot run: the model is on {device.type}")
     if backend == "auto":
         versions: tuple[Backend, ...] = ("cuda", "cpu") if device.type == "cuda" else ("cpu",)
-        found = (version for version in versions if not _obstacle(version, device, dtype))
-        return next(found, "reference")
+        for version in versions:
+            found = _obstacle(version, device, dtype)
+            if found is None:
+                return version
+            trust.tell(proof.DESCENT[version], _place(version, device), found)
+        return "reference"
     if obstacle := _obstacle(backend, device, dtype):
         raise ValueError(f"backend {backend} cannot run: {obstacle}")
     return backend
@@ -122,9 +125,13 @@ def choose(backend: Backend, device: torch.device, dtype: torch.dtype) -> Backen
 def _obstacle(version: Backend, device: torch.device, dtype: torch.dtype) -> str | None:
     if dtype not in (torch.float32, torch.float64):
         return f"it computes in float32 and float64, not {dtype}"
-    if find_spec(NEEDS[version]) is None:
-        return f"{NEEDS[version]} is not installed"
-    return trust.obstacle(proof.DESCENT[version], CPU if version == "cpu" else device)
+    if lack := packages.lack(NEEDS[version]):
+        return lack
+    return trust.obstacle(proof.DESCENT[version], _place(version, device))
+
+
+def _place(version: Backend, device: torch.device) -> torch.device:
+    return CPU if version == "cpu" else device
 
 
 def compile_ahead(version: Backend, images: Tensor, scale: Tensor) -> None:
