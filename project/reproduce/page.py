@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
 from project.reproduce.record import Erratum, Figure, Row, Verdict
 from project.reproduce.sections import ERRATA, LEAD, TITLE, Section, machines, overview
+
+# y_l, y_{l-1} and D_KL; of words with underscores only those of one letter before it.
+INDEX = re.compile(r"(?<!\w)(d?[A-Za-z])_(?:\{([^{}]+)\}|([A-Za-z]|KL|\d+)\b)")
+# k^2, A^T and z^(1).
+POWER = re.compile(r"\^(?:\(([^()]+)\)|(T\b|\d+))")
 
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
@@ -82,7 +88,7 @@ def _html_section(section: Section, folder: Path) -> str:
     parts = [
         f'<h2 id="problem-{section.part.problem}">{html.escape(section.heading)}</h2>',
         f'<p>{_badge(outcome.verdict)} <span class="facts">{section.facts}</span></p>',
-        f"<p>{html.escape(outcome.text)}</p>",
+        f"<p>{mathematics(outcome.text)}</p>",
         _text_table(Row._fields, outcome.rows),
         *(errata if outcome.errata else ()),
         *(_html_figure(figure, folder) for figure in outcome.figures),
@@ -94,12 +100,22 @@ def _html_figure(figure: Figure, folder: Path) -> str:
     picture = base64.b64encode((folder / figure.file).read_bytes()).decode()
     caption = html.escape(figure.caption)
     image = f'<img alt="{caption}" src="data:image/png;base64,{picture}">'
-    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+    return f"<figure>{image}<figcaption>{mathematics(figure.caption)}</figcaption></figure>"
 
 
 def _text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table whose cells are plain text."""
-    return _html_table(header, [[html.escape(cell) for cell in row] for row in rows])
+    return _html_table(header, [[mathematics(cell) for cell in row] for row in rows])
+
+
+def mathematics(text: str) -> str:
+    """Plain text as HTML, with what formulas have below and above the line.
+
+    >>> mathematics("dy_l/dy_{l-1} < k^2")
+    'dy<sub>l</sub>/dy<sub>l-1</sub> &lt; k<sup>2</sup>'
+    """
+    low = INDEX.sub(r"\1<sub>\2\3</sub>", html.escape(text, quote=False))
+    return POWER.sub(r"<sup>\1\2</sup>", low)
 
 
 def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
