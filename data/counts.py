@@ -78,6 +78,8 @@ class Counts:
         for callback in self._trainer.checkpoint_callbacks:
             if every := getattr(callback, "_every_n_train_steps", 0):
                 inside.append(("every_n_train_steps", every))
+        if self._trainer.min_steps:  # a training that is to be stopped early ends there
+            inside.append(("min_steps", self._trainer.min_steps))
         if inside:  # where a short block at the end of an epoch would count as a whole one
             yield "an epoch", limited
         yield from inside

@@ -139,6 +139,14 @@ def test_validation_interval_that_is_too_long_is_refused_in_mini_batches(tiny_ro
         run(tiny_root, tmp_path, data=data, val_check_interval=11)
 
 
+def test_a_mini_batch_of_more_images_than_there_are_is_said(tiny_root, tmp_path, caplog):
+    caplog.set_level("INFO")
+    data = MNISTDataModule(str(tiny_root), batch_size=1000)
+    _, trainer, sizes = run(tiny_root, tmp_path, data=data)
+    assert (trainer.global_step, len(sizes.images[0])) == (1, 130)
+    assert "batch_size 1,000 is more than the 130 images of an epoch" in caplog.text
+
+
 def test_overfitting_sees_the_same_images_in_every_epoch(tiny_root, tmp_path, recwarn):
     _, trainer, sizes = run(tiny_root, tmp_path, max_epochs=3, overfit_batches=2)
     assert trainer.global_step == 6
@@ -244,6 +252,41 @@ def test_checkpoints_come_after_so_many_iterations(tiny_root, tmp_path):
     run(tiny_root, tmp_path, saved, max_epochs=2, enable_checkpointing=True)
     steps = {int(path.stem.split("step=")[1]) for path in (tmp_path / "saved").iterdir()}
     assert steps == {4, 8, 12, 16, 20, 24}
+
+
+@pytest.mark.parametrize(
+    ("least", "iterations"),
+    [({}, 13), ({"min_epochs": 2}, 26), ({"min_steps": 20}, 20), ({"min_steps": 13}, 13)],
+)
+def test_early_stopping_waits_for_so_many_mini_batches(least, iterations, tiny_root, tmp_path):
+    class Stops(Callback):
+        def on_train_epoch_end(self, trainer, *_):
+            trainer.should_stop = True
+
+    _, trainer, _ = run(tiny_root, tmp_path, Stops(), max_epochs=3, **least)
+    assert trainer.global_step == iterations
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({"check_val_every_n_epoch": 2}, [20, 40]),
+        ({"num_sanity_val_steps": 2}, [10, 20, 30, 40]),
+        ({"limit_val_batches": 0}, []),
+    ],
+)
+def test_validation_comes_in_the_epochs_that_are_asked_for(options, steps, tiny_root, tmp_path):
+    seen = Validations()
+    data = MNISTDataModule(str(tiny_root), batch_size=10, val_size=30)
+    run(tiny_root, tmp_path, seen, data=data, max_epochs=4, **options)
+    assert seen.steps == steps
+
+
+@pytest.mark.parametrize(("limit", "images"), [(2, 20), (0.7, 20), (1.0, 30)])
+def test_limits_of_evaluations_are_steps_of_them(limit, images, tiny_root, tmp_path):
+    data = MNISTDataModule(str(tiny_root), batch_size=10, val_size=30, eval_batch_size=10)
+    _, trainer, _ = run(tiny_root, tmp_path, data=data, limit_val_batches=limit)
+    assert trainer.callback_metrics["val/total"] == images
 
 
 @pytest.mark.parametrize(("schedule", "is_said"), [("cosine", True), ("constant", False)])
