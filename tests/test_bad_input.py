@@ -132,6 +132,12 @@ CASES = {
     "accumulation": (fit, ["--trainer.accumulate_grad_batches=2"], "raise --data.batch_size"),
     "clipping": (fit, ["--trainer.gradient_clip_val=1"], "on_before_optimizer_step of a callback"),
     "barebones": (fit, ["--trainer.barebones=true"], "has no use: switch off"),
+    "Lightning's sampler": (
+        fit,
+        ["--trainer.use_distributed_sampler=false"],
+        "has no use: ranks share each mini-batch",
+    ),
+    "registry": (fit, ["--trainer.model_registry=mine"], "has no use: checkpoints stay on this"),
     "scheduled accumulation": (
         fit,
         [

@@ -437,6 +437,18 @@ def test_a_method_of_the_class_s_as_an_attribute_is_none_of_its_own():
             "",
         ),
         (LeNet5, {"device": torch.device("mps")}, Eager, ""),
+        (
+            partial(subclass(forward=lambda self, x: self.net(0 * x)), **TUNED),
+            {},
+            Eager,
+            "not compiled: Own has its own forward",
+        ),
+        (
+            subclass(LeNet1998, forward=lambda self, x: self.net(0 * x)),
+            {},
+            Eager,
+            "not compiled: Own has its own forward",
+        ),
         (LeNet5, {"precision": "64-true"}, Eager, "not compiled: the precision is 64-true"),
         (Linear, {"precision": "64-true"}, Sequential, ""),
         (Linear, {"precision": "bf16-mixed"}, Eager, "not sequential: the precision is bf16-mixed"),
