@@ -82,6 +82,11 @@ def test_hparams_hold_the_final_metrics(name, options, tiny):
     assert start.hparams["backend"].string_value == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def test_hparams_are_left_out_where_nobody_wants_them(tiny):
+    fit.main([*LINEAR, "--figures=none", "--trainer.enable_autolog_hparams=false"])
+    assert "_hparams_/session_start_info" not in events("logistic").summary_metadata
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("name", "options"), [("lenet5-original", LENET), ("logistic", LINEAR)])
 def test_full_dashboard_adds_the_costly_ones(name, options, tiny):

@@ -95,7 +95,8 @@ class Dashboard(Callback):
         if logger is None or record is None:
             return
         data = getattr(trainer, "datamodule")  # noqa: B009
-        hparams.write(logger, {**pl_module.hparams, "batch_size": data.batch_size}, record)
+        if getattr(trainer, "enable_autolog_hparams"):  # noqa: B009
+            hparams.write(logger, {**pl_module.hparams, "batch_size": data.batch_size}, record)
         if self.amount == "none":
             return
         step, writer = trainer.global_step, logger.experiment
