@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import math
+import zlib
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,15 +24,8 @@ def parse_idx(content: bytes, dimensions: int) -> Tensor:
     Raises:
         ValueError: another magic number, or a size that the header does not state.
     """
-    magic = bytes([0, 0, 8, dimensions])
-    if content[:4] != magic:
-        raise ValueError(
-            f"no IDX file of {dimensions} dimensions (magic number {content[:4].hex()}, "
-            f"expected {magic.hex()})"
-        )
-    start = 4 + 4 * dimensions
-    shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
-    if len(content) != (expected := start + math.prod(shape)):
+    shape = shape_of(content, dimensions)
+    if len(content) != (expected := header_bytes(dimensions) + math.prod(shape)):
         what = "cut off" if len(content) < expected else "too long"
         raise ValueError(
             f"an IDX file, {what}: {len(content):,} bytes, its header says {expected:,}"
@@ -39,4 +35,48 @@ def parse_idx(content: bytes, dimensions: int) -> Tensor:
             raise ValueError(f"an IDX file of nothing, its header says {shape}")
         return torch.empty(shape, dtype=torch.uint8)
     # A bytearray, since torch warns of tensors over read-only memory.
+    start = header_bytes(dimensions)
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).view(shape)
+
+
+def header_bytes(dimensions: int) -> int:
+    """How many bytes come before the first value."""
+    return 4 + 4 * dimensions
+
+
+def shape_of(content: bytes, dimensions: int) -> list[int]:
+    """The sizes that the header of an IDX file of unsigned bytes states.
+
+    Args:
+        content: the file, or as much of it as the header takes.
+        dimensions: how many dimensions it must have.
+
+    Raises:
+        ValueError: another magic number, or half a header.
+    """
+    magic = bytes([0, 0, 8, dimensions])
+    if content[:4] != magic:
+        raise ValueError(
+            f"no IDX file of {dimensions} dimensions (magic number {content[:4].hex()}, "
+            f"expected {magic.hex()})"
+        )
+    if len(content) < header_bytes(dimensions):
+        raise ValueError(f"an IDX file, cut off in its header: {len(content)} bytes")
+    return [int.from_bytes(content[4 * i : 4 * i + 4], "big") for i in range(1, dimensions + 1)]
+
+
+def unpacked(path: Path, length: int = -1) -> bytes:
+    """The content of a file that may be gzipped, by its name; or its first bytes.
+
+    Raises:
+        ValueError: there is nothing that can be read, or no whole gzip file.
+    """
+    try:
+        if path.is_fifo():  # reading it would wait for somebody who writes
+            raise ValueError("no file, but a pipe")
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return file.read(length)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"no whole gzip file ({error})") from error
+    except OSError as error:
+        raise ValueError(f"no file to read ({error.strerror})") from error

@@ -22,13 +22,14 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
 
 from data.checks import amount, check
-from data.idx import parse_idx
+from data.idx import header_bytes, parse_idx, shape_of, unpacked
 from data.paths import expanded
 from data.scaling import SIZE
 
@@ -57,6 +58,7 @@ UNREACHABLE = (
 )
 
 Fetch = Callable[[Iterable[str]], Iterator[tuple[str, bytes]]]
+Taken = TypeVar("Taken")
 
 
 class DatasetError(Exception):
@@ -123,14 +125,14 @@ def classes(root: Path) -> tuple[int, ...]:
 
 
 def image_size(root: Path) -> tuple[int, int]:
-    """Height and width of the training images of a set in MNIST's layout, whatever it holds.
+    """Height and width of the training images of a set in MNIST's layout, by the file's header.
 
     Raises:
         DatasetError: the file is missing, or none of images.
     """
     folder = _folder(root)
     try:
-        _, height, width = _read(folder, "train-images-idx3-ubyte", verify=False).shape
+        _, height, width = _first(folder, "train-images-idx3-ubyte", _shape)
     except ValueError as error:
         raise DatasetError(f"{error}, in {folder}") from error
     return height, width
@@ -235,28 +237,34 @@ def _read(folder: Path, name: str, *, verify: bool) -> Tensor:
     Raises:
         ValueError: there is none; the message says what there is instead.
     """
+
+    def content(path: Path) -> Tensor:
+        whole = unpacked(path)
+        array = parse_idx(whole, 3 if "idx3" in name else 1)
+        if verify and not _is_mnist(name, whole):
+            raise ValueError(f"a file of {amount(array)}")
+        return array
+
+    return _first(folder, name, content)
+
+
+def _first(folder: Path, name: str, take: Callable[[Path], Taken]) -> Taken:
+    """What `take` makes of the first of a file's names from which it takes anything.
+
+    Raises:
+        ValueError: there is none; the message says what there is instead.
+    """
     problems = []
     for path in _present(folder, name):
         try:
-            content = _unpacked(path)
-            array = parse_idx(content, 3 if "idx3" in name else 1)
+            return take(path)
         except ValueError as error:
             problems.append(f"{path.name} is {error}")
-            continue
-        if not verify or _is_mnist(name, content):
-            return array
-        problems.append(f"{path.name} holds {amount(array)}")
     raise ValueError(", ".join(problems) or f"{name} is missing")
 
 
-def _unpacked(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if path.suffix == ".gz" else content
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"no whole gzip file ({error})") from error
-    except OSError as error:
-        raise ValueError(f"no file to read ({error.strerror})") from error
+def _shape(path: Path) -> list[int]:
+    return shape_of(unpacked(path, header_bytes(3)), 3)
 
 
 def _is_mnist(name: str, content: bytes) -> bool:

@@ -138,8 +138,8 @@ def refusal(root: Path, **options: bool) -> str:
 def test_files_of_another_set_are_named_and_left_alone(foreign_root):
     message = refusal(foreign_root)
     assert f"{source.raw_folder(foreign_root)} holds files that are not MNIST's" in message
-    assert f"{TRAIN_IMAGES} holds 60 images of 28x28" in message
-    assert "t10k-labels-idx1-ubyte holds 20 labels" in message
+    assert f"{TRAIN_IMAGES} is a file of 60 images of 28x28" in message
+    assert "t10k-labels-idx1-ubyte is a file of 20 labels" in message
     for way in ("--data.verify false", "MNIST_ROOT", "--data.root", "move them away"):
         assert way in message
 
@@ -220,6 +220,31 @@ def test_folder_in_place_of_a_file_is_named(tiny_root, no_network):
     path.unlink()
     path.mkdir()
     assert f"{TRAIN_IMAGES} is no file to read (Is a directory)" in refusal(tiny_root)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes among its files")
+def test_pipe_in_place_of_a_file_is_not_waited_for(tiny_root, no_network):
+    path = source.raw_folder(tiny_root) / TRAIN_IMAGES
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DatasetError, match=f"{TRAIN_IMAGES} is no file, but a pipe"):
+        source.ensure(tiny_root)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gz"])
+def test_header_is_enough_to_know_how_large_images_are(pack, tiny_root, monkeypatch):
+    path = source.raw_folder(tiny_root) / TRAIN_IMAGES
+    path.unlink()
+    suffix = ".gz" if pack is gzip.compress else ""
+    path.with_name(path.name + suffix).write_bytes(pack(images_of(60, 32, 24)))
+    monkeypatch.setattr(source, "parse_idx", lambda *_: pytest.fail("it reads the images"))
+    assert source.image_size(tiny_root) == (32, 24)
+
+
+def test_half_a_header_is_refused(tiny_root):
+    (source.raw_folder(tiny_root) / TRAIN_IMAGES).write_bytes(images_of(60, 28, 28)[:12])
+    with pytest.raises(source.DatasetError, match="cut off in its header: 12 bytes"):
+        source.image_size(tiny_root)
 
 
 def labels_of(*values: int) -> bytes:

@@ -101,6 +101,8 @@ def _looks_right(file: Path) -> bool:
 
 def _read_file(path: Path, several: bool, size: Size) -> list[Digit]:
     """All digits of a file, or none of them if it is damaged."""
+    if not path.is_file():  # a pipe would be waited for, a device never ends
+        raise DatasetError(f"{path} is no file, but a pipe or a device; save it as a file first")
     content = path.read_bytes()
     if content.startswith(GZIP):
         content = _unpack(path, content)
