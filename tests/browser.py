@@ -111,12 +111,17 @@ class Browser:
         """Moves the mouse to a place."""
         self.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
-    def drag(self, places: list[list[float]]) -> None:
-        """Presses the mouse at the first place, moves it through all, and lets go at the last."""
+    def drag(self, places: list[list[float]], *, in_turn: bool = False) -> None:
+        """Presses the mouse at the first place, moves it through all, and lets go at the last.
+
+        Args:
+            places: x and y of each.
+            in_turn: whether each waits until the page has heard of the one before.
+        """
         kinds = ["mousePressed", *["mouseMoved"] * (len(places) - 1), "mouseReleased"]
         for kind, (x, y) in zip(kinds, [*places, places[-1]], strict=True):
             held = {"button": "left", "buttons": int(kind != "mouseReleased"), "clickCount": 1}
-            send = self.send if kind == "mouseReleased" else self.post
+            send = self.send if in_turn or kind == "mouseReleased" else self.post
             send("Input.dispatchMouseEvent", type=kind, x=x, y=y, **held)
 
     def photograph(self, path: Path) -> None:

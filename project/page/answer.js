@@ -3,17 +3,17 @@
 import { paint } from "./colours.js";
 
 const percent = (share) => `${(100 * share).toFixed(share > 0.0995 ? 1 : 2)}\u00a0%`;
-const SURE = 0.8;
+const SURE = 0.9; // as project/predict.py has it: docs/predict.md has the figures
 
 /** The class that is answered. */
 export const best = (probabilities) => probabilities.indexOf(Math.max(...probabilities));
 
 /** What a network says, in words. */
-export function inWords(network, probabilities) {
+function inWords(network, probabilities) {
   const order = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]);
   const [first, second] = order.map((i) => network.digits[i]);
   if (probabilities[order[0]] >= SURE) return `${percent(probabilities[order[0]])} sure`;
-  return `or ${second}? Only ${percent(probabilities[order[0]])} for ${first}`;
+  return `unsure: ${percent(probabilities[order[0]])} for ${first}, perhaps ${second}`;
 }
 
 /** Makes a bar for each digit; 1998's have the picture that F6 is compared with. */
@@ -37,14 +37,14 @@ export function buildBars(list, network) {
   }));
 }
 
-/** Shows a network's answer; null for an empty sheet. A reason is why not to rely on it. */
+/** Shows a network's answer, or null; a reason is why there is none, or why not to rely on it. */
 export function showAnswer(verdict, list, network, result, reason) {
   const answer = result && best(result.probabilities);
   const [digit, words] = verdict.children;
   digit.textContent = result ? network.digits[answer] : "?";
-  const doubt = reason ? `unsure: it ${reason}` : "";
   words.textContent = result
-    ? doubt || inWords(network, result.probabilities) : "Nothing on the sheet yet";
+    ? reason ? `unsure: it ${reason}` : inWords(network, result.probabilities)
+    : reason || "Nothing on the sheet yet";
   [...list.children].forEach((item, i) => {
     const share = result ? result.probabilities[i] : 0;
     item.classList.toggle("best", i === answer);

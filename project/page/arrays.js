@@ -52,7 +52,7 @@ export function extremes(values) {
 export function percentile(values, share) {
   const place = (share / 100) * (values.length - 1);
   const low = Math.floor(place);
-  const parted = partedAt(Float32Array.from(values), low);
+  const parted = partedAt(new Float32Array(values), low);
   const next = low + 1 < parted.length ? extremes(parted.subarray(low + 1))[0] : parted[low];
   return parted[low] + (place - low) * (next - parted[low]);
 }

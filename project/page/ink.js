@@ -67,11 +67,12 @@ function usualOf(colour) {
   const { width, height } = cells;
   const half = Math.max(1, roundHalfEven((WINDOW / 2) * Math.max(width, height)));
   const [across, down] = [width, height].map((n) => Math.min(half, n - 1));
+  const around = new Float32Array((2 * across + 1) * (2 * down + 1));
   const usual = mapped(cells, (_, i) => {
     const [row, column] = [Math.floor(i / width), i % width];
-    const around = [];
+    let n = 0;
     for (let y = row - down; y <= row + down; y++) {
-      for (let x = column - across; x <= column + across; x++) around.push(beyond(cells, x, y));
+      for (let x = column - across; x <= column + across; x++) around[n++] = beyond(cells, x, y);
     }
     return median(around);
   });
@@ -79,15 +80,16 @@ function usualOf(colour) {
 }
 
 /** A pixel's value; behind the edge a slope runs on, as the picture turned around the edge. */
-function beyond({ width, height, values }, x, y) {
-  const at = (row) => {
-    const edge = x < 0 ? 0 : width - 1;
-    if (x >= 0 && x < width) return values[row * width + x];
-    return 2 * values[row * width + edge] - values[row * width + 2 * edge - x];
-  };
-  if (y >= 0 && y < height) return at(y);
-  const edge = y < 0 ? 0 : height - 1;
-  return 2 * at(edge) - at(2 * edge - y);
+function beyond(picture, x, y) {
+  const edge = Math.min(Math.max(y, 0), picture.height - 1);
+  const value = beyondInRow(picture, x, edge);
+  return y === edge ? value : 2 * value - beyondInRow(picture, x, 2 * edge - y);
+}
+
+function beyondInRow({ width, values }, x, row) {
+  const edge = Math.min(Math.max(x, 0), width - 1);
+  const value = values[row * width + edge];
+  return x === edge ? value : 2 * value - values[row * width + 2 * edge - x];
 }
 
 /** What is usual along the border, if light is even there, for small pictures always; or null. */
@@ -103,15 +105,13 @@ function evenLevel(value) {
 
 /** The colour in which ink differs most: weights that add up to 1 by their sizes. */
 function axisOf(deviations) {
-  const products = deviations.map(() => deviations.map(() => 0));
-  deviations[0].values.forEach((_, i) => {
-    const pixel = deviations.map(({ values }) => values[i]);
-    const strength = pixel.reduce((sum, value) => sum + value * value, 0);
-    pixel.forEach((one, row) => pixel.forEach((other, column) => {
-      products[row][column] += strength * one * other;
-    }));
-  });
-  const axis = mainAxis(products);
+  const { values: strengths } = mapped(deviations[0], (_, i) =>
+    deviations.reduce((sum, { values }) => sum + values[i] * values[i], 0), Float64Array);
+  const axis = mainAxis(deviations.map(({ values: one }) => deviations.map(({ values: other }) => {
+    let sum = 0;
+    for (let i = 0; i < one.length; i++) sum += strengths[i] * one[i] * other[i];
+    return sum;
+  })));
   const size = axis.reduce((sum, weight) => sum + Math.abs(weight), 0);
   const sign = axis.reduce((sum, weight) => sum + weight) >= 0 ? 1 : -1;
   return axis.map((weight) => (sign * weight) / size);

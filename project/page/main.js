@@ -7,10 +7,10 @@ import { Pad, digitsOn } from "./pad.js";
 import { onThemeChange } from "./colours.js";
 import { UNITS, buildLayers, paintLayers } from "./layers.js";
 import { Wires } from "./wires.js";
-import { best, buildBars, inWords, showAnswer, showFound } from "./answer.js";
+import { best, buildBars, showAnswer, showFound } from "./answer.js";
 import { inspect } from "./inspector.js";
 import { buildTable } from "./table.js";
-import { aboutOf, accuracyOf, fillRuns, titleOf } from "./words.js";
+import { aboutOf, accuracyOf, fillRuns, foundIn, testDigit, titleOf } from "./words.js";
 
 const find = (selector) => document.querySelector(selector);
 const BLANK = new Uint8Array(784);
@@ -89,7 +89,7 @@ class Page {
     const shown = pixels && this.result;
     showAnswer(find("#verdict"), find("#bars"), this.network, shown, this.pad.drawing.reason);
     paintLayers(this.machine, this.network, this.result);
-    find("#hint").hidden = this.pad.drawing.strokes.length > 0;
+    this.tellSource();
     if (this.pointed) this.tell();
     if (!isDrawing) this.speak(shown);
     this.compareSoon();
@@ -110,10 +110,19 @@ class Page {
   }
 
   speak(result) {
-    const digit = result && this.network.digits[best(result.probabilities)];
-    const words = result && inWords(this.network, result.probabilities);
-    find("#spoken").textContent = result ? `It reads ${digit}, ${words}.` : "The sheet is empty.";
-    if (!this.pad.drawing.picture) for (const id of ["#source", "#found"]) find(id).textContent = "";
+    const [digit, words] = find("#verdict").children;
+    find("#spoken").textContent = result
+      ? `It reads ${digit.textContent}, ${words.textContent}.` : `${words.textContent}.`;
+  }
+
+  /** Where the digit on the sheet is from, and the others of its picture. */
+  tellSource() {
+    const { strokes, found, chosen, source } = this.pad.drawing;
+    find("#hint").hidden = strokes.length + found.length > 0;
+    find("#source").textContent = source;
+    const answers = found.map(({ pixels }) =>
+      this.network.digits[best(run(this.network, pixels).probabilities)]);
+    showFound(find("#found"), answers, chosen, (i) => this.pad.showFound(found, i, source));
   }
 
   step(by, fits) {
@@ -124,33 +133,26 @@ class Page {
       if (fits(this.digits[next])) break;
     }
     this.digit = next;
-    this.pad.showDigit(this.digits[next].pixels);
-    find("#found").replaceChildren();
-    const { label, isHard } = this.digits[next];
-    find("#source").textContent = `Test digit ${next + 1} of ${count}: a ${label}`
-      + `${isHard ? ", a hard one" : ""}`;
+    const { pixels, label, isHard } = this.digits[next];
+    this.pad.showDigit(pixels, testDigit(next + 1, count, label, isHard));
   }
 
-  async read(blob) {
-    const name = blob.name ?? "the picture";
+  /** Reads a picture, and says so meanwhile: a large one takes more than a moment. */
+  async read(blob, name = blob.name ?? "the picture") {
+    find("#source").textContent = "Reading the picture \u2026";
+    this.machine.ariaBusy = "true";
     try {
-      this.found = digitsOn(await createImageBitmap(blob));
-      const count = this.found.length;
-      if (count) this.showFound(0);
-      else find("#found").replaceChildren();
-      find("#source").textContent = count > 1 ? `${count} digits found in ${name}, in their order`
-        : count ? `The ink found in ${name}` : "No ink is to be seen in this picture.";
+      const bitmap = await createImageBitmap(blob);
+      // The words are to be seen before the work begins.
+      await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+      const found = digitsOn(bitmap);
+      if (found.length) this.pad.showFound(found, 0, foundIn(name, found.length));
+      else this.pad.showNothing(`No ink is to be seen in ${name}`);
     } catch {
-      find("#source").textContent = "This file is no picture that the browser can read.";
+      this.pad.showNothing("This file is no picture that the browser can read");
+    } finally {
+      this.machine.ariaBusy = "false";
     }
-  }
-
-  /** Lays one digit of a picture on the sheet; the others stay at hand. */
-  showFound(chosen) {
-    this.pad.showFound(this.found[chosen]);
-    const answers = this.found.map(({ pixels }) =>
-      this.network.digits[best(run(this.network, pixels).probabilities)]);
-    showFound(find("#found"), answers, chosen, (i) => this.showFound(i));
   }
 
   // What is pointed at

@@ -6,8 +6,17 @@ import { likeMnist } from "./preprocessing.js";
 import { paint, styled } from "./colours.js";
 
 const KEY_STEP = 8;
-const MOST = 4000; // pixels of a picture's longer side: phones refuse larger canvases
-const EMPTY = { strokes: [], picture: null, digit: null, reason: "" };
+const MOST = 2400; // pixels of a picture's longer side: more take long and show a digit no better
+
+/**
+ * What lies on the sheet: strokes; or a picture of it, its 784 pixels, and in words where it is from.
+ *
+ * `found` are all digits of a picture, of which this is the one at `chosen`; `reason` is why there is
+ * no answer, or why it should not be relied on.
+ */
+const EMPTY = {
+  strokes: [], picture: null, digit: null, source: "", found: [], chosen: 0, reason: "",
+};
 
 /**
  * A drawing, and all that were before it.
@@ -123,13 +132,20 @@ export class Pad {
   }
 
   /** Lays a test digit on the sheet: the network gets its pixels as they are. */
-  showDigit(pixels) {
-    this.replace({ ...EMPTY, picture: enlarged(pixels), digit: pixels });
+  showDigit(pixels, source) {
+    this.replace({ ...EMPTY, picture: enlarged(pixels), digit: pixels, source });
   }
 
   /** Lays one of the digits that were found on a picture on the sheet. */
-  showFound({ pixels, strokes, reason }) {
-    this.replace({ ...EMPTY, picture: onSheet(strokes), digit: pixels, reason });
+  showFound(found, chosen, source) {
+    const { pixels, strokes, reason } = found[chosen];
+    const picture = onSheet(strokes);
+    this.replace({ ...EMPTY, picture, digit: pixels, source, found, chosen, reason });
+  }
+
+  /** Clears the sheet for a picture on which there is nothing to read. */
+  showNothing(reason) {
+    this.replace({ ...EMPTY, reason });
   }
 
   replace(drawing) {

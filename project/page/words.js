@@ -33,6 +33,14 @@ export function aboutOf(network) {
 export const titleOf = ({ kind, digits }) =>
   kind === "linear" ? `${digits[0]} or ${digits[1]}? One neuron decides` : "LeNet-5 reads your digit";
 
+/** Which test digit is on the sheet. */
+export const testDigit = (position, count, label, isHard) =>
+  `Test digit ${position} of ${count}: a ${label}${isHard ? ", a hard one" : ""}`;
+
+/** Where the digit on the sheet is from: one of so many on a picture. */
+export const foundIn = (name, count) => (count === 1
+  ? `The ink found in ${name}` : `${count} digits found in ${name}, in their order`);
+
 /** How many test digits it reads right. */
 export const accuracyOf = ({ correct, total }) => percent(correct / total);
 
