@@ -13,10 +13,13 @@ def expanded(path: str | Path) -> Path:
     known stays as it is.
 
     Raises:
-        FileNotFoundError: the path is empty, as of a variable that is not set.
+        FileNotFoundError: the path is empty, as of a variable that is not set, or nothing can be
+            called so.
     """
     if not str(path):
         raise FileNotFoundError("a path is empty; name a file or a folder")
+    if "\0" in str(path):
+        raise FileNotFoundError(f"no file or folder can be called {str(path)!r}")
     as_written = Path(path)
     if as_written.exists():
         return as_written

@@ -8,7 +8,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from callbacks.files import write_json
 from project.errors import fail, user_errors
-from project.output import file_to_write
+from project.output import file_if_named
 from project.program import Program
 from project.table import print_classes, print_results
 from project.unused import OF_TRAINING
@@ -40,7 +40,7 @@ def main(args: list[str] | None = None) -> None:
     if cli.ckpt_path is None:
         fail("say which checkpoint to test: --ckpt_path last, best, or the path of a checkpoint")
     with user_errors():
-        file = file_to_write(cli.config.json) if cli.config.json else None
+        file = file_if_named(cli.config.json)
         cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
         record = cli.results.record
         if record is None:

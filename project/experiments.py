@@ -111,6 +111,8 @@ def _read_config(text: object, path: Path) -> Config:
         content = yaml.load(text, UniqueKeys) if isinstance(text, str) else None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{path} is nested too deeply.") from error
     experiment = content.get("experiment") if isinstance(content, dict) else None
     if not isinstance(content, dict) or not is_known(experiment):
         known = " or ".join(EXPERIMENTS)
@@ -171,6 +173,8 @@ def check_name(name: object) -> str:
     """
     if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
         raise UserError(f"a run's name must be text without slashes, got {name!r}.")
+    if "\0" in name:
+        raise UserError(f"no folder can be called {name!r}.")
     # What cannot be written in UTF-8, or as a path in this locale, shows now: behind a training it
     # would be late.
     name.encode()

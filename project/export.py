@@ -22,7 +22,7 @@ from models.classifier import Classifier
 from models.kernels.conv_pool.composite import dense
 from models.layers.conv_pool import ConvPool, PartialConv
 from project.errors import OneLineParser, UserError, fail, user_errors
-from project.output import file_to_write
+from project.output import file_if_named, file_to_write
 from project.page.assemble import assemble
 from project.page.contents import Trained, content
 from project.program import Program
@@ -123,9 +123,10 @@ def main(args: list[str] | None = None) -> None:
         return  # one rank writes
     with user_errors():
         kind = cli.config.format
-        path = file_to_write(cli.config.output or f"{cli.request.name}.{kind}")
+        named = file_if_named(cli.config.output)
+        path = named or file_to_write(f"{cli.request.name}.{kind}")
         replaced = " (replaced)" if path.is_file() else ""
-        if path.exists() and not cli.config.output:
+        if path.exists() and not named:
             raise UserError(f"{path} is there already; name the file to write with --output.")
         if len(programs) > 1 and kind != "html":
             raise UserError(f"a file of {kind} holds one model; name one checkpoint.")

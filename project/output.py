@@ -20,15 +20,25 @@ def file_to_write(name: str) -> Path:
     return _below_folders(path)
 
 
-def folder_to_fill(name: str) -> Path:
+def file_if_named(name: str | None) -> Path | None:
+    """The same where a file is asked for at all."""
+    return None if name is None else file_to_write(name)
+
+
+def folder_to_fill(name: str | Path) -> Path:
     """The same for a folder."""
     path = expanded(name)
-    if path.is_file():
+    if _is_no_folder(path):
         raise UserError(f"{path} is a file; name a folder.")
     return _below_folders(path)
 
 
 def _below_folders(path: Path) -> Path:
-    if file := next((parent for parent in path.parents if parent.is_file()), None):
+    if file := next(filter(_is_no_folder, path.parents), None):
         raise UserError(f"{path} cannot be written, since {file} is a file.")
     return path
+
+
+def _is_no_folder(path: Path) -> bool:
+    """Whether a file lies there, or what else nothing can lie in: a pipe, a device."""
+    return path.exists() and not path.is_dir()

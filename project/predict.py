@@ -23,7 +23,7 @@ from data.images import reading
 from data.images.reading import Digit
 from data.paths import expanded
 from project.errors import UserError, fail, fail_in_part, user_errors
-from project.output import file_to_write, folder_to_fill
+from project.output import file_if_named, folder_to_fill
 from project.program import Program
 from project.unused import OF_TRAINING
 
@@ -100,8 +100,8 @@ def main(args: list[str] | None = None) -> None:
     if cli.ckpt_path is None:
         fail("say which model to use: --ckpt_path last, best, or the path of a checkpoint")
     with user_errors():
-        folder = folder_to_fill(cli.config.show) if cli.config.show else None
-        file = file_to_write(cli.config.output) if cli.config.output else None
+        folder = folder_to_fill(cli.config.show) if cli.config.show is not None else None
+        file = file_if_named(cli.config.output)
         content = reading.read(
             map(expanded, cli.config.images), several=cli.config.several, size=cli.datamodule.size
         )

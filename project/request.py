@@ -78,7 +78,9 @@ def read_request(args: list[str] | None, *, trains: bool = True) -> Request:
         ckpt_path = said[-1] if said else None
     if ckpt_path is None:
         configs = configs or [find_config(DEFAULT_CONFIG)]
-    name = chosen.name or (configs[-1].name if configs else None)
+    name = chosen.name
+    if name is None and configs:
+        name = configs[-1].name
     checkpoint = _starting_point(ckpt_path, None if name is None else check_name(name))
     if ckpt_path and checkpoint and checkpoint.config:
         # What "last" found was chosen by --config; a path was not.
@@ -86,7 +88,8 @@ def read_request(args: list[str] | None, *, trains: bool = True) -> Request:
         configs = [of_run, *(configs if ckpt_path not in FOUND else ())]
     if not configs:
         raise UserError(f"{ckpt_path} holds no configuration; say which with --config.")
-    return Request(configs, check_name(chosen.name or configs[-1].name), checkpoint, options)
+    name = configs[-1].name if chosen.name is None else chosen.name
+    return Request(configs, check_name(name), checkpoint, options)
 
 
 def _only(option: str, values: list[str] | None) -> str | None:

@@ -28,6 +28,7 @@ from models.learners.compiled import Compiled
 from models.lenet import LeNet5
 from project import evaluate, export, fit, predict
 from project.bench import __main__ as bench
+from project.doctor import __main__ as doctor
 from project.errors import UserError
 from project.experiments import STATE, read_checkpoint
 from project.recorded_run import RecordedRun
@@ -79,6 +80,14 @@ FILES = {
     "complex.npy": npy(np.zeros((2, 28, 28), complex)),
     "objects.npy": npy(np.array([{}, {}], object)),
     "none.npy": npy(np.zeros((0, 28, 28))),
+    "half.npy": npy(np.zeros((4, 28, 28)))[:300],
+    "dates.npy": npy(np.zeros((4, 28, 28), "M8[s]")),
+    "deep.yaml": CONFIG + "model: " + "[" * 3000 + "\n",
+    "loop.yaml": CONFIG + "model: &a [*a]\n",
+    "alias.yaml": CONFIG + "model: *nothing\n",
+    "keys.yaml": CONFIG + "1: 2\n",
+    "wide.yaml": CONFIG.encode("utf-16"),
+    "zero.yaml": CONFIG + 'name: "a\\0b"\n',
     "nan.ckpt": {"state_dict": {n: w * torch.nan for n, w in WEIGHTS.items()}, "config": CONFIG},
     "text-weights.ckpt": {"state_dict": WEIGHTS | {"net.c1.weight": "x"}, "config": CONFIG},
     "gone.ckpt": {"state_dict": WEIGHTS, "config": "experiment: gone.Net\n"},
@@ -358,7 +367,9 @@ CASES = {
     "bench: repeats": (bench, ["--repeats=0"], "--repeats must be 1 or more"),
     "bench: question": (bench, ["speed"], "invalid choice"),
     "bench: batches": (bench, ["kernel", "--batches", "0"], "--batches must be 1 or more"),
-    "bench: file": (bench, ["--json=nowhere/a.json"], "there is no folder nowhere"),
+    "bench: below a file": (bench, ["--json=picture.png/a"], "since picture.png is a file"),
+    "bench: folder to write": (bench, ["--json=runs"], "runs is a folder; name a file in it"),
+    "bench: no name": (bench, ["--png="], "a path is empty"),
     "bench: figure": (bench, ["kernel", "--png=a.png"], "--png draws the figure of fit"),
     "reproduce: runs": (reproduce, ["table1", "--runs=0"], "must be 1 or more, got 0"),
     "reproduce: seed": (reproduce, ["--seed=-1"], "must be 0 or more, got -1"),
@@ -368,7 +379,35 @@ CASES = {
         "there is no part 'lenett'; there are differences, mean",
     ),
     "reproduce: problem": (reproduce, ["--only", "8"], "there is no part '8'"),
-    "reproduce: folder": (reproduce, ["mean", "--out=picture.png"], "picture.png"),
+    "reproduce: folder": (
+        reproduce,
+        ["mean", "--out=picture.png"],
+        "picture.png is a file; name a folder",
+    ),
+    "reproduce: below a file": (
+        reproduce,
+        ["mean", "--out=picture.png/a"],
+        "picture.png/a cannot be written, since picture.png is a file",
+    ),
+    "reproduce: publish": (reproduce, ["mean", "--publish=pipe"], "pipe is a file; name a folder"),
+    "reproduce: no name": (reproduce, ["mean", "--out="], "a path is empty"),
+    "doctor: folder to write": (doctor, ["--json=runs"], "runs is a folder; name a file in it"),
+    "doctor: no name": (doctor, ["--json="], "a path is empty"),
+    "deep YAML": (fit, ["--config=deep.yaml"], "deep.yaml is nested too deeply"),
+    "YAML of itself": (fit, ["--config=loop.yaml"], "`model:` must hold options, got [[...]]"),
+    "YAML of nothing": (fit, ["--config=alias.yaml"], "undefined alias 'nothing'"),
+    "number as key": (fit, ["--config=keys.yaml"], "Key must be a string, got: 1"),
+    "UTF-16": (fit, ["--config=wide.yaml"], "is not text in UTF-8"),
+    "name with a zero": (fit, ["--config=zero.yaml"], "no folder can be called 'a\\x00b'"),
+    "path with a zero": (fit, ["--ckpt_path=a\0b"], "can be called 'a\\x00b'"),
+    "empty name": (fit, ["--name="], "a run's name must be text without slashes, got ''"),
+    "pipe as checkpoint": (evaluate, ["--ckpt_path=pipe"], "there is no checkpoint pipe"),
+    "evaluate: no name": (evaluate, [*OF, "--json="], "a path is empty"),
+    "export: no name": (export, [*OF, "--output="], "a path is empty"),
+    "predict: pipe": (predict, [*OF, "pipe"], "pipe is no file, but a pipe or a device"),
+    "predict: pipe to fill": (predict, [*OF, "--show=pipe", "a.png"], "pipe is a file; name a"),
+    "predict: half an array": (predict, [*OF, "half.npy"], "is a damaged NumPy file"),
+    "predict: dates": (predict, [*OF, "dates.npy"], "holds no images, but datetime64"),
 }
 
 
@@ -383,6 +422,8 @@ def place(tiny, monkeypatch):
             path.write_bytes(content)
         else:
             torch.save(content, path)
+    (tiny / "runs").mkdir(exist_ok=True)
+    os.mkfifo(tiny / "pipe")
     monkeypatch.setattr(source, "_sources", lambda: [])  # no network
     return tiny
 
@@ -392,7 +433,7 @@ def test_one_line_and_exit_code_2(case, place, capsys):
     program, arguments, words = CASES[case]
     assert words in refusal(capsys, program.main, *arguments)
     left = {path.name for path in place.iterdir()} - FILES.keys()
-    assert left <= {"runs", "reports"}, "no code of a checkpoint runs, nothing half written"
+    assert left <= {"runs", "reports", "pipe"}, "no code of a checkpoint runs, nothing half written"
     assert not list(place.rglob("results.json"))
 
 

@@ -15,12 +15,12 @@ from rich.table import Table
 
 from callbacks.files import write_json
 from data import source
-from data.paths import expanded
 from project import processes
 from project.bench import drawing, fit, iteration, kernel, race, scaling
 from project.bench.measure import machine
 from project.drawing import default_style
 from project.errors import OneLineParser, UserError, user_errors
+from project.output import file_if_named
 from project.precision import in_float32
 from project.threads import limit_threads
 
@@ -41,12 +41,8 @@ def main(args: list[str] | None = None) -> None:
     """
     parser = OneLineParser(prog="python -m project.bench", description=DESCRIPTION)
     parser.add_argument("question", nargs="?", choices=QUESTIONS, default="fit")
-    parser.add_argument(
-        "--json", type=expanded, metavar="FILE", help="write all raw values there too"
-    )
-    parser.add_argument(
-        "--png", type=expanded, metavar="FILE", help="fit, race: draw the figure there"
-    )
+    parser.add_argument("--json", metavar="FILE", help="write all raw values there too")
+    parser.add_argument("--png", metavar="FILE", help="fit, race: draw the figure there")
     parser.add_argument("--root", help="folder that holds MNIST/raw (default: MNIST_ROOT)")
     parser.add_argument(
         "--repeats", type=int, default=5, help="slices or seeds of each (default: 5)"
@@ -66,10 +62,7 @@ def main(args: list[str] | None = None) -> None:
         parser.error("--repeats must be 1 or more")
     if min(options.batches or [1]) < 1:
         parser.error("--batches must be 1 or more")
-    for path in filter(None, (options.json, options.png)):
-        if not path.parent.is_dir():
-            parser.error(f"there is no folder {path.parent} for {path.name}")
-    if options.png and options.question not in ("fit", "race"):
+    if options.png is not None and options.question not in ("fit", "race"):
         parser.error("--png draws the figure of fit or race")
     with user_errors():
         processes.settle()
@@ -77,14 +70,15 @@ def main(args: list[str] | None = None) -> None:
         if max(processes.ranks() or 1, processes.srun_tasks()) > 1:
             raise UserError("others at work would change the times; start project.bench alone.")
         in_float32()
+        file, figure = map(file_if_named, (options.json, options.png))
         rows = QUESTIONS[options.question](options)
-        if options.json:
+        if file:
             record = {"machine": machine(), "rows": rows}
-            write_json(options.json, record)
-        if options.png:
+            write_json(file, record)
+        if figure:
             with user_errors(Exception), default_style():
                 draw = drawing.save_race if options.question == "race" else drawing.save
-                draw(rows, options.png)
+                draw(rows, figure)
     print(*(f"{key}: {value}" for key, value in machine().items()), sep=", ")
 
 

@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from callbacks.files import write_json
-from data.paths import expanded
 from models.kernels.trust import DeviceLostError
 from project.doctor import kernels, speed
 from project.doctor.surroundings import surroundings
 from project.errors import OneLineParser, user_errors
+from project.output import file_if_named
 from project.precision import in_float32
 from project.quiet import quieten
 from project.table import describe_learner
@@ -44,6 +44,7 @@ def main(args: list[str] | None = None) -> None:
     in_float32()
     limit_threads()
     with user_errors():
+        file = file_if_named(None if options.json == "-" else options.json)
         # What compiles says so; where a program reads the answer, that must not be in it.
         with contextlib.redirect_stdout(sys.stderr):
             report = examine()
@@ -51,8 +52,8 @@ def main(args: list[str] | None = None) -> None:
             print(json.dumps(report, indent=2))
             return _end(report)
         show(report)
-        if options.json:
-            write_json(expanded(options.json), report)
+        if file:
+            write_json(file, report)
     return _end(report)
 
 

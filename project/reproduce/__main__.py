@@ -37,12 +37,13 @@ def main(args: list[str] | None = None) -> None:
     parser = _parser()
     given = parser.parse_args(args)
     parts = _chosen([*given.parts, *given.only])
-    folder = given.out or REPORTS / date.today().isoformat()
     named = bool(given.parts or given.only)
-    options = runner.Options(
-        folder, given.root, given.runs, given.seed, given.quick, given.force, named
-    )
     with user_errors(), joined() as rank:
+        folder = _folder(REPORTS / date.today().isoformat() if given.out is None else given.out)
+        published = None if given.publish is None else _folder(given.publish)
+        options = runner.Options(
+            folder, given.root, given.runs, given.seed, given.quick, given.force, named
+        )
         try:
             if missing := from_first(runner.due(parts, options)):
                 check(missing)
@@ -54,8 +55,8 @@ def main(args: list[str] | None = None) -> None:
         if rank > 0:
             return
         report.write(folder)
-        if given.publish:
-            report.publish(folder, given.publish)
+        if published:
+            report.publish(folder, published)
     found = sections(folder)
     _print([section for section in found if section.part in parts])
     print(f"report: {folder / 'report.html'} and {folder / 'report.md'}")
@@ -88,8 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="few runs and short trainings: a minute")
     add("--force", action="store_true", help="run finished parts again")
     add("--root", help="folder that holds MNIST/raw (default: MNIST_ROOT)")
-    add("--out", type=_path, metavar="FOLDER", help="of the report (default: reports/DATE)")
-    add("--publish", type=_path, metavar="FOLDER", help="write results.md and results/ there too")
+    add("--out", metavar="FOLDER", help="of the report (default: reports/DATE)")
+    add("--publish", metavar="FOLDER", help="write results.md and results/ there too")
     return parser
 
 
@@ -130,10 +131,10 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     return table
 
 
-def _path(text: str) -> Path:
-    from data.paths import expanded  # which loads torch
+def _folder(name: str | Path) -> Path:
+    from project.output import folder_to_fill  # which loads torch
 
-    return expanded(text)
+    return folder_to_fill(name)
 
 
 if __name__ == "__main__":
