@@ -52,8 +52,9 @@ def _is_wanted(record: logging.LogRecord) -> bool:
 
 def quieten() -> None:
     """Silences what Lightning says about itself, in this process."""
-    for package in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        for handler in logging.getLogger(package).handlers:
-            handler.addFilter(_is_wanted)
+    # Where they are said: who shows them is decided by notebooks, services and tests, too.
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] == "lightning":
+            logging.getLogger(name).addFilter(_is_wanted)
     for message in NOISE:
         warnings.filterwarnings("ignore", message)
