@@ -185,7 +185,7 @@ BAD = {
     "packed.gz": (b"\x1f\x8b\x08 and so on", "damaged gzip"),
     "magic-idx3-ubyte": (bytes([0, 0, 8, 1, 0, 0, 0, 0]), "magic number"),
     "count-idx3-ubyte": (bytes([0, 0, 8, 3]) + bytes([127] * 12), "its header says"),
-    "short-idx3-ubyte": (bytes([0, 0, 8, 3, 0]), "its header says"),
+    "short-idx3-ubyte": (bytes([0, 0, 8, 3, 0]), "cut off in its header: 5 bytes"),
     "none-idx3-ubyte": (bytes([0, 0, 8, 3] + [0] * 12), "holds no images"),
     "missing.png": (None, "there is no file"),
     "folder": (None, "there are no images below"),
