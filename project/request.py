@@ -83,9 +83,9 @@ def read_request(args: list[str] | None, *, trains: bool = True) -> Request:
         name = configs[-1].name
     checkpoint = _starting_point(ckpt_path, None if name is None else check_name(name))
     if ckpt_path and checkpoint and checkpoint.config:
-        # What "last" found was chosen by --config; a path was not.
+        # What "last" found was chosen by --config; a path was not, nor what a file itself asks for.
         of_run = checkpoint.config if trains else without_callbacks(checkpoint.config)
-        configs = [of_run, *(configs if ckpt_path not in FOUND else ())]
+        configs = [of_run, *(configs if chosen.ckpt_path not in FOUND else ())]
     if not configs:
         raise UserError(f"{ckpt_path} holds no configuration; say which with --config.")
     name = configs[-1].name if chosen.name is None else chosen.name

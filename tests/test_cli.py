@@ -155,6 +155,14 @@ def test_last_checkpoint_continues_its_run_with_its_options(tiny):
     assert not continued.with_name("version_1").exists()
 
 
+def test_checkpoint_that_a_file_asks_for_is_continued_with_its_options(tiny):
+    fit.main(SMALL)
+    file = "experiment: lenet5\nname: lenet5-original\nckpt_path: last\ntrainer: {max_epochs: 3}\n"
+    Path("more.yaml").write_text(file)
+    fit.main(["--config=more.yaml"])
+    assert len(np.load("runs/lenet5-original/version_0/losses.npy")) == 21
+
+
 def test_continuing_under_another_name_takes_the_losses_along(tiny):
     fit.main([*SMALL, "--trainer.max_epochs=1", "--name=first"])
     (path,) = Path("runs/first").rglob("*.ckpt")
