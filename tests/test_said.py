@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import ClassVar
 
 import pytest
+import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 
 from project import fit
@@ -22,18 +25,30 @@ def _lightning_speaks_here(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("option", "words"),
+    ("options", "words"),
     [
         ("--trainer.profiler=simple", "Profiler Report"),
         ("--trainer.enable_model_summary=true", "Trainable params"),
         ("--trainer.callbacks=ModelSummary", "Trainable params"),
         ("--trainer.max_time=00:00:00:00", "Time limit reached"),
+        (
+            "--trainer.callbacks=ModelCheckpoint --trainer.callbacks.monitor=train/loss "
+            "--trainer.callbacks.verbose=true",
+            "'train/loss' reached",
+        ),
+        (
+            "--trainer.callbacks=EarlyStopping --trainer.callbacks.monitor=train/loss "
+            "--trainer.callbacks.verbose=true",
+            "Metric train/loss improved",
+        ),
         ("--trainer.callbacks=TQDMProgressBar", "Blocks of 1"),
         ("--trainer.callbacks=RichProgressBar", "Blocks of 1"),
+        ("--trainer.enable_progress_bar=true", "7/7"),
+        ("--trainer.fast_dev_run=3", "nothing is written"),
     ],
 )
-def test_what_is_asked_for_is_said(option, words, tiny, capsys):
-    fit.main([*SHORT, option])
+def test_what_is_asked_for_is_said(options, words, tiny, capsys):
+    fit.main([*SHORT, *options.split()])
     printed = capsys.readouterr()
     assert words in printed.out + printed.err
 
@@ -43,6 +58,38 @@ def test_a_plain_training_says_nothing_else(tiny, capsys):
     printed = capsys.readouterr()
     assert not printed.err
     assert printed.out.startswith("lenet5-original: 60,806 parameters")
+
+
+class Looks(Callback):
+    """Keeps the state of torch while the digits are tested."""
+
+    seen: ClassVar[dict[str, bool]]
+
+    def on_test_batch_start(self, *_):
+        Looks.seen = {
+            "deterministic=true": torch.are_deterministic_algorithms_enabled(),
+            "deterministic=warn": torch.is_deterministic_algorithms_warn_only_enabled(),
+            "benchmark=true": torch.backends.cudnn.benchmark,
+            "inference_mode=false": not torch.is_inference_mode_enabled(),
+        }
+
+
+@pytest.fixture
+def _torch_as_it_was(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("_torch_as_it_was")
+@pytest.mark.parametrize(
+    "flag", ["deterministic=true", "deterministic=warn", "benchmark=true", "inference_mode=false"]
+)
+def test_torch_is_set_as_it_is_asked_for(flag, tiny):
+    options = ["--trainer.callbacks=test_said.Looks", f"--trainer.{flag}"]
+    fit.main([*SHORT, *options])
+    assert Looks.seen[flag]
 
 
 @pytest.mark.parametrize(("every", "steps"), [(1, list(range(1, 8))), (3, [3, 6])])
