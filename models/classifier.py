@@ -210,7 +210,7 @@ class Classifier(LightningModule):
             MisconfigurationException: data of another kind, or a schedule that needs an end, which
                 the training has not.
         """
-        progress.count_blocks(self.trainer, progress.loader_of(self.trainer))
+        progress.begin(self.trainer)
         try:
             self.learning_rates(1)
         except ValueError as error:

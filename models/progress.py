@@ -131,8 +131,15 @@ def settle_older(loops: Loops) -> None:
     settle(loops, Position(processed + (not inside), state["blocks_done"], inside))
 
 
-def count_blocks(trainer: Trainer, loader: Loader) -> None:
-    """Counts the blocks that lie behind in the sizes of this run; before the first iteration."""
+def begin(trainer: Trainer) -> None:
+    """Counts the blocks that lie behind in the sizes of this run; before the first iteration.
+
+    Raises:
+        MisconfigurationException: as `loader_of`.
+    """
+    loader = loader_of(trainer)
+    # Of a search for a batch size or a rate, which an epoch's mean would count in.
+    trainer.fit_loop.epoch_loop._results.clear()
     blocks, position = trainer.fit_loop.epoch_loop.batch_progress, current_position(trainer, loader)
     if loader.images_done:
         _set(blocks.current, loader.blocks_done)

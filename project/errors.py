@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import NoReturn
 
 # What gloo and NCCL say where a connection to another rank breaks off, or is never made, and where
@@ -90,7 +90,7 @@ def user_errors(*more: type[Exception]) -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, (*_mendable(), *more)) or _is_refusal(error):
-            fail(error)
+            fail(str(error) or f"{type(error).__name__} in {_innermost(error).f_code.co_qualname}")
         if isinstance(error, UnicodeEncodeError):
             fail(
                 f"{error.object!r} cannot be written in {error.encoding}; choose another name, or "
@@ -120,8 +120,13 @@ def _is_refusal(error: Exception) -> bool:
     """
     if not isinstance(error, (ValueError, TypeError, RuntimeError, ImportError)):
         return False
-    *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
-    return str(innermost.f_globals.get("__name__")).startswith("lightning.")
+    return str(_innermost(error).f_globals.get("__name__")).startswith("lightning.")
+
+
+def _innermost(error: Exception) -> FrameType:
+    """Where it was raised."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame
 
 
 def _unreachable() -> tuple[type[Exception], ...]:

@@ -129,6 +129,12 @@ def test_global_step_counts_the_steps_of_the_loop_for_manual_optimization(tmp_pa
     assert run.global_step == 2 * 4 + 3
 
 
+def test_what_is_logged_in_a_training_is_kept_in_a_dictionary(tmp_path):
+    """models/progress.py empties it, of what was logged before."""
+    run = trainer(tmp_path)
+    assert isinstance(run.fit_loop.epoch_loop._results, dict)
+
+
 def test_logs_stand_at_a_step_that_counts_one_for_each_batch(tmp_path):
     """models/progress.py makes it count iterations; Lightning adds one behind the batch."""
     steps = []

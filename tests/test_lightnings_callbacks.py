@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import fit
+from helpers import Curve, fit, refusal
 from lightning.pytorch import callbacks
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from data import MNISTDataModule
 from models.lenet import LeNet5
+from project import fit as program
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -103,6 +104,21 @@ def test_it_acts_as_with_mini_batches(name, tiny_root, tmp_path):
         torch.testing.assert_close(weight, found[1][0][key], rtol=1e-4, atol=1e-6)
 
 
+def test_a_search_for_a_batch_size_leaves_no_losses_behind(tiny_root, tmp_path):
+    """The mean of the first epoch is of that alone."""
+    means, curve = [], Curve()
+
+    class See(callbacks.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            means.append(trainer.callback_metrics["train/loss"])
+
+    search = callbacks.BatchSizeFinder(max_trials=2, steps_per_trial=1, init_val=65, max_val=65)
+    data = MNISTDataModule(str(tiny_root), batch_size=10)
+    fit(LeNet5, data, tmp_path, max_epochs=1, callbacks=[search, See(), curve])
+    assert data.batch_size == 65
+    torch.testing.assert_close(means[0], torch.cat(curve.losses).mean())
+
+
 @pytest.mark.parametrize("size", ["auto", 1])
 def test_a_backbone_is_frozen_then_learns_at_its_own_rate(size, tiny_root, tmp_path):
     """Against the same epochs written out."""
@@ -163,3 +179,45 @@ def test_accumulation_is_refused(tiny_root, tmp_path):
     options = {"scheduling": {0: 2}}
     with pytest.raises(RuntimeError, match="switch to automatic optimization"):
         trained("GradientAccumulationScheduler", options, "auto", tiny_root, tmp_path)
+
+
+TYPED = {
+    "EarlyStopping": ["monitor=val/loss"],
+    "ModelPruning": ["pruning_fn=l1_unstructured", "amount=0.5"],
+    "OnExceptionCheckpoint": ["dirpath=mine"],
+    "StochasticWeightAveraging": ["swa_lrs=0.05"],
+    "ThroughputMonitor": ["batch_size_fn=test_lightnings_callbacks.images"],
+}
+"""What they need on a command line."""
+
+REFUSED = {
+    "BackboneFinetuning": "freezes the module `backbone` of a model; LeNet5 has none",
+    "BaseFinetuning": "NotImplementedError in BaseFinetuning.freeze_before_training",
+    "EarlyStopping": "EarlyStopping needs monitor.",
+    "GradientAccumulationScheduler": "GradientAccumulationScheduler needs scheduling.",
+    "ModelPruning": "ModelPruning needs pruning_fn.",
+    "OnExceptionCheckpoint": "OnExceptionCheckpoint needs dirpath.",
+    "ProgressBar": "Multiple subclasses with name ProgressBar. Give the full class path",
+    "StochasticWeightAveraging": "StochasticWeightAveraging needs swa_lrs.",
+    "ThroughputMonitor": "ThroughputMonitor needs batch_size_fn.",
+    "Timer": "for a limit in time there is --trainer.max_time",
+}
+"""What is said of those that cannot do with their defaults."""
+
+SHORT = ["--data.batch_size=20", "--data.val_size=30", "--figures=none", "--trainer.max_epochs=2"]
+
+
+def images(block):
+    """How many a block has, over all ranks."""
+    return int(block.totals.sum())
+
+
+@pytest.mark.parametrize("name", callbacks.__all__)
+def test_it_is_typed_with_its_defaults_or_refused(name, tiny, capsys):
+    callback = f"--trainer.callbacks={name}"
+    if name in REFUSED:
+        assert REFUSED[name] in refusal(capsys, program.main, *SHORT, callback)
+    if name in TYPED or name not in REFUSED:
+        options = [f"--trainer.callbacks.{option}" for option in TYPED.get(name, [])]
+        program.main([*SHORT, callback, *options])
+        assert list(tiny.glob("runs/lenet5-original/version_*/results.json"))
