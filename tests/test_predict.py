@@ -7,6 +7,8 @@ import gzip
 import json
 import os
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -170,11 +172,19 @@ def test_folders_are_read_in_the_order_of_their_names(tmp_path):
     assert [digit.name[-5:] for digit in read(tmp_path)] == ["a.jpg", "b.png", "c.bmp"]
 
 
+def png_of_size(side):
+    """A file that says so and ends there: such a picture is not even opened."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    check = struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + check + b"\x00\x00\x00\x01IDAT"
+
+
 BAD = {
     "text.png": (b"hello", "is not an image"),
     "empty.png": (b"", "is not an image"),
     "cut.png": (None, "is a damaged image"),
     "huge.png": (None, "more than 64,000,000; make it smaller"),
+    "bomb.png": (png_of_size(20_000), "far more than 64,000,000 pixels; make it smaller"),
     "inf.tif": (None, "infinite or no numbers"),
     "nan.tif": (None, "infinite or no numbers"),
     "photo.heic": (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1", "a picture in HEIC"),
