@@ -10,7 +10,7 @@ import torch
 from helpers import assert_same_weights, refusal
 from pages import MODELS, SHIPPED, digits, page_of, trained, untrained, weights_in
 
-from project import export, fit
+from project import export, fit, predict
 from project.page import __main__ as renew
 from project.page import assemble, contents
 
@@ -49,6 +49,11 @@ def test_name_of_a_run_cannot_end_the_element_it_stands_in():
     page = assemble.assemble(contents.content([run]))
     assert "</script><b>" not in page
     assert assemble.content_of(page).facts["networks"][0]["name"] == "</script><b>"
+
+
+def test_page_is_unsure_where_predict_is():
+    (share,) = re.findall(r"const SURE = (\S+);", (assemble.SOURCES / "answer.js").read_text())
+    assert float(share) == predict.SURE
 
 
 def test_page_that_would_be_too_large_is_refused():

@@ -375,6 +375,7 @@ def test_what_the_network_saw_is_shown(checkpoints, workplace, tmp_path):
 def test_two_linear_classes_are_never_unlike_a_digit():
     digit = reading.Digit("a.png", torch.full((28, 28), 9, dtype=torch.uint8), "dark")
     assert predict.record(digit, {"4": 0.6, "9": 0.4})["label"] == 4
-    ten = dict.fromkeys(map(str, range(9)), 0.05) | {"9": 0.55}
-    answer = predict.record(digit, ten)
-    assert (answer["label"], answer["reason"]) == ("unsure", "unlike any digit")
+    for share, label, reason in ((0.84, "unsure", "unlike any digit"), (0.86, 9, "")):
+        ten = dict.fromkeys(map(str, range(9)), (1 - share) / 9) | {"9": share}
+        answer = predict.record(digit, ten)
+        assert (answer["label"], answer["reason"]) == (label, reason)
