@@ -47,4 +47,5 @@ def pictures(panels: Sequence[tuple[str, Tensor]], limits: tuple[float, float]) 
         axes.imshow(image.numpy(), cmap="gray", vmin=limits[0], vmax=limits[1])
         axes.set_title(title, fontsize=10)
         axes.set_axis_off()
+        axes.set_anchor("N")  # titles in a line, whatever the images' shapes are
     return figure

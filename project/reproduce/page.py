@@ -32,7 +32,7 @@ h1, h2 { line-height: 1.2; }
 h2 { margin-top: 3rem; border-top: 1px solid #ddd; padding-top: 1.5rem; }
 table { border-collapse: collapse; width: 100%; font-size: 0.9rem; }
 th, td { text-align: left; vertical-align: top; padding: 0.35rem 0.9rem 0.35rem 0;
-  border-bottom: 1px solid #e5e5e5; overflow-wrap: break-word; }
+  border-bottom: 1px solid #e5e5e5; overflow-wrap: anywhere; }
 th { color: #666; font-weight: normal; }
 a { color: #2050d0; }
 figure { margin: 1.8rem 0; }

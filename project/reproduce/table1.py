@@ -74,7 +74,8 @@ def run(task: Task) -> Outcome:
             drawing.save(
                 _histogram(found),
                 task.folder / "table1.png",
-                f"Test accuracy of {task.runs} runs of each. Dashed: the document's mean of five.",
+                f"Test accuracy of {_counted(task.runs)} of each. "
+                "Dashed: the document's mean of five.",
             ),
             drawing.save(
                 _collapse(found["mse"]),
@@ -115,6 +116,10 @@ def _first_runs(found: dict[str, Series]) -> list[str]:
     ]
 
 
+def _counted(runs: int) -> str:
+    return "1 run" if runs == 1 else f"{runs} runs"
+
+
 def _rows(found: dict[str, Series]) -> list[Row]:
     rows = []
     for name, series in found.items():
@@ -122,7 +127,7 @@ def _rows(found: dict[str, Series]) -> list[Row]:
         accuracies, learnt = series.accuracies, series.accuracies[~series.collapsed]
         rows.append(
             Row(
-                f"{name}: accuracy of {len(accuracies)} runs, mean and population deviation",
+                f"{name}: accuracy of {_counted(len(accuracies))}, mean and population deviation",
                 f"{_printed(published)} of {RUNS}" if published else "",
                 f"{_percent(accuracies.mean(), accuracies.std())}, "
                 f"median {100 * np.median(accuracies):.2f} %",
@@ -234,7 +239,7 @@ def _markdown(found: dict[str, Series]) -> str:
     lines += [f"| {label} | {_join(cells)} |" for label, cells in everything.items()]
     runs = len(next(iter(found.values())).descents)
     lines.append(
-        f"\nMean, population deviation, median and share of {runs} runs; seconds of the "
+        f"\nMean, population deviation, median and share of {_counted(runs)}; seconds of the "
         f"first {min(runs, RUNS)}."
     )
     return "\n".join(lines) + "\n"
