@@ -3,7 +3,7 @@
 import { paint } from "./colours.js";
 
 const percent = (share) => `${(100 * share).toFixed(share > 0.0995 ? 1 : 2)}\u00a0%`;
-const SURE = 0.9; // as project/predict.py has it: docs/predict.md has the figures
+const SURE = 0.85; // as project/predict.py has it: docs/predict.md has the figures
 
 /** The class that is answered. */
 export const best = (probabilities) => probabilities.indexOf(Math.max(...probabilities));
