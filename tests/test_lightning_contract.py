@@ -37,6 +37,7 @@ from torch import nn
 from torch.nn.modules import module as torch_module
 from torch.utils.tensorboard import SummaryWriter
 
+from models.layers import hooks
 from project.experiments import STATE
 from project.parser import UNKNOWN
 from project.quiet import CHATTER, NOISE
@@ -329,10 +330,16 @@ def test_modules_parameters_and_optimizers_keep_their_hooks_here():
 
 def test_hooks_for_all_modules_are_known():
     """models/learners/door.py asks."""
-    assert not torch_module._has_any_global_hook()
-    handle = torch_module.register_module_forward_hook(lambda *_: None)
-    assert torch_module._has_any_global_hook()
-    handle.remove()
+    assert not hooks.any_everywhere()
+    for register in (
+        torch_module.register_module_forward_hook,
+        torch_module.register_module_forward_pre_hook,
+        torch_module.register_module_full_backward_hook,
+        torch_module.register_module_full_backward_pre_hook,
+    ):
+        handle = register(lambda *_: None)
+        assert hooks.any_everywhere()
+        handle.remove()
 
 
 def test_a_tensor_counts_what_was_written_into_it():

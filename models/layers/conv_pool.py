@@ -6,12 +6,12 @@ from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
 
 from models.kernels.conv_pool import composite, dispatch
 from models.kernels.conv_pool.operator import fused_two
 from models.kernels.notice import notice_if_slow
 from models.kernels.table import ConnectionTable, connections
+from models.layers.hooks import any_everywhere
 
 
 class PartialConv(nn.Module):
@@ -140,7 +140,7 @@ def _is_heard(layer: ConvPool) -> bool:
         or bool(layer._backward_pre_hooks)
         or "forward" in vars(layer)
         or type(layer) is not ConvPool
-        or torch_module._has_any_global_hook()  # type: ignore[no-untyped-call]
+        or any_everywhere()
     )
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.nn.modules import module as torch_module
 
 from models.kernels.update import Update
+from models.layers.hooks import any_everywhere
 from models.learners.learner import Run
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def another_net(
 
 def _observer(model: Classifier) -> str | None:
     """Names a module that calls more than its class's own `forward`."""
-    if torch_module._has_any_global_hook():  # type: ignore[no-untyped-call]
+    if any_everywhere():
         return "there is a hook for all modules"
     for name, layer in [("the model", model), *model.net.named_modules(prefix="net")]:
         hooks: tuple[Mapping[int, Any], ...] = (

@@ -1,0 +1,18 @@
+"""Who listens to every module of the process."""
+
+from __future__ import annotations
+
+from torch.nn.modules import module
+
+# torch's own question, `_has_any_global_hook`, is younger than torch 2.6.
+EVERYWHERE = (
+    "_global_forward_hooks",
+    "_global_forward_pre_hooks",
+    "_global_backward_hooks",
+    "_global_backward_pre_hooks",
+)
+
+
+def any_everywhere() -> bool:
+    """Whether a hook is registered for all modules there are."""
+    return any(getattr(module, name) for name in EVERYWHERE)
