@@ -55,6 +55,8 @@ def train(task: Task, wanted: Wanted, progress: Callable[[float], None]) -> Trai
         f"--name={wanted.name}",
         f"--seed_everything={wanted.seed}",
         f"--data.root={task.root}",
+        # The report draws its own.
+        "--figures=none",
     ]
     if wanted.epochs is not None:
         options.append(f"--trainer.max_epochs={wanted.epochs}")
