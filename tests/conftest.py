@@ -41,11 +41,6 @@ def mnist_root() -> Path:
     return root
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One more than there are processors, since some tests wait; each takes a gigabyte."""
-    return min(4, 1 + (os.cpu_count() or 1))
-
-
 @pytest.fixture(autouse=True)
 def _nobody_wonders(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether a test is the first that compiles is no matter of what it prints."""

@@ -63,8 +63,8 @@ class Dashboard(Callback):
     ) -> None:
         """Logs the learning rate that comes next, once a block."""
         if logger := _logger(trainer):
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
-            logger.experiment.add_scalar("train/learning_rate", rate, trainer.global_step)
+            for rate in _rates(trainer)[:1]:
+                logger.experiment.add_scalar("train/learning_rate", rate, trainer.global_step)
         if self.amount == "full":  # Lightning drops them before it validates
             self._gradients = {
                 name: parameter.grad
@@ -128,6 +128,12 @@ class Dashboard(Callback):
             yield "weights/feature_maps", partial(figures.feature_maps, net, image)
         if isinstance(net, nets.LinearClassifier):
             yield "weights/pixels", partial(figures.weight_picture, net, data.digits)
+
+
+def _rates(trainer: Trainer) -> list[float]:
+    """Of all groups of parameters that have one."""
+    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    return [group["lr"] for group in groups if "lr" in group]
 
 
 def _logger(trainer: Trainer) -> TensorBoard | None:

@@ -11,13 +11,12 @@ from models.lenet import LeNet5
 from models.nets import C3
 from project.reproduce import lenet_errata, lenet_figures, lenet_rows
 from project.reproduce.lenet_figures import Losses
-from project.reproduce.lenet_rows import BATCH, FAST, PLAIN, VARIANTS, Variant
+from project.reproduce.lenet_rows import BATCH, FAST, PLAIN, TIMED, VARIANTS, Variant
 from project.reproduce.record import Outcome, Task, Verdict
 from project.reproduce.training import Wanted
 from project.reproduce.trainings import train_all
 
 EPOCHS, QUICK_EPOCHS = 10, 1
-TIMED = 5  # seeds whose seconds are stated
 
 
 def run(task: Task) -> Outcome:
