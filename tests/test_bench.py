@@ -97,7 +97,7 @@ def test_efficiency_is_speed_over_that_of_one_rank(monkeypatch, mnist_root):
     assert [row["efficiency"] for row in rows] == [1, 0.75, 0.125]
 
 
-@pytest.mark.parametrize("c3", ["original"])
+@pytest.mark.parametrize("c3", ["original", pytest.param("modern", marks=pytest.mark.slow)])
 def test_race_runs_and_is_written_and_drawn(c3, tiny, monkeypatch):
     monkeypatch.setattr(race, "has_compiler", lambda: False)  # it would take half a minute
     monkeypatch.setattr(race, "waits", lambda *_: {"first": 40.0, "later": 5.0})

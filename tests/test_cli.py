@@ -371,7 +371,7 @@ def test_former_experiment_is_today_s_with_its_settings(tiny, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", [1, 6, 9])
+@pytest.mark.parametrize("first", [1, 3, 5, 6, 7, 9])
 @pytest.mark.parametrize("config", ["lenet5-original", "lenet5-original-tuned", "mse"])
 def test_stopping_by_max_steps_and_going_on_changes_nothing(config, first, tiny):
     epochs = "--trainer.max_epochs=3"

@@ -218,7 +218,9 @@ def test_two_hosts_go_on_together_and_leave_one_result(undisturbed, folder, mnis
     texts = finish(*agents)
     assert sorted("test accuracy" in text for text in texts) == [False, True]
     assert "from runs/hosts/version_0/checkpoints" in "".join(texts)
-    assert_same(undisturbed, outcome(folder, "hosts"))
+    both = outcome(folder, "hosts")
+    assert both[0]["world_size"] == 2
+    assert_same(undisturbed, both)
     assert [path.name for path in (folder / "runs/hosts").iterdir()] == ["version_0"]
 
 

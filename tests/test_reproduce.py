@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -180,6 +181,17 @@ def test_interrupted_report_keeps_its_finished_parts(tiny, runs, monkeypatch, ca
     assert "the same command goes on" in capsys.readouterr().err
     reproduce(*FAST)
     assert runs == [*FAST, "activation"]
+
+
+@pytest.mark.slow
+def test_more_seeds_train_only_what_is_missing(tiny):
+    reproduce("lenet", "--quick", "--runs=1")
+    reproduce("lenet", "--quick", "--runs=2")
+    folders = sorted(path.parent.name for path in OUT.glob("runs/*/version_*"))
+    assert folders == [
+        f"lenet5-{c3}-1-epochs-seed-{seed}" for c3 in ("modern", "original") for seed in (0, 1)
+    ]
+    assert json.loads((OUT / "lenet.json").read_text())["options"]["runs"] == 2
 
 
 def test_published_report_carries_its_pictures(tiny):

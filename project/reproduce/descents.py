@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 import yaml
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from models.kernels.sgd import sequential_sgd
 from models.linear import Linear
 from models.nets import LinearClassifier
 from project.experiments import find_config
+from project.reproduce.ranks import gathered, place
 
 SATURATED = 1e-4  # a loss as close as this to its bounds has no slope worth the name
 AT_ONCE = 20  # runs in one call: enough for the threads, and their orders fit into memory
@@ -106,16 +106,12 @@ def run_shared(
         seeds: one run for each.
         progress: told the share of this rank's runs that is done.
     """
-    ranks, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+    ranks, rank = place()
     groups = math.ceil(len(seeds) / AT_ONCE)
     # Always the same groups, whoever runs them.
     mine = {}
     for group in range(rank, groups, ranks):
         mine[group] = experiment.run(seeds[group * AT_ONCE : (group + 1) * AT_ONCE])
         progress((group + 1) / groups)
-    shares: list[Any] = [mine]
-    if ranks > 1:
-        shares = [None] * ranks
-        dist.all_gather_object(shares, mine)
-    found = {group: runs for share in shares for group, runs in share.items()}
+    found = {group: runs for share in gathered(mine) for group, runs in share.items()}
     return [descent for group in range(groups) for descent in found[group]]

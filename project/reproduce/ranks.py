@@ -45,3 +45,22 @@ def from_first(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box)
     return box[0]
+
+
+def place() -> tuple[int, int]:
+    """How many ranks are connected, and the number of this one."""
+    import torch.distributed as dist
+
+    return (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+
+
+def gathered(own: Any) -> list[Any]:
+    """What each rank has, in their order; this one's alone where there is no other."""
+    ranks, _ = place()
+    if ranks == 1:
+        return [own]
+    import torch.distributed as dist
+
+    parts: list[Any] = [None] * ranks
+    dist.all_gather_object(parts, own)
+    return parts

@@ -12,12 +12,11 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
-from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from project import processes
+from project.reproduce.ranks import gathered, place
 from project.reproduce.record import Task
 from project.reproduce.training import Training, Wanted, find, train
 
@@ -31,7 +30,7 @@ def train_all(task: Task, wanted: Sequence[Wanted], timed: int) -> dict[Wanted, 
         timed: how many seeds train one after the other on all threads, as one would by hand, so
             that their seconds say something; none where there are ranks.
     """
-    ranks, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+    ranks, rank = place()
     mine = [one for one in wanted if (one.seed - task.seed) % ranks == rank]
     missing = [one for one in mine if task.force or find(task.folder, one) is None]
     alone = [one for one in missing if ranks == 1 and one.seed - task.seed < timed]
@@ -40,7 +39,8 @@ def train_all(task: Task, wanted: Sequence[Wanted], timed: int) -> dict[Wanted, 
         train(task, one, _shifted(task.progress, n, len(mine)))
     side_by_side = [one for one in missing if one not in alone]
     _train_side_by_side(task, side_by_side, _shifted(task.progress, done + len(alone), len(mine)))
-    return _gathered({one: find(task.folder, one) for one in mine}, ranks)
+    found = {one: find(task.folder, one) for one in mine}
+    return {one: training for part in gathered(found) for one, training in part.items()}
 
 
 def _shifted(progress: Callable[[float], None], done: int, count: int) -> Callable[[float], None]:
@@ -58,7 +58,7 @@ def _train_side_by_side(
     context = multiprocessing.get_context("spawn")
     quiet = replace(task, progress=_ignore)  # which can be sent to a process
     with ProcessPoolExecutor(min(workers, len(wanted)), context, _begin) as pool:
-        futures = [pool.submit(_train, quiet, one) for one in wanted]
+        futures = [pool.submit(train, quiet, one, _ignore) for one in wanted]
         try:
             for done, future in enumerate(as_completed(futures), 1):
                 future.result()
@@ -84,17 +84,4 @@ def _end_with_the_parent() -> None:
     os._exit(1)
 
 
-def _train(task: Task, wanted: Wanted) -> None:
-    train(task, wanted, _ignore)
-
-
 def _ignore(_: float) -> None: ...
-
-
-def _gathered(found: dict[Wanted, Any], ranks: int) -> dict[Wanted, Training]:
-    """What all ranks have."""
-    parts: list[Any] = [found]
-    if ranks > 1:
-        parts = [None] * ranks
-        dist.all_gather_object(parts, found)
-    return {wanted: training for part in parts for wanted, training in part.items()}
