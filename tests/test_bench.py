@@ -11,11 +11,13 @@ from helpers import refusal
 from PIL import Image
 
 from models.kernels import packages
+from models.kernels.conv_pool import forward
 from models.kernels.conv_pool.cpu import Convolution, shapes_of
 from models.kernels.lenet5 import cpu, gradient
 from models.nets import LeNet5
 from project.bench import __main__ as bench
 from project.bench import drawing, fit, iteration, job, operations, race, scaling
+from project.bench.stamps import Stamped
 from project.errors import UserError
 
 
@@ -69,6 +71,14 @@ def test_pieces_of_an_iteration_add_up_to_it_and_none_is_below_zero(mnist_root):
         assert call + seconds[iteration.OUTSIDE] == pytest.approx(whole)
     counted = {row["piece"] for row in rows if row["gflops"]}
     assert {*operations.CONVOLUTION, *operations.WEIGHTS, operations.DENSE} < counted
+
+
+def test_what_has_a_clock_in_it_cannot_be_taken_for_what_has_none():
+    stamped = Stamped()
+    made = {plain: timed for plain, timed in stamped._done.items() if timed is not plain}
+    assert {forward.forward_group, gradient.descent} < made.keys()
+    for plain, timed in made.items():
+        assert timed.py_func.__qualname__ != plain.py_func.__qualname__
 
 
 def test_operations_of_a_convolution_are_those_of_its_loops():

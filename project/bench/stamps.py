@@ -124,7 +124,11 @@ class Stamped:
         options = dict(function.targetoptions)
         del options["nopython"]  # implied
         options["pipeline_class"] = function._compiler.pipeline_class
-        return numba.njit(**options)(FunctionType(python.__code__, variables, python.__name__))
+        counted = FunctionType(python.__code__, variables, python.__name__)
+        # Its own name: what is kept on disk was numbered in another process, and of two functions
+        # with one name and number the linker would take either.
+        counted.__qualname__ = f"{python.__qualname__}_with_a_clock"
+        return numba.njit(**options)(counted)
 
 
 def _look_of(clock: np.ndarray[Any, Any]) -> Any:
