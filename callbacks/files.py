@@ -58,6 +58,13 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode(errors="backslashreplace"))
 
 
+def write_rows(path: Path, record: dict[str, Any]) -> None:
+    """Writes a record whose last entry, "rows", is a list; each row has a line to itself."""
+    head = json.dumps({name: value for name, value in record.items() if name != "rows"}, indent=2)
+    rows = ",\n".join(map(json.dumps, record["rows"]))
+    write_text(path, head.removesuffix("\n}") + f',\n  "rows": [\n{rows}\n  ]\n}}\n')
+
+
 def write_json(path: Path, record: dict[str, Any]) -> None:
     """Writes a record, whole or not at all."""
     write_text(path, json.dumps(record, indent=2) + "\n")

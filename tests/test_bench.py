@@ -49,8 +49,8 @@ def test_figure_that_cannot_be_drawn_comes_after_the_values(workplace, monkeypat
     def broken(*args):
         raise RuntimeError("no room")
 
-    monkeypatch.setitem(bench.QUESTIONS, "fit", lambda options: [])
-    monkeypatch.setattr(drawing, "save", broken)
+    asked = bench.QUESTIONS["fit"]._replace(run=lambda options: [], draw=broken)
+    monkeypatch.setitem(bench.QUESTIONS, "fit", asked)
     line = refusal(capsys, bench.main, "--json=bench.json", "--png=bench.png")
     assert line == "error: no room"
     assert [path.name for path in workplace.iterdir()] == ["bench.json"]

@@ -87,10 +87,22 @@ def race(
             "experiment": name,
             "loop": label,
             "per iteration": values,
-            "text": str(Timing(values)),
             "ratio": baseline / Timing(values).median,
         }
         for label, values in seconds.items()
+    ]
+
+
+def lines(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Of the table, from the rows of all races."""
+    return [
+        (
+            row["experiment"],
+            row["loop"],
+            str(Timing(row["per iteration"])),
+            f"{row['ratio']:.1f} x",
+        )
+        for row in rows
     ]
 
 

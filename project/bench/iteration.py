@@ -119,6 +119,26 @@ def _rows(
     return rows
 
 
+def lines(rows: list[Row]) -> list[tuple[str, ...]]:
+    """Of the table, from the rows of `run`."""
+    return [
+        (
+            str(row["batch"]),
+            row["piece"],
+            f"{1000 * row['seconds']:.3g} ms",
+            f"{row['share']:.1%}",
+            "" if row["gflops"] is None else f"{row['gflops']:.1f}",
+            "" if row["of peak"] is None else f"{row['of peak']:.0%}",
+        )
+        for row in rows
+    ]
+
+
+def note(rows: list[Row]) -> str:
+    """What the shares of the peak are shares of."""
+    return f"peak, multiply-adds in registers: {rows[0]['peak'] / 1e9:.1f} GFLOPS"
+
+
 def _operations(c3: C3, batch: int) -> dict[str, int]:
     from models.kernels.conv_pool.cpu import Convolution, shapes_of
     from project.bench.operations import operations

@@ -13,7 +13,13 @@ from models.kernels.conv_pool import composite, reference
 from models.kernels.conv_pool.operator import fused
 from models.kernels.lanes import to_lanes
 from models.kernels.table import C3_TABLE, ConnectionTable, connections, full_table
-from project.bench.measure import default_device, has_compiler, interleaved, peak_flops
+from project.bench.measure import (
+    Timing,
+    default_device,
+    has_compiler,
+    interleaved,
+    peak_flops,
+)
 
 
 class Layer(NamedTuple):
@@ -53,8 +59,6 @@ def measure(
             "version": name,
             "forward": forward_times[name].seconds,
             "forward + backward": both_times[name].seconds,
-            "forward text": str(forward_times[name]),
-            "both text": str(both_times[name]),
             "ratio": both_times["reference"].median / both_times[name].median,
             "roofline": flops / forward_times[name].median / peak,
         }
@@ -141,3 +145,19 @@ def run(
             progress(f"{layer_name}, batch {batch}")
             rows += measure(layer_name, batch, repeats, peak, device)
     return rows
+
+
+def lines(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Of the table, from the rows of `run`."""
+    return [
+        (
+            row["layer"],
+            str(row["batch"]),
+            row["version"],
+            str(Timing(row["forward"])),
+            str(Timing(row["forward + backward"])),
+            f"{row['ratio']:.1f} x",
+            f"{row['roofline']:.0%}",
+        )
+        for row in rows
+    ]

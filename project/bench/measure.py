@@ -8,11 +8,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from datetime import date
 from typing import Any, NamedTuple
 
 import lightning
 import torch
 
+from callbacks.results import git_revision
 from models.kernels.machine import processor
 
 SLICE = 0.02  # seconds that one repeat of one function lasts at least
@@ -96,8 +98,21 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def rounded(value: Any) -> Any:
+    """Numbers to four digits, the last of which is noise, in whatever lists and records hold them.
+
+    >>> rounded([{"seconds": (0.0123456, 2)}])
+    [{'seconds': [0.01235, 2]}]
+    """
+    if isinstance(value, dict):
+        return {name: rounded(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(one) for one in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
 def machine() -> dict[str, Any]:
-    """Hardware and versions, to stand beside every figure."""
+    """Hardware, versions, commit and day, to stand beside every figure."""
     return {
         "processor": processor(),
         "threads": torch.get_num_threads(),
@@ -105,4 +120,6 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "lightning": lightning.__version__,
+        "commit": git_revision(),
+        "day": date.today().isoformat(),
     }

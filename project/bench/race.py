@@ -97,6 +97,29 @@ def race(
     ]
 
 
+def lines(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Of the table, from the rows of `race`: one for each target."""
+    return [
+        (
+            row["loop"],
+            target,
+            describe(seconds, row["trained"]),
+            times_faster(row, rows[0], target),
+        )
+        for row in rows
+        for target, seconds in row["seconds"].items()
+    ]
+
+
+def note(rows: list[dict[str, Any]]) -> str:
+    """How long one waits, by the `waits` of the last row."""
+    waits = rows[-1]["waits"]
+    return (
+        f"project.fit from Enter to its end, set-up and test included: {waits['later']:.3g} s; "
+        f"{waits['first']:.3g} s the first time, when it compiles"
+    )
+
+
 def seconds_to(target: float, curves: list[Curve]) -> list[float] | None:
     """Of each seed, until their mean accuracy is the target; None where it never is.
 

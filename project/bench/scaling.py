@@ -50,3 +50,22 @@ def images_per_second(batch: int, ranks: int, root: Path, iterations: int = ITER
     record = job.fit(*options)
     assert record["world_size"] == ranks
     return float(record["images_per_second"])
+
+
+def lines(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Of the table, from the rows of `run`."""
+    return [
+        (
+            str(row["batch"]),
+            str(row["ranks"]),
+            _spread(row["images per second"]),
+            f"{row['speed-up']:.2f} x",
+            f"{row['efficiency']:.0%}",
+            "" if row["ranks"] == 1 else "yes" if row["speed-up"] > 1 else "no",
+        )
+        for row in rows
+    ]
+
+
+def _spread(values: list[float]) -> str:
+    return f"{median(values):,.0f} ({min(values):,.0f} to {max(values):,.0f})"

@@ -9,6 +9,7 @@ from callbacks.files import write_text, written_whole
 from project.reproduce.page import to_html
 from project.reproduce.record import Erratum, Row
 from project.reproduce.sections import ERRATA, LEAD, TITLE, Section, machines, overview, sections
+from project.text_table import markdown
 
 
 def write(folder: Path) -> None:
@@ -36,20 +37,15 @@ def to_markdown(found: Sequence[Section], pictures: str) -> str:
         found: its sections.
         pictures: what stands before the pictures' names.
     """
-    contents = _markdown_table(("problem", "", "verdict"), overview(found))
+    contents = markdown(("problem", "", "verdict"), overview(found))
     lines = [f"# {TITLE}", "", LEAD, "", *contents]
     for section in found:
         outcome = section.finished.outcome
         lines += ["", f"## {section.heading}", "", f"**{outcome.verdict}** ({section.facts})", ""]
-        lines += [outcome.text, "", *_markdown_table(Row._fields, outcome.rows)]
+        lines += [outcome.text, "", *markdown(Row._fields, outcome.rows)]
         if outcome.errata:
-            lines += ["", ERRATA, "", *_markdown_table(Erratum._fields, outcome.errata)]
+            lines += ["", ERRATA, "", *markdown(Erratum._fields, outcome.errata)]
         for figure in outcome.figures:
             lines += ["", f"![{figure.caption}]({pictures}{figure.file})", "", figure.caption]
     lines += ["", "## Measured on", "", *(f"- {text}" for text in machines(found))]
     return "\n".join(lines) + "\n"
-
-
-def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    body = [[cell.replace("|", "\\|").replace("<", "&lt;") for cell in row] for row in rows]
-    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *body)]

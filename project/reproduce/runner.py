@@ -109,7 +109,6 @@ def _module(part: Part) -> Any:
 
 
 def _finish(part: Part, task: Task, wanted: dict[str, Any]) -> store.Finished:
-    from callbacks.results import git_revision
     from project.bench.measure import machine
 
     start = time.perf_counter()
@@ -118,4 +117,4 @@ def _finish(part: Part, task: Task, wanted: dict[str, Any]) -> store.Finished:
     seconds = time.perf_counter() - start
     drawn = tuple(figure for figure in outcome.figures if figure.file)
     outcome = dataclasses.replace(outcome, figures=drawn)
-    return store.Finished(outcome, wanted, seconds, {**machine(), "commit": git_revision()})
+    return store.Finished(outcome, wanted, seconds, machine())

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from project.reproduce import store
 from project.reproduce.parts import PARTS, PROBLEMS, Part
 from project.reproduce.store import Finished
+from project.text_table import facts
 
 TITLE = "The document, claim by claim"
 LEAD = (
@@ -58,8 +59,4 @@ def overview(found: Sequence[Section]) -> list[tuple[str, str, str]]:
 
 def machines(found: Sequence[Section]) -> list[str]:
     """What the parts ran on, each machine once."""
-    texts = []
-    for section in found:
-        facts = section.finished.machine.items()
-        texts.append(", ".join(f"{name} {value}" for name, value in facts if value is not None))
-    return list(dict.fromkeys(texts))
+    return list(dict.fromkeys(facts(section.finished.machine) for section in found))

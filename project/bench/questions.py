@@ -1,0 +1,142 @@
+"""The questions of the bench: how each is measured, and how its table is made from its rows."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.progress import Progress
+
+from data import source
+from project.bench import drawing, fit, iteration, kernel, race, scaling
+from project.text_table import TextTable
+
+Rows = list[dict[str, Any]]
+
+
+class Question(NamedTuple):
+    """What can be asked of the bench."""
+
+    run: Callable[[argparse.Namespace], Rows]
+    """Measures it, by the options of the command line."""
+    title: str
+    """Of its table, with names of options in braces."""
+    columns: Sequence[str]
+    lines: Callable[[Rows], list[tuple[str, ...]]]
+    """The table's, from the rows."""
+    note: Callable[[Rows], str] = lambda rows: ""
+    """What stands below it."""
+    ours: str | None = None
+    """How a text begins whose line stands out."""
+    draw: Callable[[Rows, Path], None] | None = None
+    """Writes its figure."""
+
+    def table(self, record: Mapping[str, Any]) -> TextTable:
+        """Of what was measured, as `--json` keeps it."""
+        lines, note = self.lines(record["rows"]), self.note(record["rows"])
+        return TextTable(record["title"], self.columns, lines, note, self.ours)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[str], None]]:
+    """A bar over `total` measurements; call what it yields with the name of the one that begins."""
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+
+        def begin(text: str) -> None:
+            bar.update(task, description=text, advance=1)
+
+        yield begin
+
+
+def _data(options: argparse.Namespace) -> Path:
+    root = source.resolve_root(options.root)
+    source.ensure(root)
+    return root.resolve()
+
+
+def _fit(options: argparse.Namespace) -> Rows:
+    root = _data(options)
+    races = {name: fit.contestants(name, root) for name in options.only or fit.RACES}
+    rows = []
+    with _progress(sum(map(len, races.values())) * (options.repeats + 1)) as progress:
+        for name, entries in races.items():
+            rows += fit.race(name, entries, options.repeats, progress)
+    return rows
+
+
+def _iteration(options: argparse.Namespace) -> Rows:
+    batches = options.batches or iteration.BATCHES
+    with _progress(2 * len(batches)) as progress:
+        return iteration.run(options.c3, _data(options), batches, options.repeats, progress)
+
+
+def _kernel(options: argparse.Namespace) -> Rows:
+    batches = options.batches or kernel.BATCHES
+    with _progress(len(batches) * len(kernel.LAYERS)) as progress:
+        return kernel.run(batches, options.repeats, progress)
+
+
+def _race(options: argparse.Namespace) -> Rows:
+    root = _data(options)
+    entries = race.contestants(options.c3, root)
+    with _progress(len(entries) * options.repeats + 1) as progress:
+        rows = race.race(entries, options.repeats, progress)
+        progress("project.fit, from Enter to its end")
+        rows[-1]["waits"] = race.waits(options.c3, root)
+    return rows
+
+
+def _scaling(options: argparse.Namespace) -> Rows:
+    batches = options.batches or list(scaling.BATCHES)
+    with _progress(len(batches) * len(scaling.RANKS) * options.repeats) as progress:
+        return scaling.run(batches, _data(options), options.repeats, progress)
+
+
+QUESTIONS = {
+    "fit": Question(
+        _fit,
+        "Training, median of {repeats} slices (lowest to highest)",
+        ("experiment", "loop", "per iteration", "against published"),
+        fit.lines,
+        ours=fit.OURS,
+        draw=drawing.save,
+    ),
+    "iteration": Question(
+        _iteration,
+        "One iteration of lenet5-{c3} on one thread, the middle one of {repeats} runs",
+        ("batch", "piece", "time", "share", "GFLOPS", "of peak"),
+        iteration.lines,
+        iteration.note,
+        ours="=",
+    ),
+    "kernel": Question(
+        _kernel,
+        "One block, median of {repeats} slices (lowest to highest)",
+        (
+            *("layer", "batch", "version", "forward", "forward + backward"),
+            *("against reference", "forward, of peak"),
+        ),
+        kernel.lines,
+        ours="fused",
+    ),
+    "race": Question(
+        _race,
+        "Seconds of training, mean over {repeats} seeds (95 % interval)",
+        ("loop", "target", "seconds", "against published"),
+        race.lines,
+        race.note,
+        ours=fit.OURS,
+        draw=drawing.save_race,
+    ),
+    "scaling": Question(
+        _scaling,
+        "lenet5-original on several ranks, median of {repeats} runs (lowest to highest)",
+        ("batch", "ranks", "images per second", "speed-up", "efficiency", "it pays"),
+        scaling.lines,
+    ),
+}

@@ -1,0 +1,52 @@
+"""Tables of texts, in the terminal and in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise, zip_longest
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+
+class TextTable(NamedTuple):
+    """What stands in a table and around it."""
+
+    title: str
+    columns: Sequence[str]
+    lines: Sequence[Sequence[str]]
+    note: str = ""
+    """Below it."""
+    ours: str | None = None
+    """Lines with a text that begins so stand out, in the terminal."""
+
+    def show(self) -> None:
+        """Prints it, with a rule wherever the first column changes."""
+        table = Table(title=self.title)
+        for name, texts in zip(self.columns, zip_longest(*self.lines), strict=False):
+            is_number = all(text[:1].isdigit() for text in texts if text)
+            table.add_column(name, justify="right" if is_number else "left")
+        for line, following in pairwise((*self.lines, ("",))):
+            is_ours = self.ours is not None and any(text.startswith(self.ours) for text in line)
+            table.add_row(
+                *line, end_section=line[0] != following[0], style="bold" if is_ours else None
+            )
+        Console(markup=False, emoji=False).print(table)
+        if self.note:
+            print(self.note)
+
+
+def markdown(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown."""
+    body = [[cell.replace("|", "\\|").replace("<", "&lt;") for cell in line] for line in lines]
+    return [f"| {' | '.join(line)} |" for line in (columns, ["---"] * len(columns), *body)]
+
+
+def facts(record: Mapping[str, Any]) -> str:
+    """What is known of a machine, in a line.
+
+    >>> facts({"processor": "AMD EPYC", "threads": 2, "gpu": None})
+    'processor AMD EPYC, threads 2'
+    """
+    return ", ".join(f"{name} {value}" for name, value in record.items() if value is not None)

@@ -1,0 +1,132 @@
+"""Tables of the documents are what the records beside them come to."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from helpers import REPOSITORY, refusal
+
+from project import documents
+from project.bench import __main__ as bench
+from project.bench.fit import OURS
+from project.bench.questions import QUESTIONS
+
+DOCUMENTS = sorted((REPOSITORY / "docs").glob("*.md"))
+RECORDS = sorted(
+    path for folder in ("bench", "accuracy") for path in (REPOSITORY / "docs" / folder).rglob("*.*")
+)
+TIMES = {"published": [0.02, 0.03, 0.025], OURS: [0.001, 0.001, 0.002]}
+FIT = {
+    "question": "fit",
+    "title": "Training",
+    "machine": {"processor": "Z80", "threads": 1, "gpu": None},
+    "rows": [
+        {"experiment": "mse", "loop": loop, "per iteration": times, "ratio": 0.025 / times[0]}
+        for loop, times in TIMES.items()
+    ],
+}
+TABLE = f"""
+*Training*: processor Z80, threads 1.
+
+| experiment | loop | per iteration | against published |
+| --- | --- | --- | --- |
+| mse | published | 25 ms (20 to 30) | 1.2 x |
+| mse | {OURS} | 1 ms (1 to 2) | 25.0 x |
+
+"""
+
+
+@pytest.fixture
+def document(workplace):
+    """One with a table that is not made yet, and its record."""
+    (workplace / "bench.json").write_text(json.dumps(FIT))
+    path = workplace / "speed.md"
+    path.write_text("Before.\n<!-- from bench.json -->\nold\n<!-- end -->\nAfter.\n")
+    return path
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_tables_are_current(path):
+    text = path.read_text(encoding="utf-8")
+    assert documents.renewed(path) == text, "python -m project.documents docs"
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.name)
+def test_every_record_stands_in_a_document(path):
+    name = path.relative_to(REPOSITORY / "docs").as_posix()
+    assert any(f"from {name} -->" in path.read_text(encoding="utf-8") for path in DOCUMENTS)
+
+
+def test_only_what_stands_between_the_marks_is_made_anew(document, capsys):
+    documents.main(["."])
+    assert capsys.readouterr().out == "speed.md\n"
+    begin, end = "<!-- from bench.json -->\n", "<!-- end -->\n"
+    assert document.read_text() == f"Before.\n{begin}{TABLE}{end}After.\n"
+    documents.main(["."])
+    assert capsys.readouterr().out == "", "nothing to do"
+
+
+def test_terminal_shows_the_same_table(capsys):
+    QUESTIONS["fit"].table(FIT).show()
+    out = capsys.readouterr().out
+    for line in re.findall(r"^\| mse.*$", TABLE, re.MULTILINE):
+        assert all(cell in out for cell in line.strip("| ").split(" | "))
+
+
+ROWS = {
+    "fit": FIT["rows"],
+    "iteration": [
+        {"batch": 100, "piece": piece, "seconds": 0.001, "share": 0.5, "peak": 1e11}
+        | {"gflops": gflops, "of peak": gflops and gflops / 100}
+        for piece, gflops in (("loss", None), ("= project.fit", 50.0))
+    ],
+    "kernel": [
+        {"layer": "C1", "batch": 1, "version": "fused (cpu)", "forward": [0.001], "ratio": 9.0}
+        | {"forward + backward": [0.002], "roofline": 0.5}
+    ],
+    "race": [
+        {
+            "loop": "published",
+            "trained": [9.0],
+            "seconds": {"99 %": None},
+            "curves": [[(9.0, 0.98)]],
+        },
+        {"loop": OURS, "trained": [2.0], "seconds": {"99 %": [1.0]}, "curves": []}
+        | {"waits": {"first": 20.0, "later": 5.0}},
+    ],
+    "scaling": [
+        {"batch": 100, "ranks": 2, "images per second": [1e4, 2e4]}
+        | {"speed-up": 1.5, "efficiency": 0.75}
+    ],
+}
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_what_is_measured_is_kept_and_makes_its_table(name, workplace, monkeypatch, capsys):
+    asked = QUESTIONS[name]._replace(run=lambda options: ROWS[name])
+    monkeypatch.setitem(QUESTIONS, name, asked)
+    bench.main([name, "--json=kept.json"])
+    record = json.loads((workplace / "kept.json").read_text())
+    assert len(record["rows"]) == len(ROWS[name])
+    table = documents.table_of(record)
+    assert " 5 " in table.title
+    assert {len(line) for line in table.lines} == {len(asked.columns)}
+    assert table.note in capsys.readouterr().out
+
+
+def test_table_without_an_end_is_refused_and_nothing_is_lost(document, capsys):
+    text = document.read_text().replace("<!-- end -->", "") + document.read_text()
+    document.write_text(text)
+    assert "speed.md has a table without an end" in refusal(capsys, documents.main, ".")
+    assert document.read_text() == text
+
+
+@pytest.mark.parametrize("content", [None, "half of {", '{"rows": []}', '{"question": "why"}'])
+def test_record_that_is_none_is_refused(content, document, capsys):
+    (document.parent / "bench.json").unlink()
+    if content is not None:
+        (document.parent / "bench.json").write_text(content)
+    line = refusal(capsys, documents.main, ".")
+    assert line.startswith("error: bench.json is no record that a table is made from")
