@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib
 import json
 import re
@@ -200,6 +201,18 @@ def test_published_report_carries_its_pictures(tiny):
     pictures = re.findall(r"\]\((.+\.png)\)", markdown)
     assert pictures == ["results/differences.png", "results/activation.png"]
     assert all((Path("docs") / name).is_file() for name in pictures)
+
+
+def test_published_report_carries_the_table_of_every_run(tiny):
+    reproduce("mean", "table1", "--quick", "--runs=1", "--publish=docs")
+    markdown = Path("docs/results.md").read_text(encoding="utf-8")
+    assert re.findall(r"\]\((.+\.csv)\)", markdown) == ["results/table1.csv"]
+    table = (OUT / "table1.csv").read_bytes()
+    assert (Path("docs/results/table1.csv")).read_bytes() == table
+    assert table.count(b"\n") == 6
+    page = (OUT / "report.html").read_text(encoding="utf-8")
+    (content,) = re.findall(r'download="table1.csv" href="data:text/csv;base64,(.+?)"', page)
+    assert base64.b64decode(content) == table
 
 
 def test_report_does_without_a_figure_that_cannot_be_drawn(tiny, runs, monkeypatch, capsys):

@@ -64,7 +64,7 @@ def to_html(found: Sequence[Section], folder: Path) -> str:
 
     Args:
         found: its sections.
-        folder: holds their pictures.
+        folder: holds their pictures and tables.
     """
     chosen = {section.part.title for section in found}
     rows = []
@@ -90,6 +90,7 @@ def _html_section(section: Section, folder: Path) -> str:
         f'<p>{_badge(outcome.verdict)} <span class="facts">{section.facts}</span></p>',
         f"<p>{mathematics(outcome.text)}</p>",
         _text_table(Row._fields, outcome.rows),
+        _html_link(folder / section.table) if section.table else "",
         *(errata if outcome.errata else ()),
         *(_html_figure(figure, folder) for figure in outcome.figures),
     ]
@@ -101,6 +102,12 @@ def _html_figure(figure: Figure, folder: Path) -> str:
     caption = html.escape(figure.caption)
     image = f'<img alt="{caption}" src="data:image/png;base64,{picture}">'
     return f"<figure>{image}<figcaption>{mathematics(figure.caption)}</figcaption></figure>"
+
+
+def _html_link(table: Path) -> str:
+    content = base64.b64encode(table.read_bytes()).decode()
+    link = f'<a download="{table.name}" href="data:text/csv;base64,{content}">{table.name}</a>'
+    return f"<p>Every run: {link}</p>"
 
 
 def _text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

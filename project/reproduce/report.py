@@ -20,22 +20,23 @@ def write(folder: Path) -> None:
 
 
 def publish(folder: Path, target: Path) -> None:
-    """Writes the report into documentation: results.md, with its pictures in results/."""
+    """Writes the report into documentation: results.md, with its other files in results/."""
     found = sections(folder)
     write_text(target / "results.md", to_markdown(found, "results/"))
     for section in found:
-        for figure in section.finished.outcome.figures:
-            picture = (folder / figure.file).read_bytes()
-            with written_whole(target / "results" / figure.file) as file:
-                file.write(picture)
+        pictures = [figure.file for figure in section.finished.outcome.figures]
+        for name in (*pictures, section.table):
+            if name:
+                with written_whole(target / "results" / name) as file:
+                    file.write((folder / name).read_bytes())
 
 
-def to_markdown(found: Sequence[Section], pictures: str) -> str:
+def to_markdown(found: Sequence[Section], place: str) -> str:
     """The report in Markdown.
 
     Args:
         found: its sections.
-        pictures: what stands before the pictures' names.
+        place: what stands before the names of its other files.
     """
     contents = markdown(("problem", "", "verdict"), overview(found))
     lines = [f"# {TITLE}", "", LEAD, "", *contents]
@@ -43,9 +44,11 @@ def to_markdown(found: Sequence[Section], pictures: str) -> str:
         outcome = section.finished.outcome
         lines += ["", f"## {section.heading}", "", f"**{outcome.verdict}** ({section.facts})", ""]
         lines += [outcome.text, "", *markdown(Row._fields, outcome.rows)]
+        if section.table:
+            lines += ["", f"Every run: [{section.table}]({place}{section.table})"]
         if outcome.errata:
             lines += ["", ERRATA, "", *markdown(Erratum._fields, outcome.errata)]
         for figure in outcome.figures:
-            lines += ["", f"![{figure.caption}]({pictures}{figure.file})", "", figure.caption]
+            lines += ["", f"![{figure.caption}]({place}{figure.file})", "", figure.caption]
     lines += ["", "## Measured on", "", *(f"- {text}" for text in machines(found))]
     return "\n".join(lines) + "\n"

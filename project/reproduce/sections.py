@@ -25,6 +25,8 @@ class Section(NamedTuple):
 
     part: Part
     finished: Finished
+    table: str | None
+    """Name of the file with a line for each run."""
 
     @property
     def heading(self) -> str:
@@ -43,8 +45,13 @@ class Section(NamedTuple):
 def sections(folder: Path) -> list[Section]:
     """The finished parts of the folder, in the order of the problems."""
     found = [(part, store.load(folder, part.name)) for part in PARTS]
-    finished = [Section(part, record) for part, record in found if record]
+    finished = [Section(part, record, _table(folder, part)) for part, record in found if record]
     return sorted(finished, key=lambda section: section.part.problem)
+
+
+def _table(folder: Path, part: Part) -> str | None:
+    name = f"{part.name}.csv"
+    return name if (folder / name).is_file() else None
 
 
 def overview(found: Sequence[Section]) -> list[tuple[str, str, str]]:
