@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from callbacks.files import write_text
+from project import accuracy
 from project.bench.questions import QUESTIONS
 from project.errors import OneLineParser, UserError, user_errors
 from project.output import folder_to_fill
@@ -52,16 +54,18 @@ def _text(path: Path) -> str:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         table = table_of(record)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"{path} is no record that a table is made from ({error!r}).") from error
     above = f"*{table.title}*: {facts(record['machine'])}."
     parts = [above, "\n".join(markdown(table.columns, table.lines)), table.note]
     return "\n" + "".join(f"{part}\n\n" for part in parts if part)
 
 
-def table_of(record: dict[str, object]) -> TextTable:
-    """What a record comes to."""
-    return QUESTIONS[str(record["question"])].table(record)
+def table_of(record: dict[str, Any]) -> TextTable:
+    """What a record comes to: of the bench, or of accuracies."""
+    if question := record.get("question"):
+        return QUESTIONS[question].table(record)
+    return accuracy.table(record)
 
 
 if __name__ == "__main__":

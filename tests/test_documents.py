@@ -116,6 +116,19 @@ def test_what_is_measured_is_kept_and_makes_its_table(name, workplace, monkeypat
     assert table.note in capsys.readouterr().out
 
 
+def test_accuracies_have_their_mean_deviation_and_least():
+    rows = [
+        {"recipe": "a", "epochs": 3, "seeds": [0, 1, 2], "right": [990, 999, 996]},
+        {"recipe": "b", "right": [99]},
+    ]
+    table = documents.table_of({"title": "Test", "of": 1000, "rows": rows})
+    assert table.columns == ["recipe", "epochs", "seeds", "accuracy", "least", "by seed"]
+    assert table.lines == [
+        ["a", "3", "0 to 2", "99.50 +- 0.37 %", "99.00 %", "99.00, 99.90, 99.60 %"],
+        ["b", "", "", "9.90 %", "", ""],
+    ]
+
+
 def test_table_without_an_end_is_refused_and_nothing_is_lost(document, capsys):
     text = document.read_text().replace("<!-- end -->", "") + document.read_text()
     document.write_text(text)
