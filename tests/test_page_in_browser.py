@@ -61,11 +61,12 @@ MEASURE = """{
     const { pad } = lenet.page;
     let heard = 0;
     globalThis.waits = [];
-    addEventListener("pointermove", () => (heard = performance.now()), { capture: true });
+    const move = "pointerrawupdate";
+    addEventListener(move, () => (heard = performance.now()), { capture: true });
     const see = pad.onChange;
     pad.onChange = (pixels, isDrawing) => {
         see(pixels, isDrawing);
-        if (event?.type !== "pointermove") return;
+        if (event?.type !== move) return;
         const [drawn, { timeStamp }] = [performance.now(), event];
         const wait = [drawn - heard, drawn - timeStamp];
         requestAnimationFrame(() => setTimeout(() =>

@@ -34,6 +34,7 @@ export class Pad {
     this.cursor = { x: SIDE / 2, y: SIDE / 2, isDown: false };
     this.raster = rasterOf(EMPTY);
     this.pointer = null;
+    this.isTold = this.isWaiting = false; // of what was drawn in this frame
     this.listen();
     this.resize();
     new ResizeObserver(() => this.resize()).observe(canvas);
@@ -42,7 +43,9 @@ export class Pad {
   listen() {
     const on = (name, handler) => this.canvas.addEventListener(name, handler);
     on("pointerdown", (event) => this.down(event));
-    on("pointermove", (event) => this.move(event));
+    // Browsers hold a move back until the next frame; its raw twin comes at once, where there is one.
+    const isRaw = "onpointerrawupdate" in globalThis;
+    on(isRaw ? "pointerrawupdate" : "pointermove", (event) => this.move(event));
     on("pointerup", (event) => this.up(event));
     on("pointercancel", (event) => this.up(event));
     on("keydown", (event) => this.key(event));
@@ -63,7 +66,21 @@ export class Pad {
     // Where the pen was between two frames, too.
     const events = event.getCoalescedEvents?.() ?? [];
     for (const each of events.length ? events : [event]) this.extend(...this.place(each));
+    this.tellInTime();
+  }
+
+  /** At once, but no more than twice a frame: a mouse may move a thousand times a second. */
+  tellInTime() {
+    if (this.isTold) {
+      this.isWaiting = true;
+      return;
+    }
+    this.isTold = true;
     this.tell(true);
+    requestAnimationFrame(() => {
+      this.isTold = false;
+      if (this.isWaiting) this.tell(true);
+    });
   }
 
   up(event) {
@@ -165,6 +182,7 @@ export class Pad {
   }
 
   tell(isDrawing) {
+    this.isWaiting = false;
     this.show();
     this.onChange(this.pixels(), isDrawing);
   }
