@@ -82,6 +82,19 @@ def test_two_digits_are_told_from_one_and_read_in_order(tmp_path):
             assert likeness(digit.pixels, draw(200)) > 0.75
 
 
+@pytest.mark.parametrize(("y", "x"), [(108, 158), (108, 640), (490, 158), (490, 640)])
+def test_a_table_near_a_small_digit_is_not_ink(y, x, tmp_path):
+    draw = marks.penned(marks.DIGITS[3], np.random.default_rng(11))
+    ink = draw(100)
+    picture = np.full((700, 900), 40, np.float32)
+    picture[100:600, 150:750] = 220
+    picture[y : y + ink.shape[0], x : x + ink.shape[1]] -= 180 * ink
+    Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(tmp_path / "table.png")
+    (digit,) = reading.read([tmp_path / "table.png"]).digits
+    assert digit.reason == ""
+    assert likeness(digit.pixels, draw(200)) > 0.75
+
+
 def test_lines_of_digits_are_read_from_the_top_and_the_left(tmp_path):
     rng = np.random.default_rng(9)
     sheet = np.zeros((500, 700), np.float32)

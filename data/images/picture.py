@@ -47,16 +47,17 @@ def look(picture: NDArray[Any], *, several: bool) -> list[Seen]:
     """
     channels = (reduced(channel, LONGEST) for channel in np.moveaxis(picture, 2, 0))
     small = np.stack(list(channels), 2).astype(np.float32)
-    ink, written = _written(small, find_sheet(small.mean(2)))
+    sheet = find_sheet(small.mean(2))
+    ink, written = _written(small, sheet)
     found = find_digits(ink.density, written)
     if not found and small.shape != picture.shape:  # what may be dust is looked at from nearer
         found = find_digits(ink.density, written, dust=0)
     if not found:
         return [Seen(None, _name(ink), NO_INK)]
     if several:
-        return [_seen(picture, small, ink, digit) for digit in found]
+        return [_seen(picture, sheet, ink, digit) for digit in found]
     largest = max(found, key=lambda digit: digit.mass)
-    seen = _seen(picture, small, ink, largest)
+    seen = _seen(picture, sheet, ink, largest)
     return [seen._replace(reason=SEVERAL) if len(found) > 1 else seen]
 
 
@@ -76,22 +77,30 @@ def _name(ink: Ink) -> str:
     return "dark" if ink.dark else "light"
 
 
-def _seen(picture: NDArray[Any], small: Grey, ink: Ink, digit: Found) -> Seen:
+def _seen(picture: NDArray[Any], sheet: Mask, ink: Ink, digit: Found) -> Seen:
     """One digit, as MNIST would show it; looked at from nearer if it is small."""
-    scale = picture.shape[0] / small.shape[0]
+    scale = picture.shape[0] / sheet.shape[0]
     reason = EDGE if _is_cut(digit) else ""
     if scale > 1 and digit.extent < CLOSER:
         middle = [scale * (digit.top + digit.bottom) / 2, scale * (digit.left + digit.right) / 2]
         reach = round(1.2 * scale * digit.extent)
         top, left = (max(0, round(m) - reach) for m in middle)
         near = picture[top : top + 2 * reach, left : left + 2 * reach].astype(np.float32)
-        ink, written = _written(near, np.ones(near.shape[:2], np.bool_))
+        # What the paper lies on may be near, too.
+        places = zip((top, left), near.shape[:2], sheet.shape, strict=True)
+        ink, written = _written(near, sheet[np.ix_(*(_behind(*n, scale) for n in places))])
         place = [m - start for m, start in zip(middle, (top, left), strict=True)]
         again = [d for d in find_digits(ink.density, written, dust=1) if _holds(d, place)]
         if not again:
             return Seen(None, _name(ink), NO_INK)
         digit = again[0]
     return Seen(like_mnist(_strokes(ink, digit)), _name(ink), reason)
+
+
+def _behind(start: int, count: int, most: int, scale: float) -> NDArray[np.intp]:
+    """Which rows or columns of the small picture so many of the large one, from `start` on, are."""
+    behind: NDArray[np.intp] = ((start + np.arange(count) + 0.5) / scale).astype(np.intp)
+    return behind.clip(max=most - 1)
 
 
 def _holds(digit: Found, place: list[float]) -> bool:

@@ -30,13 +30,14 @@ const [NO_INK, EDGE] = ["no ink", "touches the edge"];
  */
 export function look(picture) {
   const small = picture.map((colour) => reduced(colour, LONGEST));
-  const { ink, written } = writtenOn(small, findSheet(greyOf(small)));
+  const sheet = findSheet(greyOf(small));
+  const { ink, written } = writtenOn(small, sheet);
   let found = findDigits(ink.density, written);
   if (!found.length && small[0] !== picture[0]) { // what may be dust is looked at from nearer
     found = findDigits(ink.density, written, 0);
   }
   if (!found.length) return [{ pixels: null, strokes: null, reason: NO_INK }];
-  return found.map((digit) => seen(picture, small, ink, digit));
+  return found.map((digit) => seen(picture, sheet, ink, digit));
 }
 
 const greyOf = (picture) => mapped(picture[0], (_, i) =>
@@ -55,11 +56,11 @@ function writtenOn(picture, sheet) {
 }
 
 /** One digit, as MNIST would show it; looked at from nearer if it is small. */
-function seen(picture, small, ink, digit) {
-  const scale = picture[0].height / small[0].height;
+function seen(picture, sheet, ink, digit) {
+  const scale = picture[0].height / sheet.height;
   const reason = isCut(digit) ? EDGE : "";
   if (scale > 1 && extentOf(digit) < CLOSER) {
-    const near = nearer(picture, scale, digit);
+    const near = nearer(picture, sheet, scale, digit);
     if (!near) return { pixels: null, strokes: null, reason: NO_INK };
     [ink, digit] = near;
   }
@@ -68,14 +69,19 @@ function seen(picture, small, ink, digit) {
 }
 
 /** The ink around a digit in the whole picture, and the same digit there; null if it is none. */
-function nearer(picture, scale, digit) {
+function nearer(picture, sheet, scale, digit) {
   const [y, x] = [scale * (digit.top + digit.bottom), scale * (digit.left + digit.right)]
     .map((twice) => twice / 2);
   const reach = roundHalfEven(1.2 * scale * extentOf(digit));
   const [top, left] = [y, x].map((middle) => Math.max(0, roundHalfEven(middle) - reach));
   const area = { top, left, bottom: top + 2 * reach, right: left + 2 * reach };
   const near = picture.map((colour) => mapped(cut(colour, area), (value) => value, Float32Array));
-  const { ink, written } = writtenOn(near, maskOf(near[0], () => true));
+  // What the paper lies on may be near, too.
+  const behind = (place, most) => Math.min(Math.trunc((place + 0.5) / scale), most - 1);
+  const { ink, written } = writtenOn(near, maskOf(near[0], (_, i) => {
+    const row = behind(top + Math.trunc(i / near[0].width), sheet.height);
+    return sheet.values[row * sheet.width + behind(left + (i % near[0].width), sheet.width)];
+  }));
   const again = findDigits(ink.density, written, 1).find((each) =>
     each.top <= y - top && y - top <= each.bottom
     && each.left <= x - left && x - left <= each.right);
