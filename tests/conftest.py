@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helpers import REPOSITORY, is_open, write_set
 from hypothesis import settings
 from nursery import Nursery, opened
@@ -24,8 +25,16 @@ settings.register_profile("fast", deadline=None, max_examples=20)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Draws a fifth of the examples, where a test does not say how many, while one works."""
+    """Draws a fifth of the examples, where a test does not say how many, while one works.
+
+    Workers share the processors.
+    """
     settings.load_profile("fast" if config.option.markexpr == "not slow" else "whole")
+    if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+        # OpenMP's threads spin while they wait: with as many in each of the workers as there are
+        # processors, a training took five times as long.
+        torch.set_num_threads(max(1, torch.get_num_threads() // int(workers)))
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # in the processes that tests start
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ def _strange_machine(monkeypatch, tmp_path):
     monkeypatch.setattr(trust, "_told", set())
     monkeypatch.setattr(trust.machine, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(speed, "SECONDS", 0.01)
+    monkeypatch.setattr(speed, "IMAGES", 600)
 
 
 def test_of_a_machine_whose_numbers_are_right(capsys, tiny):

@@ -149,7 +149,7 @@ def test_a_backbone_is_frozen_then_learns_at_its_own_rate(size, tiny_root, tmp_p
 def finetuned(root, rates):
     """The weights behind such a training, in a loop of plain torch."""
     torch.manual_seed(0)
-    net = LeNet5(backend="reference").net
+    net = LeNet5(backend="composite").net
     data = MNISTDataModule(str(root), batch_size=10)
     data.setup("fit")
     order = data.order()

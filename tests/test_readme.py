@@ -15,7 +15,13 @@ from helpers import REPOSITORY
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
-PROGRAMS = [command for command in COMMANDS if not command.startswith("pip install")]
+# Run by another test, which looks at what comes of it; half a minute of compiling each time.
+ELSEWHERE = {"python -m project.bench iteration": "test_bench.py"}
+PROGRAMS = [
+    command
+    for command in COMMANDS
+    if not command.startswith("pip install") and command not in ELSEWHERE
+]
 
 # What makes a program's run short.
 SHORT = {
@@ -78,6 +84,12 @@ def exit_code(program: str, arguments: list[str]) -> object:
     except SystemExit as end:
         return end.code
     return 0
+
+
+@pytest.mark.parametrize("command", ELSEWHERE)
+def test_commands_of_other_tests_are_the_readme_s(command):
+    assert command in COMMANDS
+    assert f'"{command}"' in (REPOSITORY / "tests" / ELSEWHERE[command]).read_text("utf-8")
 
 
 def test_links_lead_somewhere():
