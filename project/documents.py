@@ -15,7 +15,10 @@ from project.output import folder_to_fill
 from project.text_table import TextTable, facts, markdown
 
 BEGIN, END = "<!-- from ", "<!-- end -->"
-"""Around what is made from a record; behind BEGIN stands its file, from the document's folder."""
+"""Around what is made from records; behind BEGIN stands their file, from the document's folder.
+
+With a * in it, it may be any number of files, such as one for each machine.
+"""
 
 MARKED = re.compile(rf"({BEGIN}(\S+) -->\n)(?:(?!{BEGIN}).)*?(?={END})", re.DOTALL)
 
@@ -44,10 +47,15 @@ def renewed(document: Path) -> str:
         UserError: a table without an end, or a record that cannot be read.
     """
     text = document.read_text(encoding="utf-8")
-    new, count = MARKED.subn(lambda found: found[1] + _text(document.parent / found[2]), text)
+    new, count = MARKED.subn(lambda found: found[1] + _texts(document.parent, found[2]), text)
     if count != text.count(BEGIN):
         raise UserError(f"{document} has a table without an end; write {END} behind it.")
     return new
+
+
+def _texts(folder: Path, name: str) -> str:
+    paths = sorted(folder.glob(name)) if "*" in name else [folder / name]
+    return "".join(map(_text, paths)) + "\n" * bool(paths)
 
 
 def _text(path: Path) -> str:
@@ -58,7 +66,7 @@ def _text(path: Path) -> str:
         raise UserError(f"{path} is no record that a table is made from ({error!r}).") from error
     above = f"*{table.title}*: {facts(record['machine'])}."
     parts = [above, "\n".join(markdown(table.columns, table.lines)), table.note]
-    return "\n" + "".join(f"{part}\n\n" for part in parts if part)
+    return "".join(f"\n{part}\n" for part in parts if part)
 
 
 def table_of(record: dict[str, Any]) -> TextTable:

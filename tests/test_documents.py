@@ -55,8 +55,9 @@ def test_tables_are_current(path):
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.name)
 def test_every_record_stands_in_a_document(path):
-    name = path.relative_to(REPOSITORY / "docs").as_posix()
-    assert any(f"from {name} -->" in path.read_text(encoding="utf-8") for path in DOCUMENTS)
+    texts = [document.read_text(encoding="utf-8") for document in DOCUMENTS]
+    names = [found[2] for text in texts for found in documents.MARKED.finditer(text)]
+    assert any(path.relative_to(REPOSITORY / "docs").match(name) for name in names)
 
 
 def test_only_what_stands_between_the_marks_is_made_anew(document, capsys):
@@ -66,6 +67,15 @@ def test_only_what_stands_between_the_marks_is_made_anew(document, capsys):
     assert document.read_text() == f"Before.\n{begin}{TABLE}{end}After.\n"
     documents.main(["."])
     assert capsys.readouterr().out == "", "nothing to do"
+
+
+def test_star_stands_for_any_number_of_machines(document):
+    document.write_text(document.read_text().replace("bench.json", "bench/*/fit.json"))
+    assert "-->\n<!-- end -->" in documents.renewed(document)
+    for name in ("old", "new"):
+        (document.parent / "bench" / name).mkdir(parents=True)
+        (document.parent / "bench" / name / "fit.json").write_text(json.dumps(FIT))
+    assert TABLE.removesuffix("\n") + TABLE in documents.renewed(document)
 
 
 def test_terminal_shows_the_same_table(capsys):
