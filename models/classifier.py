@@ -9,10 +9,9 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+from torchmetrics import MetricCollection
 
-from models import ends, learners, progress, schedules
+from models import ends, learners, metrics, progress, schedules
 from models.distortion import NONE, Distortion, distort, draw
 from models.epoch_loss import EpochLoss
 from models.kernels import doors
@@ -100,15 +99,7 @@ class Classifier(LightningModule):
         self._length: Length | None = None
         self._end_before: int | None = None
         self.labels = range(classes)
-        metrics = MetricCollection(
-            {
-                "accuracy": MulticlassAccuracy(classes, average="micro"),
-                "confusion": MulticlassConfusionMatrix(classes),
-                "loss": MeanMetric(),
-            },
-            compute_groups=False,  # each is updated with arguments of its own
-        )
-        self.metrics = nn.ModuleDict({"val": metrics.clone(), "test": metrics.clone()})
+        self.metrics = metrics.of_stages(classes)
 
     def inputs(self, images: Tensor) -> Tensor:
         """Pixels (B, H, W) from 0 to 255 -> what the network takes (B, 1, H, W), floating."""
@@ -316,34 +307,27 @@ class Classifier(LightningModule):
         x, labels = self.batch(block, block.order)
         outputs: Tensor = self(x)
         predicted, true = self.predicted_and_true(outputs, labels)
-        metrics = self._metrics(stage)
-        metrics["accuracy"].update(predicted, true)
-        metrics["confusion"].update(predicted, true)
-        metrics["loss"].update(self.losses(outputs, labels))
+        collection = self._metrics(stage)
+        collection["accuracy"].update(predicted, true)
+        collection["confusion"].update(predicted, true)
+        collection["loss"].update(self.losses(outputs, labels))
         return outputs
 
     def _log_metrics(self, stage: str) -> None:
-        metrics = self._metrics(stage)
-        values = metrics.compute()
-        metrics.reset()
-        confusion = self.confusion = values["confusion"]
-        scalars = {
-            "accuracy": values["accuracy"],
-            "loss": values["loss"],
-            "correct": confusion.trace().float(),
-            "total": confusion.sum().float(),
-            "predicted_classes": (confusion.sum(0) > 0).sum().float(),
-        }
-        for name, value in scalars.items():
+        collection = self._metrics(stage)
+        values = collection.compute()
+        collection.reset()
+        self.confusion = values["confusion"]
+        for name, value in metrics.scalars(values).items():
             is_shown = stage == "val" and name in ("accuracy", "loss")
             self.log(f"{stage}/{name}", value, prog_bar=is_shown)
         # Lightning's own x-axis counts blocks; everything here is drawn over iterations.
         self.log("step", float(self.global_step))
 
     def _metrics(self, stage: str) -> MetricCollection:
-        metrics = self.metrics[stage]
-        assert isinstance(metrics, MetricCollection)
-        return metrics
+        collection = self.metrics[stage]
+        assert isinstance(collection, MetricCollection)
+        return collection
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Gradient descent, with what `update` says."""

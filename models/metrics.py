@@ -1,0 +1,36 @@
+"""What is counted of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+STAGES = ("val", "test")
+
+
+def of_stages(classes: int) -> nn.ModuleDict:
+    """A collection for each stage: "accuracy", "confusion" and "loss"."""
+    metrics = MetricCollection(
+        {
+            "accuracy": MulticlassAccuracy(classes, average="micro"),
+            "confusion": MulticlassConfusionMatrix(classes),
+            "loss": MeanMetric(),
+        },
+        compute_groups=False,  # each is updated with arguments of its own
+    )
+    return nn.ModuleDict({stage: metrics.clone() for stage in STAGES})
+
+
+def scalars(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Accuracy, loss and the counts behind them, of what a collection computes."""
+    confusion = values["confusion"]
+    return {
+        "accuracy": values["accuracy"],
+        "loss": values["loss"],
+        "correct": confusion.trace().float(),
+        "total": confusion.sum().float(),
+        "predicted_classes": (confusion.sum(0) > 0).sum().float(),
+    }
