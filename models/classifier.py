@@ -14,7 +14,7 @@ from torchmetrics import MetricCollection
 from models import ends, learners, metrics, progress, schedules
 from models.distortion import NONE, Distortion, distort, draw
 from models.epoch_loss import EpochLoss
-from models.kernels import doors
+from models.kernels import doors, looks
 from models.kernels.update import PLAIN, Update
 from models.learners import Block, Learner, Run
 from models.schedules import Length, Schedule
@@ -250,6 +250,14 @@ class Classifier(LightningModule):
         self._end_before = checkpoint.get("last_iteration")
         if "loops" in checkpoint:
             progress.settle_older(checkpoint["loops"])
+
+    # The public hook below it is for users, and Lightning warns of it beside a data module.
+    def _apply_batch_transfer_handler(self, batch: Any, *args: Any, **options: Any) -> Any:
+        """Looks at the order of a block before it goes to a device, which would be waited for."""
+        moved = super()._apply_batch_transfer_handler(batch, *args, **options)
+        if hasattr(batch, "order"):
+            looks.follow(moved.order, batch.order)
+        return moved
 
     def _check(self, block: Block) -> None:
         """Refuses what no version may read: other images and labels than the network is for.

@@ -8,6 +8,8 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
+from models.kernels.looks import send
+
 if TYPE_CHECKING:
     from models.classifier import Classifier
 
@@ -30,10 +32,12 @@ class EpochLoss:
         if not (trainer.is_last_batch or is_over):
             return
         losses = torch.stack([loss for loss, _ in self._blocks])
-        weights = losses.new_tensor([images for _, images in self._blocks])
+        counts = [images for _, images in self._blocks]
+        # Nothing here waits for a GPU.
+        weights = send(torch.tensor(counts, dtype=losses.dtype), losses.device)
         self._blocks = []
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         is_logged = any(getattr(callback, "logs_losses", False) for callback in callbacks)
-        mean, count = (losses * weights).sum() / weights.sum(), int(weights.sum())
-        options: dict[str, Any] = {"on_epoch": True, "on_step": False, "batch_size": count}
+        mean = (losses * weights).sum() / weights.sum()
+        options: dict[str, Any] = {"on_epoch": True, "on_step": False, "batch_size": sum(counts)}
         model.log("train/loss", mean, logger=not is_logged, **options)

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.kernels.looks import send
+
 Amounts = tuple[float, float, float]
 
 
@@ -46,7 +48,7 @@ class Loss(NamedTuple):
 
     def amounts(self, like: Tensor) -> Tensor:
         """Both rows (2, 3), minus first, with the type and the device of `like`."""
-        return torch.tensor([self.minus, self.plus], dtype=like.dtype, device=like.device)
+        return send(torch.tensor([self.minus, self.plus], dtype=like.dtype), like.device)
 
 
 LOSSES = {

@@ -1,7 +1,7 @@
 """What compiled code asks of its arguments before it reads them, since it would read other memory.
 
 Shapes, types and devices are known without a look at the values, of fake tensors too. Values are
-looked at on a CPU in every call; `check_labels_once` spares a GPU the wait.
+looked at on a CPU in every call; `looks` and `check_labels_once` spare a GPU the wait.
 
 A shape is a tuple of sizes, in which a letter stands for any size: B images, G groups of eight, C
 input maps, M output maps, H W pixels, P connections, N images held, K mini-batches, S runs.
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from models.kernels.lanes import LANES
+from models.kernels.looks import extremes
 from models.kernels.sizes import KERNEL, TILE, pooled_size
 
 Shape = tuple[int | str, ...]
@@ -77,7 +78,7 @@ def _sizes(shape: Sequence[int | str]) -> str:
 
 
 def check_range(name: str, values: Tensor, low: int, high: int) -> None:
-    """Refuses values below `low` or above `high`; waits for the device that they are on.
+    """Refuses values below `low` or above `high`.
 
     Raises:
         ValueError: one is.
@@ -86,12 +87,9 @@ def check_range(name: str, values: Tensor, low: int, high: int) -> None:
     Traceback (most recent call last):
     ValueError: expected labels from 0 to 9, got 10
     """
-    if not values.numel():
-        return
-    least, greatest = torch.stack(torch.aminmax(values)).tolist()
-    if least < low or greatest > high:
-        got = least if least < low else greatest
-        raise ValueError(f"expected {name} from {low} to {high}, got {got}")
+    for value in extremes(values):
+        if not low <= value <= high:
+            raise ValueError(f"expected {name} from {low} to {high}, got {value}")
 
 
 def check_labels(labels: Tensor, allowed: Sequence[int], images: Tensor) -> None:

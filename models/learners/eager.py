@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from models import progress
+from models.kernels.looks import send
 from models.layers import conv_pool
 from models.learners.learner import Block, Learner, Run
 
@@ -110,8 +111,8 @@ def take_steps(model: Classifier, block: Block, rates: Tensor | None, step: Step
 def _parts(model: Classifier, block: Block) -> Iterator[tuple[Tensor, ...]]:
     """What `Classifier.batch` is asked for: indices, and random numbers where there are some."""
     numbers = model.draw(block)
-    # Once a block: a copy in every iteration would let a GPU wait.
-    wholes = [block.order] if numbers is None else [block.order, numbers.to(block.images.device)]
+    # Once a block: a copy in every iteration would take as long as its operators.
+    wholes = [block.order] if numbers is None else [block.order, send(numbers, block.images.device)]
     sizes = block.sizes.tolist()
     return zip(*(whole.split_with_sizes(sizes) for whole in wholes), strict=True)
 

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from models.distortion import NUMBERS
 from models.kernels import trust
+from models.kernels.looks import send
 from models.kernels.update import Update
 from models.layers import conv_pool
 from models.learners import door, graph, proof
@@ -121,9 +122,9 @@ class Recorded(Learner):
 def _pieces(block: Block, numbers: Tensor | None, rates: Tensor) -> Iterator[tuple[int, Piece]]:
     """The mini-batches of a block, those of one size in a row together, with that size."""
     device = block.images.device
-    numbers = numbers if numbers is None else numbers.to(device, non_blocking=True)
+    numbers = numbers if numbers is None else send(numbers, device)
     shares = 1 / torch.from_numpy(block.totals)
-    steps = torch.stack([shares, rates.to(shares)]).float().to(device, non_blocking=True)
+    steps = send(torch.stack([shares, rates.to(shares)]).float(), device)
     k, start = 0, 0
     for size, group in itertools.groupby(block.sizes.tolist()):
         count = len(list(group))

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from models.kernels import packages, trust
+from models.kernels.looks import send
 from models.kernels.notice import notice_if_slow
 from models.kernels.packages import NEEDS
 from models.kernels.sgd import proof, reference
@@ -88,7 +89,7 @@ def _rows(tensor: Tensor) -> Tensor:
 
 def _spread(name: str, value: Tensor | float, length: int, like: Tensor) -> Tensor:
     """One value for all, or one for each, as (length,)."""
-    tensor = torch.as_tensor(value, dtype=like.dtype, device=like.device).detach()
+    tensor = send(torch.as_tensor(value, dtype=like.dtype).detach(), like.device)
     if tensor.shape not in ((), (1,), (length,)):
         raise ValueError(f"expected {name} of shape () or ({length}), got {tuple(tensor.shape)}")
     return tensor.expand(length).contiguous()
