@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from models import ends, learners, metrics, progress, schedules
+from models import ends, learners, metrics, progress, ranks, schedules
 from models.distortion import NONE, Distortion, distort, draw
 from models.epoch_loss import EpochLoss
 from models.kernels import doors, looks
@@ -61,6 +61,9 @@ class Classifier(LightningModule):
 
     teachers = ""
     """Where those are who say what is learnt, in place of the labels; none by default."""
+
+    received = 0
+    """The number of a signal to this process, which all ranks hear of; a callback sets it."""
 
     pixels = (28, 28)
     """Height and width of an image."""
@@ -133,6 +136,7 @@ class Classifier(LightningModule):
             "losses": (K,) the mean loss per image of each iteration, over all ranks.
             "loss": () their mean.
             "images": how many images all ranks saw.
+            "signals": (NSIG,) above 0 for the numbers that ranks have `received`.
         """
         self._check(block)
         self.losses_taken = []
@@ -144,10 +148,11 @@ class Classifier(LightningModule):
         progress.count_iterations(self.trainer, before + count - self.global_step)
         progress.count_logs(self.trainer)
         self._show_rate()
-        losses = self.trainer.strategy.reduce(losses, reduce_op="mean")
+        assert self._run is not None
+        losses, signals = ranks.told(losses, self.received, self._run, self.trainer)
         loss, images = losses.mean(), int(block.totals.sum())
         self._epoch_loss.add(self, loss, images)
-        return {"losses": losses, "loss": loss, "images": images}
+        return {"losses": losses, "loss": loss, "images": images, "signals": signals}
 
     def _show_rate(self) -> None:
         """Lets the optimizer say the rate of the next iteration, for whoever looks at it."""

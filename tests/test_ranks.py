@@ -1,7 +1,8 @@
-"""A rank that is lost or broken ends its job, soon and with one line; and the CPU beside a GPU."""
+"""What ranks tell each other; one that is lost ends its job, soon and with one line."""
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -16,8 +17,10 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from callbacks import ranks
-from callbacks.interrupt import Interrupted
+from callbacks.interrupt import Interrupt, Interrupted
 from callbacks.ranks import EndRanks, limit_waiting
+from models.learners import Run
+from models.ranks import told
 from project.errors import user_errors
 
 WAITS = """
@@ -96,3 +99,90 @@ def test_an_error_of_its_own_ends_the_ranks_that_a_process_has_started(error, en
 def test_the_cpu_is_taken_without_a_word_where_there_is_a_gpu(monkeypatch, tmp_path):
     monkeypatch.setattr(CUDAAccelerator, "is_available", lambda: True)
     Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path)
+
+
+def test_losses_and_signals_are_one_message():
+    other = torch.zeros(3 + signal.NSIG)
+    other[:3] = torch.tensor([2.0, 4.0, 6.0])
+    other[3 + signal.SIGTERM] = 1
+    messages = []
+
+    def all_reduce(row):
+        messages.append(row.clone())
+        row += other
+
+    run = Run(torch.device("cpu"), "32-true", 2, 8, None, is_scheduled=True, all_reduce=all_reduce)
+    losses, signals = told(torch.tensor([4.0, 6.0, 8.0]), signal.SIGINT, run, None)
+    assert len(messages) == 1
+    assert losses.tolist() == [3, 5, 7]
+    assert signals.nonzero().flatten().tolist() == [signal.SIGINT, signal.SIGTERM]
+
+
+def test_one_rank_tells_nobody():
+    run = Run(torch.device("cpu"), "32-true", 1, 8, None, is_scheduled=True, all_reduce=None)
+    losses = torch.tensor([4.0, 6.0])
+    assert told(losses, 0, run, None)[0] is losses
+
+
+class TwoRanks:
+    """Stands in for the Trainer of one of two; the other has received what `reduce` says."""
+
+    world_size, global_step = 2, 7
+
+    def __init__(self, other=0):
+        self.asked = 0
+        self.other = torch.tensor(other)
+        self.strategy = SimpleNamespace(root_device=torch.device("cpu"), reduce=self.reduce)
+
+    def reduce(self, mine, reduce_op):
+        self.asked += 1
+        return torch.maximum(mine, self.other)
+
+
+def heard_after_a_block(run, outputs):
+    """The exit code with which the next block does not begin; None where it does."""
+    callback = Interrupt()
+    model = SimpleNamespace()
+    callback.on_train_start(run, model)
+    try:
+        callback.on_train_batch_start(run, model, None, 0)
+        callback.on_train_batch_end(run, model, outputs, None, 0)
+        callback.on_train_batch_start(run, model, None, 1)
+    except Interrupted as stop:
+        return stop.code
+    finally:
+        callback.teardown(run, model, "fit")
+    return None
+
+
+@pytest.mark.parametrize(("number", "code"), [(0, None), (signal.SIGTERM, 143)])
+def test_a_signal_to_another_rank_ends_this_one_behind_the_block(number, code):
+    signals = torch.zeros(signal.NSIG)
+    signals[0] = signals[number] = 1
+    run = TwoRanks()
+    assert heard_after_a_block(run, {"signals": signals}) == code
+    assert run.asked == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(0, None), (signal.SIGTERM, 143)])
+def test_ranks_of_a_step_of_ones_own_are_asked(number, code):
+    run = TwoRanks(number)
+    assert heard_after_a_block(run, {"loss": torch.zeros(())}) == code
+    assert run.asked == 1
+
+
+def test_a_signal_is_told_with_the_losses_that_come_next():
+    callback, model, run = Interrupt(), SimpleNamespace(), TwoRanks()
+    callback.on_train_start(run, model)
+    assert model.received == 0
+    callback.on_train_batch_start(run, model, None, 0)
+    signal.raise_signal(signal.SIGTERM)
+    callback.teardown(run, model, "fit")
+    assert model.received == signal.SIGTERM
+
+
+def test_a_signal_after_the_last_block_of_another_rank_ends_this_one_too():
+    callback, run = Interrupt(), TwoRanks(signal.SIGTERM)
+    with pytest.raises(Interrupted) as stop:
+        callback.on_train_end(run, None)
+    assert stop.value.code == 143
