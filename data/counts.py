@@ -17,6 +17,10 @@ HOOKS = ("on_train_batch_start", "on_train_batch_end")
 # These look at the clock, or at global_step, which counts iterations in any blocks.
 UNCONCERNED = (Timer, ModelCheckpoint)
 
+ON_GPU = 1000
+"""Mini-batches of a block there, which waits for Lightning between two blocks longer than it takes
+to learn from a few dozen."""
+
 
 class Blocks(NamedTuple):
     """How many mini-batches a block has, and why not as many as it could."""
@@ -88,6 +92,15 @@ class Counts:
         """Gives the Trainer its flags back as they were."""
         self._trainer.limit_train_batches = self._limit
         self._trainer.val_check_interval = self._interval
+
+
+def longest_on_device(trainer: Trainer, usual: int) -> int:
+    """How many mini-batches a block may have: more on a GPU, but where it saves more often."""
+    if trainer.strategy.root_device.type != "cuda":
+        return usual
+    saves = trainer.checkpoint_callbacks
+    every: list[int] = [getattr(callback, "every", None) or ON_GPU for callback in saves]
+    return max(usual, min([ON_GPU, *every]))
 
 
 def _amount(limit: float, whole: int) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from data import source
 from data.blocks import BlockLoader, EpochOrder, InOrder
-from data.counts import Counts
+from data.counts import Counts, longest_on_device
 from data.scaling import SIZE, scaled
 
 TEN = tuple(range(10))
@@ -45,7 +45,7 @@ class MNISTDataModule(LightningDataModule):
     """
 
     longest_block: ClassVar[int] = 100
-    """Mini-batches in a block where nothing asks for fewer."""
+    """Mini-batches in a block where nothing asks for fewer; on a GPU may be more."""
 
     def __init__(
         self,
@@ -173,6 +173,8 @@ class MNISTDataModule(LightningDataModule):
         longest = self.longest_block if self.block_size == "auto" else self.block_size
         if self.trainer is None:
             return 1 if is_auto else longest
+        if is_auto:
+            longest = longest_on_device(self.trainer, longest)
         is_first = self._counts is None
         self._counts = self._counts or Counts(self.trainer)
         size, why = self._counts.translate(iterations, longest, may_be_heard=is_auto)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import pkgutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,9 +22,10 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.callbacks import ProgressBar as LightningsBar
 from lightning.pytorch.loggers import CSVLogger
 
+from callbacks.checkpoint import BlockCheckpoint
 from callbacks.progress import ProgressBar
 from data import FourNineDataModule, MNISTDataModule
-from data.counts import HOOKS, UNCONCERNED
+from data.counts import HOOKS, UNCONCERNED, longest_on_device
 from models.lenet import LeNet5
 from models.linear import Linear
 
@@ -216,6 +218,23 @@ def test_the_run_says_why_its_blocks_are_short(
     said = [record.message for record in caplog.records if "Blocks of 1" in record.message]
     assert len(said) == bool(why)
     assert not why or why in said[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "device", "every", "longest"),
+    [
+        (MNISTDataModule, "cpu", None, 100),
+        (MNISTDataModule, "cuda", None, 1000),
+        (MNISTDataModule, "cuda", 300, 300),
+        (MNISTDataModule, "cuda", 20, 100),
+        (FourNineDataModule, "cuda", None, 10_000),
+    ],
+)
+def test_blocks_are_longer_on_a_gpu_but_where_it_saves_more_often(kind, device, every, longest):
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    checkpoints = [ModelCheckpoint(), BlockCheckpoint(every)]
+    run = SimpleNamespace(strategy=strategy, checkpoint_callbacks=checkpoints)
+    assert longest_on_device(run, kind.longest_block) == longest
 
 
 def test_averages_are_taken_after_each_mini_batch(tiny_root, tmp_path):
