@@ -1,6 +1,7 @@
 """Batch-1 gradient descent on CUDA, in Triton: one program a run, one launch for all of them.
 
-The weights of a run stay in the registers of its program from the first iteration to the last.
+The weights of a run stay in the registers of its program, which is one warp, from the first
+iteration to the last.
 """
 
 from __future__ import annotations
@@ -22,6 +23,24 @@ def _log1p(x):
 
 
 @triton.jit
+def _loss_and_slope(m, log, linear, square):
+    """The loss at margin m times label, and its derivative by that, by the amounts of a label."""
+    # e^-|m| is at most 1 at any margin, and both probabilities keep their digits.
+    e = tl.exp(-tl.abs(m))
+    large = 1.0 / (1.0 + e)
+    small = e * large
+    wrong = tl.where(m > 0, small, large)
+    right = tl.where(m > 0, large, small)
+    loss = log * (tl.maximum(-m, 0.0) + _log1p(e)) + linear * wrong + square * wrong * wrong
+    return loss, -(log + (linear + 2.0 * square * wrong) * right) * wrong
+
+
+@triton.jit
+def _load_three(ptr):
+    return tl.load(ptr), tl.load(ptr + 1), tl.load(ptr + 2)
+
+
+@triton.jit
 def _run(
     images_ptr,  # (N, D) uint8
     labels_ptr,  # (N,) int64
@@ -36,30 +55,43 @@ def _run(
     size,  # D
     SIZE: tl.constexpr,  # D, filled up to a power of two
 ):
+    """All iterations of one run.
+
+    None can begin before the last one ends, and a load takes longer than all that an iteration
+    computes: so what the next one reads is asked for before, and its image's number before that.
+    """
     run = tl.program_id(0).to(tl.int64)
+    order_ptr += run * iterations
+    losses_ptr += run * iterations
     pixel = tl.arange(0, SIZE)
     inside = pixel < size
     w = tl.load(weight_ptr + run * size + pixel, inside, 0.0)
     b = tl.load(bias_ptr + run)
     scale = tl.load(scale_ptr + pixel, inside, 0.0)
+    log0, linear0, square0 = _load_three(amounts_ptr)
+    log1, linear1, square1 = _load_three(amounts_ptr + 3)
+    image = tl.load(order_ptr)
+    seen = tl.load(images_ptr + image * size + pixel, inside, 0)
+    label = tl.load(labels_ptr + image)
+    rate = tl.load(lr_ptr)
+    image = tl.load(order_ptr + tl.minimum(1, iterations - 1))
     for k in range(iterations):
-        image = tl.load(order_ptr + run * iterations + k)
-        x = tl.load(images_ptr + image * size + pixel, inside, 0).to(w.dtype) * scale
-        y = tl.load(labels_ptr + image).to(w.dtype)
-        amounts = amounts_ptr + tl.where(y > 0, 3, 0)
-        log = tl.load(amounts)
-        linear = tl.load(amounts + 1)
-        square = tl.load(amounts + 2)
-        m = y * (tl.sum(w * x) + b)
-        # e^-|m| is at most 1 at any margin, and both probabilities keep their digits.
-        e = tl.exp(-tl.abs(m))
-        large = 1.0 / (1.0 + e)
-        small = e * large
-        wrong = tl.where(m > 0, small, large)
-        right = tl.where(m > 0, large, small)
-        loss = log * (tl.maximum(-m, 0.0) + _log1p(e)) + linear * wrong + square * wrong * wrong
-        tl.store(losses_ptr + run * iterations + k, loss)
-        step = tl.load(lr_ptr + k) * -y * (log + (linear + 2.0 * square * wrong) * right) * wrong
+        x = seen.to(w.dtype) * scale
+        y = label.to(w.dtype)
+        up = y > 0
+        log = tl.where(up, log1, log0)
+        linear = tl.where(up, linear1, linear0)
+        square = tl.where(up, square1, square0)
+        step = rate * y
+
+        seen = tl.load(images_ptr + image * size + pixel, inside, 0)
+        label = tl.load(labels_ptr + image)
+        rate = tl.load(lr_ptr + tl.minimum(k + 1, iterations - 1))
+        image = tl.load(order_ptr + tl.minimum(k + 2, iterations - 1))
+
+        loss, slope = _loss_and_slope(y * (tl.sum(w * x) + b), log, linear, square)
+        tl.store(losses_ptr + k, loss)
+        step *= slope
         w -= step * x
         b -= step
     tl.store(weight_ptr + run * size + pixel, w, inside)
@@ -96,6 +128,7 @@ def sequential_sgd(
                 iterations,
                 images.shape[1],
                 SIZE=triton.next_power_of_2(images.shape[1]),
+                num_warps=1,  # which meet nowhere: several would wait for each other in each sum
             )
         weight.copy_(w)
         bias.copy_(b)
