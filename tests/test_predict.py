@@ -172,6 +172,22 @@ def test_folders_are_read_in_the_order_of_their_names(tmp_path):
     assert [digit.name[-5:] for digit in read(tmp_path)] == ["a.jpg", "b.png", "c.bmp"]
 
 
+@pytest.mark.skipif(not reading.reads_avif(), reason="this Pillow reads no AVIF")
+def test_telephone_pictures_are_read_where_pillow_reads_them(tmp_path):
+    save(tmp_path / "photo.avif", ring())
+    save(tmp_path / "photo.png", ring())
+    photo, same = read(tmp_path)
+    assert photo.name == str(tmp_path / "photo.avif")
+    apart = (photo.pixels.int() - same.pixels.int()).abs()
+    assert apart.max() < 64, "AVIF loses a little"
+
+
+def test_telephone_pictures_are_named_where_pillow_does_not_read_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "reads_avif", lambda: False)
+    (refused,) = reading.read([make_bad("photo.avif", tmp_path)]).refused
+    assert "a picture in AVIF, which is not read here; save it as JPEG" in str(refused)
+
+
 def png_of_size(side):
     """A file that says so and ends there: such a picture is not even opened."""
     header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
@@ -188,6 +204,7 @@ BAD = {
     "inf.tif": (None, "infinite or no numbers"),
     "nan.tif": (None, "infinite or no numbers"),
     "photo.heic": (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1", "a picture in HEIC"),
+    "photo.avif": (b"\x00\x00\x00\x18ftypavif\x00\x00\x00\x00mif1", "in AVIF"),
     "cut.npy": (b"\x93NUMPY\x01\x00", "a damaged NumPy file"),
     "cut.npz": (b"PK\x03\x04 and so on", "a damaged NumPy file"),
     "labels.npz": (None, "holds no images, but arrays y"),
@@ -253,7 +270,8 @@ def test_bad_files_among_good_ones_are_listed_and_the_others_answered(
     folder.mkdir()
     save(folder / "a.png", ring())
     save(folder / "b.png", np.full((30, 30), 255, np.uint8))
-    listed = [make_bad(name, folder).name for name in ("cut.png", "photo.heic", "text.png")]
+    bad = ("cut.png", "photo.avif", "photo.heic", "text.png")
+    listed = [make_bad(name, folder).name for name in bad]
     save(folder / "z.png", ring(seed=1))
     (folder / "._z.png").write_bytes(b"\x00\x05\x16\x07")
     with pytest.raises(SystemExit) as stop:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
+from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError, features
 from torch import Tensor
 
 from data.idx import parse_idx
@@ -212,9 +212,16 @@ def _pages(path: Path, content: bytes) -> Iterator[Pixels]:
         raise DatasetError(f"{path} is a damaged image ({error})") from error
 
 
+def reads_avif() -> bool:
+    """Whether this Pillow does; older ones have never heard of it."""
+    return "avif" in features.modules and bool(features.check("avif"))
+
+
 def _unknown(path: Path, content: bytes) -> str:
     if content[4:8] == b"ftyp":
         kind = "AVIF" if content[8:12] in (b"avif", b"avis") else "HEIC"
+        if kind == "AVIF" and reads_avif():
+            return f"{path} is a damaged image (in AVIF)"
         return f"{path} is a picture in {kind}, which is not read here; save it as JPEG or PNG"
     return f"{path} is not an image (expected PNG, JPEG, GIF, TIFF, WebP, BMP, IDX or NumPy's)"
 
