@@ -87,6 +87,7 @@ def test_whole_quick_report(tiny, runs, capsys):
     assert all((OUT / name).is_file() for name in pictures)
     check_html((OUT / "report.html").read_text(encoding="utf-8"), len(pictures))
     assert errata(found) == listed_errata()
+    assert sections.overview(found)[-1][2] == "shortened", "LeNet-5 in one epoch of ten"
     before = contents()
     runs.clear()
     reproduce("--quick")

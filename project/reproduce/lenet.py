@@ -50,7 +50,10 @@ def run(task: Task) -> Outcome:
         lenet_figures.missed(images, logits.argmax(1), labels, (4, 9), task.folder),
     )
     write_text(task.folder / "lenet.csv", lenet_rows.table(recipes, task.seed))
-    verdict = Verdict.CORRECTED if counts_hold else Verdict.NOT_REPRODUCIBLE
+    # One epoch says nothing of the accuracy of ten.
+    verdict = Verdict.SHORTENED if task.quick else Verdict.CORRECTED
+    if not counts_hold:
+        verdict = Verdict.NOT_REPRODUCIBLE
     errata = lenet_errata.errata(logits, labels)
     return Outcome(verdict, _text(plain, task), rows, figures, errata)
 

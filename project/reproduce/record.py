@@ -15,6 +15,8 @@ class Verdict(StrEnum):
     CONFIRMED = "confirmed"
     CORRECTED = "corrected"
     NOT_REPRODUCIBLE = "not reproducible"
+    SHORTENED = "shortened"
+    """Tried by less than it takes to say."""
 
 
 class Row(NamedTuple):
