@@ -147,7 +147,8 @@ class Program(LightningCLI):
 
         What was asked for stays.
         """
-        model, data = self.config.model, self.config.data
+        # A model whose __init__ takes nothing has no section.
+        model, data = self.config.get("model", {}), self.config.data
         if not all(name in data for name in ("root", "verify", "size", "digits")):
             return  # of one's own, which knows itself
         root = source.resolve_root(data.root)

@@ -20,6 +20,7 @@ from helpers import REPOSITORY, idx, refusal
 from PIL import Image, ImageDraw
 
 from data import source
+from models.lenet import LeNet5
 from project import evaluate, export, fit, predict
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -41,6 +42,21 @@ def patterns(root, labels, train=600, test=100, size=(28, 28)):
         (folder / f"{half}-images-idx3-ubyte").write_bytes(idx(torch.tensor(images).byte()))
         (folder / f"{half}-labels-idx1-ubyte").write_bytes(idx(values))
     return root
+
+
+class Plain(LeNet5):
+    """One whose __init__ takes nothing."""
+
+    def __init__(self):
+        super().__init__(lr=0.3)
+
+
+def test_a_model_without_options_is_trained_and_used(workplace):
+    patterns(workplace / "set", range(10))
+    fit.main(["--model=test_own.Plain", *SHORT, "--data.root=set"])
+    (results,) = Path("runs").glob("*/version_0/results.json")
+    assert json.loads(results.read_text())["test"]["accuracy"] > 0.9
+    evaluate.main(["--ckpt_path=last"])
 
 
 @pytest.mark.parametrize(
