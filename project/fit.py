@@ -8,6 +8,7 @@ import sys
 
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import BackboneFinetuning, GradientAccumulationScheduler
+from lightning.pytorch.plugins import TorchSyncBatchNorm
 from torch import nn
 
 from callbacks.finite import NonFiniteLossError
@@ -22,6 +23,8 @@ METRICS = ("accuracy", "loss", "correct", "total", "predicted_classes")
 
 # The packages whose callbacks log no metric.
 OWN = ("callbacks", "project", "lightning")
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 DESCRIPTION = "Trains an experiment, tests it and prints the result."
 
@@ -67,7 +70,8 @@ def check(cli: RecordedRun) -> None:
 
     Raises:
         UserError: a checkpoint without the state of a training, ranks without images, no interval
-            between validations, or a callback that waits for a metric that will not come.
+            between validations, nothing to synchronize, or a callback that waits for a metric that
+            will not come.
     """
     checkpoint, ranks = cli.request.checkpoint, cli.trainer.world_size
     if checkpoint and not checkpoint.continues:
@@ -86,8 +90,19 @@ def check(cli: RecordedRun) -> None:
             "--trainer.val_check_interval must be above 0; --trainer.limit_val_batches 0 leaves "
             "validation out."
         )
+    _check_batch_norm(cli)
     _check_callbacks(cli)
     _check_monitors(cli)
+
+
+def _check_batch_norm(cli: RecordedRun) -> None:
+    """The plugin that --trainer.sync_batchnorm stands for does nothing, or fails later."""
+    if not isinstance(cli.trainer._accelerator_connector._layer_sync, TorchSyncBatchNorm):
+        return
+    if not any(isinstance(module, BATCH_NORMS) for module in cli.model.modules()):
+        raise UserError("sync_batchnorm has no use: the network has no batch normalization.")
+    if cli.trainer.world_size > 1 and cli.trainer.strategy.root_device.type == "cpu":
+        raise UserError("sync_batchnorm needs GPUs: torch has it for them alone.")
 
 
 def _check_callbacks(cli: RecordedRun) -> None:

@@ -131,9 +131,10 @@ class RecordedRun(Program):
             ends.append(self.checkpoints)
             if self.config.data.val_size and config.limit_val_batches != 0:
                 ends.append(BestCheckpoint())
-            if config.plugins is None:
-                kwargs["plugins"] = SyncedCheckpointIO()
-        return self.trainer_with(records, ends, **kwargs)
+        trainer = self.trainer_with(records, ends, **kwargs)
+        if trainer.strategy._checkpoint_io is None:  # neither a plugin's nor the strategy's own
+            trainer.strategy.checkpoint_io = SyncedCheckpointIO()
+        return trainer
 
     def claim_folder(self) -> Path | None:
         """Makes the run's folder, for the rank that writes; None where nothing is written."""

@@ -28,6 +28,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins import TorchSyncBatchNorm
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_only
@@ -208,6 +209,14 @@ def test_a_loader_s_sampler_hears_of_every_epoch(tmp_path):
 def test_the_trainer_keeps_what_detect_anomaly_was(tmp_path):
     """models/learners/run.py takes another learner by it."""
     assert trainer(tmp_path, detect_anomaly=True)._detect_anomaly is True
+
+
+def test_the_trainer_keeps_which_plugins_it_was_given(tmp_path):
+    """project/fit.py and recorded_run.py ask for what is synchronized, and who writes."""
+    plain, given = trainer(tmp_path), trainer(tmp_path, sync_batchnorm=True)
+    assert plain._accelerator_connector._layer_sync is None
+    assert isinstance(given._accelerator_connector._layer_sync, TorchSyncBatchNorm)
+    assert plain.strategy._checkpoint_io is None
 
 
 def test_a_module_that_nobody_trains_has_no_trainer():
