@@ -1,15 +1,67 @@
-"""Tables of accuracies from kept records: looks at the test images, and at held-out ones."""
+"""`python -m project.accuracy FILE RECIPE RUN...` adds a row to the record of a table.
+
+The row says how many images each run told right, of test or, where it had none, of validation.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
+from callbacks.files import write_rows
+from data.paths import expanded
+from project.errors import OneLineParser, UserError, user_errors
 from project.text_table import TextTable
 
 NUMBERS = ("seeds", "right", "loss")
 """Of a row, what is no text."""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Runs the program.
+
+    Args:
+        args: command line without the program; None takes that of the process.
+    """
+    parser = OneLineParser(prog="python -m project.accuracy", description=__doc__)
+    add = parser.add_argument
+    add("file", type=expanded, metavar="FILE", help="such as docs/accuracy/tuned.json")
+    add("recipe", metavar="RECIPE", help="what the row is called")
+    add("runs", nargs="+", type=expanded, metavar="RUN", help="a folder with results.json")
+    given = parser.parse_args(args)
+    with user_errors():
+        record = _read(given.file)
+        record["rows"].append(row_of(given.recipe, given.runs, record["of"]))
+        write_rows(given.file, record)
+
+
+def row_of(recipe: str, runs: Sequence[Path], of: int) -> dict[str, Any]:
+    """What runs came to, in the order of their seeds.
+
+    Raises:
+        UserError: one has looked at another number of images than `of`.
+    """
+    results = sorted((_read(run / "results.json") for run in runs), key=lambda one: one["seed"])
+    outcomes = [one["test"] or one["validation"] for one in results]
+    if odd := {outcome["total"] for outcome in outcomes} - {of}:
+        raise UserError(f"the table is of {of:,} images, and there is a run of {odd.pop():,}.")
+    return {
+        "recipe": recipe,
+        "seeds": [one["seed"] for one in results],
+        "right": [outcome["correct"] for outcome in outcomes],
+        "commit": ", ".join(sorted({str(one["git"])[:8] for one in results})),
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON: {error}.") from error
+    return record
 
 
 def table(record: Mapping[str, Any]) -> TextTable:
@@ -17,11 +69,12 @@ def table(record: Mapping[str, Any]) -> TextTable:
 
     Args:
         record: "title", "of", how many images were looked at, and "rows". Each has texts by
-            column, the first row all of them, "right", how many images of each seed were, and
-            where they are known "seeds" and "loss".
+            column, "right", how many images of each seed were, and where they are known "seeds"
+            and "loss".
     """
     rows = [_texts(row, record["of"]) for row in record["rows"]]
-    columns = [name for name in rows[0] if any(row.get(name) for row in rows)]
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = [name for name in names if any(row.get(name) for row in rows)]
     lines = [[row.get(name, "") for name in columns] for row in rows]
     return TextTable(record["title"], columns, lines)
 
@@ -51,3 +104,7 @@ def describe_seeds(seeds: Sequence[int]) -> str:
     if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
         return f"{seeds[0]} to {seeds[-1]}"
     return ", ".join(map(str, seeds))
+
+
+if __name__ == "__main__":
+    main()

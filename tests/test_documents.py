@@ -8,7 +8,7 @@ import re
 import pytest
 from helpers import REPOSITORY, refusal
 
-from project import documents
+from project import accuracy, documents
 from project.bench import __main__ as bench
 from project.bench.fit import OURS
 from project.bench.questions import QUESTIONS
@@ -137,6 +137,45 @@ def test_accuracies_have_their_mean_deviation_and_least():
         ["a", "3", "0 to 2", "99.50 +- 0.37 %", "99.00 %", "99.00, 99.90, 99.60 %"],
         ["b", "", "", "9.90 %", "", ""],
     ]
+
+
+@pytest.fixture
+def runs(workplace):
+    """Folders of two runs, the second one's seed below the first one's, and the record's file."""
+    for seed, correct in ((7, 96), (3, 98)):
+        outcome = {"correct": correct, "total": 100}
+        results = {"seed": seed, "test": None, "validation": outcome, "git": "0123456789abc"}
+        (workplace / f"run{seed}").mkdir()
+        (workplace / f"run{seed}/results.json").write_text(json.dumps(results))
+    record = {"title": "Held out", "of": 100, "rows": [{"recipe": "old", "right": [90]}]}
+    (workplace / "record.json").write_text(json.dumps(record))
+    return workplace / "record.json"
+
+
+def test_runs_become_a_row_of_a_record(runs):
+    accuracy.main(["record.json", "new", "run7", "run3"])
+    record = json.loads(runs.read_text())
+    assert record["rows"][1:] == [
+        {"recipe": "new", "seeds": [3, 7], "right": [98, 96], "commit": "01234567"}
+    ]
+    assert documents.table_of(record).lines[1][:3] == ["new", "3, 7", "97.00 +- 1.00 %"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["record.json", "new", "run8"], "run8/results.json"),
+        (["other.json", "new", "run7"], "other.json"),
+        (["damaged.json", "new", "run7"], "damaged.json is no JSON"),
+        (["small.json", "new", "run7"], "of 60 images, and there is a run of 100"),
+    ],
+)
+def test_what_makes_no_row_is_refused(arguments, words, runs, capsys):
+    runs.with_name("damaged.json").write_text("{")
+    runs.with_name("small.json").write_text('{"of": 60, "rows": []}')
+    before = runs.read_text()
+    assert words in refusal(capsys, accuracy.main, *arguments)
+    assert runs.read_text() == before
 
 
 def test_table_without_an_end_is_refused_and_nothing_is_lost(document, capsys):
