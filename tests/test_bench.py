@@ -16,15 +16,30 @@ from models.kernels.conv_pool.cpu import Convolution, shapes_of
 from models.kernels.lenet5 import cpu, gradient
 from models.nets import LeNet5
 from project.bench import __main__ as bench
-from project.bench import drawing, fit, iteration, job, operations, race, scaling
+from project.bench import (
+    drawing,
+    fit,
+    iteration,
+    job,
+    kernel,
+    loops,
+    measure,
+    operations,
+    race,
+    scaling,
+)
+from project.bench.measure import CPU
 from project.bench.stamps import Stamped
 from project.errors import UserError
+
+NO_LOOPS = ("composite C3, default Trainer", "the same, torch.compile", fit.OURS)
+"""Those that are not a loop of plain torch, or take half a minute to compile."""
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_every_loop_of_a_race_trains(mnist_root, workplace):
-    entries = fit.contestants("lenet5-original", mnist_root)
+    entries = fit.contestants("lenet5-original", mnist_root, CPU)
     assert next(iter(entries)) == "published"
     assert list(entries)[-1] == fit.OURS
     for label, loop in entries.items():
@@ -33,11 +48,87 @@ def test_every_loop_of_a_race_trains(mnist_root, workplace):
     assert list(workplace.iterdir()) == []
 
 
+def test_all_loops_of_a_race_compute_on_its_device(tiny_root, monkeypatch):
+    """Here on "meta", which computes nothing; a Trainer and project.fit are told where."""
+    seen, told, real = [], [], torch.Tensor.item
+
+    def item(tensor):
+        if tensor.device.type == "cpu":
+            return real(tensor)
+        seen.append(tensor.device.type)
+        return 0.0
+
+    def stop(*arguments, **options):
+        told.append(options or arguments[0])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.Tensor, "item", item)
+    for name, stock in (("lenet5-original", 3), ("mse", 1)):
+        entries = fit.contestants(name, tiny_root, torch.device("meta"))
+        loops_ = [loop for label, loop in entries.items() if label not in NO_LOOPS]
+        assert len(loops_) == stock
+        assert all(loop.seconds(1) > 0 for loop in loops_)
+        assert seen == ["meta"] * stock
+        seen.clear()
+    monkeypatch.setattr(loops, "Trainer", stop)
+    monkeypatch.setattr(fit.fit, "main", stop)
+    monkeypatch.setitem(measure.ACCELERATORS, "meta", "gpu")
+    entries = fit.contestants("lenet5-original", tiny_root, torch.device("meta"))
+    for label in ("composite C3, default Trainer", fit.OURS):
+        with pytest.raises(KeyboardInterrupt):
+            entries[label].seconds(1)
+    assert told[0]["accelerator"] == "gpu"
+    assert told[0]["devices"] == 1
+    assert {"--trainer.accelerator=gpu", "--trainer.devices=1"} < {*told[1]}
+
+
+def test_each_device_has_a_race_of_its_own(monkeypatch, tiny, capsys):
+    """A GPU is ten times as fast, at everything; ours is twice as fast as what is published."""
+
+    def contestants(name, root, device):
+        speed = 10 if device.type == "cuda" else 1
+        seconds = {"published": 0.1, fit.OURS: 0.05}
+        return {
+            label: fit.Contestant(lambda count, s=second / speed: s, 4)
+            for label, second in seconds.items()
+        }
+
+    monkeypatch.setattr(bench, "devices", lambda: [CPU, torch.device("cuda")])
+    monkeypatch.setattr(fit, "contestants", contestants)
+    bench.main(["--only=mse", "--repeats=1", "--json=bench.json", "--png=bench.png"])
+    rows = json.loads(Path("bench.json").read_text())["rows"]
+    assert [(row["device"], row["ratio"]) for row in rows] == [
+        ("cpu", 1),
+        ("cpu", 2),
+        ("cuda", 1),
+        ("cuda", 2),
+    ]
+    assert "cuda" in capsys.readouterr().out
+
+
+def test_every_device_is_measured(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert measure.devices() == [CPU]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [device.type for device in measure.devices()] == ["cpu", "cuda"]
+    peaks = []
+    monkeypatch.setattr(kernel, "peak_flops", lambda device: peaks.append(device.type))
+    monkeypatch.setattr(kernel, "measure", lambda name, batch, *_: [(name, batch)])
+    assert len(kernel.run([1, 2], 1, lambda text: None)) == 2 * 2 * len(kernel.LAYERS)
+    assert peaks == ["cpu", "cuda"]
+
+
 def test_figure_is_a_png_with_a_bar_for_each_row(workplace):
-    loops = {"published": [0.01, 0.02], fit.OURS: [0.001, 0.001]}
+    found = {"published": [0.01, 0.02], fit.OURS: [0.001, 0.001]}
     rows = [
-        {"experiment": "mse", "loop": loop, "per iteration": seconds, "ratio": 1.0}
-        for loop, seconds in loops.items()
+        {
+            "experiment": "mse",
+            "device": "cpu",
+            "loop": loop,
+            "per iteration": seconds,
+            "ratio": 1.0,
+        }
+        for loop, seconds in found.items()
     ]
     drawing.save(rows, workplace / "bench.png")
     with Image.open(workplace / "bench.png") as picture:
@@ -117,6 +208,7 @@ def test_efficiency_is_speed_over_that_of_one_rank(monkeypatch, mnist_root):
 def test_race_runs_and_is_written_and_drawn(c3, tiny, monkeypatch):
     monkeypatch.setattr(race, "has_compiler", lambda: False)  # it would take half a minute
     monkeypatch.setattr(race, "waits", lambda *_: {"first": 40.0, "later": 5.0})
+    monkeypatch.setattr(bench, "devices", lambda: [CPU])
     bench.main(["race", f"--c3={c3}", "--repeats=2", "--json=race.json", "--png=race.png"])
     assert sorted(path.name for path in tiny.iterdir()) == ["race.json", "race.png"]
     rows = json.loads((tiny / "race.json").read_text())["rows"]
@@ -127,6 +219,7 @@ def test_race_runs_and_is_written_and_drawn(c3, tiny, monkeypatch):
     ]
     assert rows[-1]["waits"] == {"first": 40, "later": 5}
     for row in rows:
+        assert row["device"] == "cpu"
         assert list(row["seconds"]) == ["98.64 %", "99 %"]
         for seed, curve in enumerate(row["curves"]):
             seconds, accuracies = zip(*curve, strict=True)
@@ -146,7 +239,7 @@ def test_the_first_wait_finds_nothing_compiled_and_the_later_one_does(monkeypatc
         (cache / "compiled").touch()
 
     monkeypatch.setattr(job, "fit", fit_job)
-    waits = race.waits("original", tmp_path)
+    waits = race.waits("original", tmp_path, CPU)
     assert list(waits) == ["first", "later"]
     assert [len(files) for files in found] == [0, 1]
 
@@ -159,7 +252,7 @@ def test_plain_torch_and_fit_train_by_the_same_recipe(tiny_root, workplace, monk
         steps.append((group["lr"], group["momentum"], group["nesterov"], group["weight_decay"]))
 
     monkeypatch.setattr(torch.optim.SGD, "step", step)
-    entries = list(race.contestants("original", tiny_root).values())
+    entries = list(race.contestants("original", tiny_root, CPU).values())
     entries[1](0)
     plain, steps[:] = steps[:], []
     # Who is listened to takes the optimizer's own steps.

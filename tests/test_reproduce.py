@@ -8,6 +8,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.figure
 import numpy as np
@@ -293,7 +294,8 @@ def test_sum_of_batch_means_over_images_is_too_small():
 
 def variant(*accuracies):
     tests = [{"accuracy": accuracy, "total": 10_000} for accuracy in accuracies]
-    records = [{"test": test, "iterations": 6_000} for test in tests]
+    rest = {"iterations": 6_000, "device": "cuda:0 (a GPU)", "seconds": {"train": 1, "test": 0.5}}
+    records = [{"test": test, **rest} for test in tests]
     return lenet_rows.Variant([Training(r, np.zeros(1, np.float32), Path()) for r in records])
 
 
@@ -310,6 +312,15 @@ def test_published_accuracy_is_placed_among_ours(accuracies, words):
     row = lenet_rows.accuracy("original", variant(*accuracies))
     assert row.published == "about 98.64 %"
     assert words in row.measured
+
+
+def test_seconds_name_the_device_that_they_were_taken_on(monkeypatch):
+    monkeypatch.setattr(lenet_rows, "_published_loops_ratio", lambda task: 2.0)
+    variants = {"original": variant(0.98), "modern": variant(0.98)}
+    *each, ratio = lenet_rows.seconds(variants, SimpleNamespace(runs=1))
+    assert all(row.measured.startswith("1.5 on cuda:0 (a GPU) for 6,000") for row in each)
+    assert "1.00 with the fused layers on cuda:0 (a GPU); 2.0 with the" in ratio.measured
+    assert "published loop on cpu" in ratio.measured
 
 
 def test_pairs_of_the_same_seed_are_compared():

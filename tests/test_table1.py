@@ -30,13 +30,25 @@ def test_a_run_is_that_of_project_fit(name, tiny_root, workplace, monkeypatch):
 def test_runs_do_not_depend_on_their_neighbours(tiny_root, monkeypatch):
     experiment = Experiment("mse", tiny_root)
     together = run_shared(experiment, range(5), lambda share: None)
-    monkeypatch.setattr(descents, "AT_ONCE", 2)
+    monkeypatch.setitem(descents.AT_ONCE, experiment.device.type, 2)
     assert run_shared(experiment, range(5), lambda share: None) == together
+
+
+@pytest.mark.parametrize(("version", "device"), [("cuda", "cuda:1"), ("cpu", "cpu")])
+def test_runs_take_a_gpu_whose_kernel_gives_right_numbers(version, device, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(descents.sgd, "choose", lambda *_: version)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert str(descents.device_of_runs()) == device
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert str(descents.device_of_runs()) == "cpu"
 
 
 def test_collapse_is_counted_and_told():
     learnt, lost = Descent(0, 1.0, 95, 40_000), Descent(1, -2.0, 49, 700)
-    found = {name: Series([learnt, lost], 100, [0.01, 0.03]) for name in table1.NAMES}
+    runs = [learnt, lost]
+    found = {name: Series(runs, 100, [0.01, 0.03], "cpu") for name in table1.NAMES}
     text = table1._text(found)
     assert "50% of its runs collapse" in text
     assert "after 700 iterations" in text

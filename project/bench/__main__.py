@@ -18,7 +18,8 @@ DESCRIPTION = """fit (the default) times project.fit against the published loops
 would write; iteration takes one iteration of LeNet-5 apart, on one CPU thread; kernel times the
 fused convolutional blocks against their reference; race trains LeNet-5 until 98.64 and 99 % of the
 test images are right, which takes some minutes a seed; scaling runs project.fit on 1, 2 and 4 CPU
-ranks. All in turns, on this machine."""
+ranks. All in turns, on this machine; where it has a GPU, fit, kernel and race run on the CPU and on
+the GPU, and compare what ran on the same."""
 
 
 def main(args: list[str] | None = None) -> None:

@@ -23,7 +23,7 @@ def save(rows: list[dict[str, Any]], path: Path) -> None:
 
     figure = Figure(figsize=(8, 1 + 0.32 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    names = [f"{row['experiment']}   {row['loop']}" for row in rows]
+    names = [f"{row['experiment']} on {row['device']}   {row['loop']}" for row in rows]
     medians = [1000 * Timing(row["per iteration"]).median for row in rows]
     colours = [BLUE if row["loop"] == OURS else GREY for row in rows]
     bars = axes.barh(range(len(rows)), medians, color=colours)
@@ -54,12 +54,12 @@ def save_race(rows: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(rows):
-        colour = BLUE if place == len(rows) - 1 else f"C{place + 1}"
+        colour = BLUE if place == len(rows) - 1 else f"C{(place + 1) % 10}"
         for seed, curve in enumerate(row["curves"]):
             seconds, accuracies = zip(*curve, strict=True)
             # A test without an error has no logarithm.
             errors = [max(100 * (1 - accuracy), 0.01) for accuracy in accuracies]
-            label = None if seed else row["loop"]
+            label = None if seed else f"{row['loop']} on {row['device']}"
             axes.plot(seconds, errors, color=colour, alpha=0.7, linewidth=1, label=label)
     for target in TARGETS:
         axes.axhline(100 * (1 - target), color="black", linestyle=":", linewidth=0.8)

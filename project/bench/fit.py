@@ -1,5 +1,6 @@
 """How much faster is `project.fit` than the published loop, and than what else one would write?
 
+On each device all run there, and are compared with the published loop there.
 Ours is the training time that results.json reports, everything on: TensorBoard with every
 iteration's loss, losses.npy, checkpoint. All are short slices, taken in turns.
 """
@@ -20,7 +21,7 @@ import torch
 from models.nets import C3, LeNet5
 from project import fit
 from project.bench import loops, published
-from project.bench.measure import Timing, has_compiler
+from project.bench.measure import CPU, Timing, has_compiler, trainer_options
 
 
 class Contestant(NamedTuple):
@@ -35,56 +36,64 @@ OURS = "python -m project.fit"
 RACES = ("lenet5-original", "lenet5-modern", "logistic", "mse")
 
 
-def contestants(name: str, root: Path) -> dict[str, Contestant]:
-    """The loops of one experiment by name: the published one first, ours last."""
+def contestants(name: str, root: Path, device: torch.device) -> dict[str, Contestant]:
+    """The loops of one experiment on a device, by name: the published one first, ours last."""
+    ours = partial(our_seconds_per_iteration, name, root, device)
 
     def stock(loop: Iterator[float], iterations: int) -> Contestant:
         return Contestant(partial(loops.seconds_per_iteration, loop), iterations)
 
     if name in ("logistic", "mse"):
         return {
-            "published": stock(published.linear_iterations(name, root), 2000),
-            OURS: Contestant(partial(our_seconds_per_iteration, name, root), 50_000),
+            "published": stock(published.linear_iterations(name, root, device), 2000),
+            OURS: Contestant(ours, 50_000),
         }
     c3: C3 = "original" if name == "lenet5-original" else "modern"
 
     def composite() -> LeNet5:
-        return LeNet5(c3, "composite")
+        return LeNet5(c3, "composite").to(device)
 
-    memory = loops.shuffled(*loops.in_memory(root))
+    memory = loops.shuffled(*loops.in_memory(root, device))
     entries = {
-        "published": stock(published.lenet5_iterations(c3, root), 40 if c3 == "original" else 80),
+        "published": stock(
+            published.lenet5_iterations(c3, root, device), 40 if c3 == "original" else 80
+        ),
         "composite C3, default Trainer": Contestant(
-            partial(_in_a_folder, loops.trainer_seconds_per_iteration, c3, root), 60
+            partial(_in_a_folder, loops.trainer_seconds_per_iteration, c3, root, device), 60
         ),
         "composite C3, DataLoader": stock(
-            loops.iterations(composite(), loops.loaded_batches(root)), 60
+            loops.iterations(composite(), loops.loaded_batches(root, device)), 60
         ),
         "composite C3, batches in memory": stock(loops.iterations(composite(), memory), 100),
         "the same, torch.compile": stock(loops.iterations(_compiled(composite()), memory), 100),
-        OURS: Contestant(partial(our_seconds_per_iteration, name, root), 1200),
+        OURS: Contestant(ours, 1200),
     }
-    if not has_compiler():
+    if device == CPU and not has_compiler():
         del entries["the same, torch.compile"]
     return entries
 
 
 def race(
-    name: str, entries: dict[str, Contestant], repeats: int, progress: Callable[[str], Any]
+    name: str,
+    device: torch.device,
+    entries: dict[str, Contestant],
+    repeats: int,
+    progress: Callable[[str], Any],
 ) -> list[dict[str, Any]]:
-    """Times the loops of one experiment in turns; a row for each."""
+    """Times the loops of one experiment on one device in turns; a row for each."""
     for label, loop in entries.items():
-        progress(f"{name}: {label}, warming up")
+        progress(f"{name} on {device}: {label}, warming up")
         loop.seconds(max(1, loop.iterations // 4))
     seconds: dict[str, list[float]] = {label: [] for label in entries}
     for _ in range(repeats):
         for label, loop in entries.items():
-            progress(f"{name}: {label}")
+            progress(f"{name} on {device}: {label}")
             seconds[label].append(loop.seconds(loop.iterations))
     baseline = Timing(seconds["published"]).median
     return [
         {
             "experiment": name,
+            "device": str(device),
             "loop": label,
             "per iteration": values,
             "ratio": baseline / Timing(values).median,
@@ -98,6 +107,7 @@ def lines(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     return [
         (
             row["experiment"],
+            row["device"],
             row["loop"],
             str(Timing(row["per iteration"])),
             f"{row['ratio']:.1f} x",
@@ -106,8 +116,11 @@ def lines(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     ]
 
 
-def our_seconds_per_iteration(name: str, root: Path, iterations: int, *options: str) -> float:
+def our_seconds_per_iteration(
+    name: str, root: Path, device: torch.device, iterations: int, *options: str
+) -> float:
     """Training time of `project.fit` for that many iterations, in a folder that is thrown away."""
+    options = (*trainer_options(device), *options)
     return _in_a_folder(_fit, name, root.resolve(), iterations, *options)
 
 

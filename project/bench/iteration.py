@@ -21,7 +21,7 @@ import torch
 from models.kernels import packages
 from models.nets import C3, LeNet5
 from project.bench.fit import our_seconds_per_iteration
-from project.bench.measure import interleaved
+from project.bench.measure import CPU, interleaved
 from project.errors import UserError
 
 if TYPE_CHECKING:
@@ -66,10 +66,10 @@ def run(
 def _training(c3: C3, root: Path, batch: int) -> Callable[[], tuple[int, float]]:
     """A short one by project.fit; gives its iterations, and the seconds of one."""
     count = min(600, max(20, IMAGES // batch))
-    options = (f"--data.batch_size={batch}", "--trainer.accelerator=cpu")
+    size = f"--data.batch_size={batch}"
 
     def train() -> tuple[int, float]:
-        return count, our_seconds_per_iteration(f"lenet5-{c3}", root, count, *options)
+        return count, our_seconds_per_iteration(f"lenet5-{c3}", root, CPU, count, size)
 
     return train
 
@@ -109,6 +109,7 @@ def _rows(
             {
                 "piece": name,
                 "batch": batch,
+                "device": str(CPU),
                 "seconds": value,
                 "share": value / seconds[FIT],
                 "gflops": flops and flops / 1e9,

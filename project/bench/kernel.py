@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,13 +14,7 @@ from models.kernels.conv_pool import composite, reference
 from models.kernels.conv_pool.operator import fused
 from models.kernels.lanes import to_lanes
 from models.kernels.table import C3_TABLE, ConnectionTable, connections, full_table
-from project.bench.measure import (
-    Timing,
-    default_device,
-    has_compiler,
-    interleaved,
-    peak_flops,
-)
+from project.bench.measure import Timing, devices, has_compiler, interleaved, peak_flops
 
 
 class Layer(NamedTuple):
@@ -56,6 +51,7 @@ def measure(
         {
             "layer": layer_name,
             "batch": batch,
+            "device": str(device),
             "version": name,
             "forward": forward_times[name].seconds,
             "forward + backward": both_times[name].seconds,
@@ -136,13 +132,12 @@ def _both(
 def run(
     batches: Sequence[int], repeats: int, progress: Callable[[str], Any]
 ) -> list[dict[str, Any]]:
-    """All layers at all batch sizes; `progress` is told what is being timed."""
-    device = default_device()
-    peak = peak_flops(device)
+    """All layers at all batch sizes on all devices; `progress` is told what is being timed."""
     rows = []
-    for layer_name in LAYERS:
-        for batch in batches:
-            progress(f"{layer_name}, batch {batch}")
+    for device in devices():
+        peak = peak_flops(device)
+        for layer_name, batch in itertools.product(LAYERS, batches):
+            progress(f"{layer_name}, batch {batch} on {device}")
             rows += measure(layer_name, batch, repeats, peak, device)
     return rows
 
@@ -153,6 +148,7 @@ def lines(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
         (
             row["layer"],
             str(row["batch"]),
+            row["device"],
             row["version"],
             str(Timing(row["forward"])),
             str(Timing(row["forward + backward"])),

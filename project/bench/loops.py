@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from data import source
 from models.nets import C3, LeNet5
+from project.bench.measure import ACCELERATORS
 
 BATCH = 100
 LR = 0.1
@@ -26,16 +27,18 @@ def pixels(images: Tensor) -> Tensor:
     return images.unsqueeze(1).float() / 255
 
 
-def in_memory(root: Path, inputs: Callable[[Tensor], Tensor] = pixels) -> tuple[Tensor, Tensor]:
+def in_memory(
+    root: Path, device: torch.device, inputs: Callable[[Tensor], Tensor] = pixels
+) -> tuple[Tensor, Tensor]:
     """All training images as what a network takes, (N, 1, 28, 28), and their labels (N,) int64."""
     images, labels = source.load(root, train=True)
-    return inputs(images), labels.long()
+    return inputs(images.to(device)), labels.to(device).long()
 
 
 def shuffled(x: Tensor, y: Tensor, size: int = BATCH) -> Iterator[tuple[Tensor, Tensor]]:
     """Mini-batches without end, (B, 1, 28, 28) and (B,): every epoch in another order."""
     while True:
-        for index in torch.split(torch.randperm(len(x)), size):
+        for index in torch.split(torch.randperm(len(x), device=x.device), size):
             yield x[index], y[index]
 
 
@@ -48,9 +51,13 @@ def loader(root: Path) -> DataLoader[Any]:
     return DataLoader(images, batch_size=BATCH, shuffle=True)
 
 
-def loaded_batches(root: Path) -> Iterator[tuple[Tensor, Tensor]]:
-    """Mini-batches of `loader` without end."""
-    return itertools.chain.from_iterable(itertools.repeat(loader(root)))
+def loaded_batches(
+    root: Path, device: torch.device, epochs: int | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Mini-batches of `loader` on a device; without end, where no number of epochs is given."""
+    often = itertools.repeat(loader(root), *([] if epochs is None else [epochs]))
+    batches = itertools.chain.from_iterable(often)
+    return ((x.to(device), y.to(device)) for x, y in batches)
 
 
 def iterations(
@@ -117,11 +124,13 @@ class Stopwatch(Callback):
         self.seconds = time.perf_counter() - self.start
 
 
-def trainer_seconds_per_iteration(c3: C3, root: Path, count: int) -> float:
+def trainer_seconds_per_iteration(c3: C3, root: Path, device: torch.device, count: int) -> float:
     """Mean over `count` iterations under a Trainer with its defaults, in the current folder."""
     stopwatch = Stopwatch()
     trainer = Trainer(
         max_steps=count,
+        accelerator=ACCELERATORS[device.type],
+        devices=1,
         callbacks=[stopwatch],
         # Only what would clutter the terminal is off.
         enable_progress_bar=False,

@@ -17,6 +17,9 @@ import torch
 from callbacks.results import git_revision
 from models.kernels.machine import processor
 
+ACCELERATORS = {"cpu": "cpu", "cuda": "gpu"}
+"""How Lightning calls the types of devices."""
+
 SLICE = 0.02  # seconds that one repeat of one function lasts at least
 
 
@@ -93,9 +96,17 @@ def has_compiler() -> bool:
     return found
 
 
-def default_device() -> torch.device:
-    """CUDA where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+CPU = torch.device("cpu")
+
+
+def devices() -> list[torch.device]:
+    """Where everything is measured that can run there: the CPU, and a GPU where there is one."""
+    return [CPU, torch.device("cuda")] if torch.cuda.is_available() else [CPU]
+
+
+def trainer_options(device: torch.device) -> list[str]:
+    """Lets project.fit train there, and on no other."""
+    return [f"--trainer.accelerator={ACCELERATORS[device.type]}", "--trainer.devices=1"]
 
 
 def rounded(value: Any) -> Any:

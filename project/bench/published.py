@@ -49,9 +49,10 @@ def published_lenet5(c3: C3) -> nn.Module:
     )
 
 
-def lenet5_iterations(c3: C3, root: Path) -> Iterator[float]:
+def lenet5_iterations(c3: C3, root: Path, device: torch.device) -> Iterator[float]:
     """Trains on batches of 100 at lr 0.1 without end; yields each iteration's loss."""
-    return loops.iterations(published_lenet5(c3), loops.loaded_batches(root))
+    net = published_lenet5(c3).to(device)
+    return loops.iterations(net, loops.loaded_batches(root, device))
 
 
 PUBLISHED_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -64,12 +65,13 @@ PUBLISHED_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def linear_iterations(loss_name: str, root: Path) -> Iterator[float]:
+def linear_iterations(loss_name: str, root: Path, device: torch.device) -> Iterator[float]:
     """Trains 4 against 9 with batch size 1 at lr 1e-4 without end; yields each loss."""
     data = FourNineDataModule(root=str(root))
     data.setup("fit")
-    x, y = data.train_images.flatten(1).float(), data.train_labels.float()
-    net = nn.Linear(784, 1)
+    x = data.train_images.flatten(1).float().to(device)
+    y = data.train_labels.float().to(device)
+    net = nn.Linear(784, 1).to(device)
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-4)
     published_loss = PUBLISHED_LOSSES[loss_name]
     while True:

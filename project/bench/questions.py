@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.progress import Progress
 
 from data import source
 from project.bench import drawing, fit, iteration, kernel, race, scaling
+from project.bench.measure import devices
 from project.text_table import TextTable
 
 Rows = list[dict[str, Any]]
@@ -61,11 +63,14 @@ def _data(options: argparse.Namespace) -> Path:
 
 def _fit(options: argparse.Namespace) -> Rows:
     root = _data(options)
-    races = {name: fit.contestants(name, root) for name in options.only or fit.RACES}
+    races = {
+        (name, device): fit.contestants(name, root, device)
+        for name, device in itertools.product(options.only or fit.RACES, devices())
+    }
     rows = []
     with _progress(sum(map(len, races.values())) * (options.repeats + 1)) as progress:
-        for name, entries in races.items():
-            rows += fit.race(name, entries, options.repeats, progress)
+        for (name, device), entries in races.items():
+            rows += fit.race(name, device, entries, options.repeats, progress)
     return rows
 
 
@@ -77,17 +82,19 @@ def _iteration(options: argparse.Namespace) -> Rows:
 
 def _kernel(options: argparse.Namespace) -> Rows:
     batches = options.batches or kernel.BATCHES
-    with _progress(len(batches) * len(kernel.LAYERS)) as progress:
+    with _progress(len(batches) * len(kernel.LAYERS) * len(devices())) as progress:
         return kernel.run(batches, options.repeats, progress)
 
 
 def _race(options: argparse.Namespace) -> Rows:
     root = _data(options)
-    entries = race.contestants(options.c3, root)
-    with _progress(len(entries) * options.repeats + 1) as progress:
-        rows = race.race(entries, options.repeats, progress)
-        progress("project.fit, from Enter to its end")
-        rows[-1]["waits"] = race.waits(options.c3, root)
+    entries = {device: race.contestants(options.c3, root, device) for device in devices()}
+    rows = []
+    with _progress(sum(len(loops) * options.repeats + 1 for loops in entries.values())) as progress:
+        for device, loops in entries.items():
+            rows += race.race(loops, device, options.repeats, progress)
+            progress(f"project.fit on {device}, from Enter to its end")
+            rows[-1]["waits"] = race.waits(options.c3, root, device)
     return rows
 
 
@@ -101,14 +108,14 @@ QUESTIONS = {
     "fit": Question(
         _fit,
         "Training, median of {repeats} slices (lowest to highest)",
-        ("experiment", "loop", "per iteration", "against published"),
+        ("experiment", "device", "loop", "per iteration", "against published"),
         fit.lines,
         ours=fit.OURS,
         draw=drawing.save,
     ),
     "iteration": Question(
         _iteration,
-        "One iteration of lenet5-{c3} on one thread, the middle one of {repeats} runs",
+        "One iteration of lenet5-{c3} on one CPU thread, the middle one of {repeats} runs",
         ("batch", "piece", "time", "share", "GFLOPS", "of peak"),
         iteration.lines,
         iteration.note,
@@ -118,7 +125,7 @@ QUESTIONS = {
         _kernel,
         "One block, median of {repeats} slices (lowest to highest)",
         (
-            *("layer", "batch", "version", "forward", "forward + backward"),
+            *("layer", "batch", "device", "version", "forward", "forward + backward"),
             *("against reference", "forward, of peak"),
         ),
         kernel.lines,
@@ -127,7 +134,7 @@ QUESTIONS = {
     "race": Question(
         _race,
         "Seconds of training, mean over {repeats} seeds (95 % interval)",
-        ("loop", "target", "seconds", "against published"),
+        ("loop", "device", "target", "seconds", "against published"),
         race.lines,
         race.note,
         ours=fit.OURS,

@@ -1,9 +1,9 @@
 """How many seconds of training until 98.64 % of the test images are right, and until 99 %?
 
-Time to accuracy, on the CPU. Every contestant trains with several seeds, in turns, and its clock
-stands still while it is set up, while it compiles, and while the test images are looked at. A
-target is reached at the first look at which the mean accuracy over the seeds is that high: a lucky
-seed does not count as an arrival.
+Time to accuracy, on one device for all. Every contestant trains with several seeds, in turns, and
+its clock stands still while it is set up, while it compiles, and while the test images are looked
+at. A target is reached at the first look at which the mean accuracy over the seeds is that high: a
+lucky seed does not count as an arrival.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from models.lenet import LeNet5
 from models.nets import C3
 from models.schedules import Length
 from project.bench import job, loops, published
-from project.bench.measure import has_compiler
+from project.bench.measure import CPU, has_compiler, trainer_options
 from project.experiments import CONFIGS
 from project.recorded_run import RecordedRun
 from project.reproduce.lenet_rows import confidence_interval
@@ -58,37 +58,42 @@ Contestant = Callable[[int], Curve]
 """Trains with a seed."""
 
 
-def contestants(c3: C3, root: Path) -> dict[str, Contestant]:
-    """Who takes part, by name: the published loop first, ours last."""
+def contestants(c3: C3, root: Path, device: torch.device) -> dict[str, Contestant]:
+    """Who takes part on a device, by name: the published loop first, ours last."""
     name = f"lenet5-{c3}-fast"
     entries: dict[str, Contestant] = {
-        PUBLISHED: partial(_train_published, c3, root),
-        f"{name} in plain torch": partial(_train_plainly, name, root, compiles=False),
-        "the same, torch.compile": partial(_train_plainly, name, root, compiles=True),
-        f"python -m project.fit --config {name}": partial(_train_ours, name, root),
+        PUBLISHED: partial(_train_published, c3, root, device),
+        f"{name} in plain torch": partial(_train_plainly, name, root, device, compiles=False),
+        "the same, torch.compile": partial(_train_plainly, name, root, device, compiles=True),
+        f"python -m project.fit --config {name}": partial(_train_ours, name, root, device),
     }
-    if not has_compiler():
+    if device == CPU and not has_compiler():
         del entries["the same, torch.compile"]
     return entries
 
 
 def race(
-    entries: dict[str, Contestant], seeds: int, progress: Callable[[str], Any]
+    entries: dict[str, Contestant],
+    device: torch.device,
+    seeds: int,
+    progress: Callable[[str], Any],
 ) -> list[dict[str, Any]]:
-    """Lets all train with every seed, in turns; a row for each.
+    """Lets all train with every seed on one device, in turns; a row for each.
 
     Returns:
-        "loop", its name; "curves", for each seed the looks; "trained", for each seed the seconds of
-        the whole training; "seconds", by target, those of each seed until it is reached, or None.
+        "loop", its name, and "device"; "curves", for each seed the looks; "trained", for each seed
+        the seconds of the whole training; "seconds", by target, those of each seed until it is
+        reached, or None.
     """
     curves: dict[str, list[Curve]] = {label: [] for label in entries}
     for seed in range(seeds):
         for label, train in entries.items():
-            progress(f"{label}, seed {seed}")
+            progress(f"{label} on {device}, seed {seed}")
             curves[label].append(train(seed))
     return [
         {
             "loop": label,
+            "device": str(device),
             "curves": found,
             "trained": [curve[-1].seconds for curve in found],
             "seconds": {percent(target): seconds_to(target, found) for target in TARGETS},
@@ -98,13 +103,15 @@ def race(
 
 
 def lines(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """Of the table, from the rows of `race`: one for each target."""
+    """Of the table, from the rows of `race` on each device: one for each target."""
+    published = {row["device"]: row for row in reversed(rows)}  # the first of each
     return [
         (
             row["loop"],
+            row["device"],
             target,
             describe(seconds, row["trained"]),
-            times_faster(row, rows[0], target),
+            times_faster(row, published[row["device"]], target),
         )
         for row in rows
         for target, seconds in row["seconds"].items()
@@ -112,11 +119,12 @@ def lines(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def note(rows: list[dict[str, Any]]) -> str:
-    """How long one waits, by the `waits` of the last row."""
-    waits = rows[-1]["waits"]
-    return (
-        f"project.fit from Enter to its end, set-up and test included: {waits['later']:.3g} s; "
-        f"{waits['first']:.3g} s the first time, when it compiles"
+    """How long one waits, by the `waits` of each device's last row."""
+    return "\n".join(
+        f"project.fit on {row['device']} from Enter to its end, set-up and test included: "
+        f"{waits['later']:.3g} s; {waits['first']:.3g} s the first time, when it compiles"
+        for row in rows
+        if (waits := row.get("waits"))
     )
 
 
@@ -156,18 +164,19 @@ def times_faster(row: dict[str, Any], baseline: dict[str, Any], target: str) -> 
     return f"{'' if reached else 'over '}{ratio:.1f} x"
 
 
-def waits(c3: C3, root: Path) -> dict[str, float]:
+def waits(c3: C3, root: Path, device: torch.device) -> dict[str, float]:
     """Seconds from Enter to the end of `project.fit`, test included: "first", and "later".
 
     The first time, nothing that it computes with is compiled yet.
     """
     with tempfile.TemporaryDirectory() as cache:
-        return {run: _wait(c3, root, NUMBA_CACHE_DIR=cache) for run in ("first", "later")}
+        caches = {"NUMBA_CACHE_DIR": cache, "TRITON_CACHE_DIR": cache}
+        return {run: _wait(c3, root, device, caches) for run in ("first", "later")}
 
 
-def _wait(c3: C3, root: Path, **environment: str) -> float:
+def _wait(c3: C3, root: Path, device: torch.device, environment: dict[str, str]) -> float:
     start = time.perf_counter()
-    options = [f"--config=lenet5-{c3}-fast", f"--data.root={root}", "--trainer.accelerator=cpu"]
+    options = [f"--config=lenet5-{c3}-fast", f"--data.root={root}", *trainer_options(device)]
     job.fit(*options, **environment)
     return time.perf_counter() - start
 
@@ -177,30 +186,37 @@ def percent(share: float) -> str:
     return f"{100 * share:g} %"
 
 
-def _train_published(c3: C3, root: Path, seed: int) -> Curve:
+def _train_published(c3: C3, root: Path, device: torch.device, seed: int) -> Curve:
     torch.manual_seed(seed)
-    net = published.published_lenet5(c3)
-    epochs = itertools.repeat(loops.loader(root), PUBLISHED_EPOCHS)
-    loop = loops.iterations(net, itertools.chain.from_iterable(epochs))
-    images, labels = source.load(root, train=False)
-    return list(_looks(loop, net, loops.pixels(images), labels.long()))
+    net = published.published_lenet5(c3).to(device)
+    loop = loops.iterations(net, loops.loaded_batches(root, device, PUBLISHED_EPOCHS))
+    images, labels = _test_images(root, device)
+    return list(_looks(loop, net, loops.pixels(images), labels))
 
 
-def _train_plainly(name: str, root: Path, seed: int, *, compiles: bool) -> Curve:
+def _train_plainly(
+    name: str, root: Path, device: torch.device, seed: int, *, compiles: bool
+) -> Curve:
     """The recipe of a configuration, as one would write it for one's own batches in memory."""
     config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))
     torch.manual_seed(seed)
-    model = LeNet5(**config["model"] | {"backend": "composite"})
+    model = LeNet5(**config["model"] | {"backend": "composite"}).to(device)
     size = config["data"]["batch_size"]
-    x, labels = loops.in_memory(root, model.inputs)
+    x, labels = loops.in_memory(root, device, model.inputs)
     epoch = -(-len(x) // size)
     total = epoch * config["trainer"]["max_epochs"]
     parts = model.schedule(torch.arange(total, dtype=torch.float64), Length(epoch, total))
     net = _compiled(model.net, x[:size], labels[:size]) if compiles else model.net
     batches = loops.shuffled(x, labels, size)
     loop = loops.iterations(net, batches, (model.lr * parts).tolist(), **model.update._asdict())
+    images, labels = _test_images(root, device)
+    return list(_looks(loop, model.net, model.inputs(images), labels))
+
+
+def _test_images(root: Path, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(N, 28, 28) uint8 and (N,) int64."""
     images, labels = source.load(root, train=False)
-    return list(_looks(loop, model.net, model.inputs(images), labels.long()))
+    return images.to(device), labels.to(device).long()
 
 
 def _compiled(net: nn.Module, x: Tensor, labels: Tensor) -> Any:
@@ -210,10 +226,10 @@ def _compiled(net: nn.Module, x: Tensor, labels: Tensor) -> Any:
     return compiled
 
 
-def _train_ours(name: str, root: Path, seed: int) -> Curve:
-    clock = Clock(*source.load(root, train=False))
+def _train_ours(name: str, root: Path, device: torch.device, seed: int) -> Curve:
+    clock = Clock(*_test_images(root, device))
     options = [f"--config={name}", f"--data.root={root}", f"--seed_everything={seed}"]
-    options += ["--trainer.accelerator=cpu", f"--data.block_size={EVERY}"]
+    options += [*trainer_options(device), f"--data.block_size={EVERY}"]
     with (
         tempfile.TemporaryDirectory() as folder,
         contextlib.chdir(folder),
@@ -230,15 +246,15 @@ class Clock(Callback):
     """Looks at the test images after every block, and stands still meanwhile.
 
     Args:
-        images: (N, 28, 28) uint8.
-        labels: (N,).
+        images: (N, 28, 28) uint8, where the model is.
+        labels: (N,) int64.
     """
 
     reads_blocks = True
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         self.curve: Curve = []
-        self._images, self._labels = images, labels.long()
+        self._images, self._labels = images, labels
         self._seconds = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -250,6 +266,7 @@ class Clock(Callback):
     ) -> None:
         """Looks."""
         assert isinstance(pl_module, LeNet5)
+        outputs["losses"].sum().item()  # waits for the device
         self._seconds += time.perf_counter() - self._since
         right = _accuracy(pl_module, pl_module.inputs(self._images), self._labels)
         self.curve.append(Look(self._seconds, right))

@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 from project.bench import job
+from project.bench.measure import CPU
 
 RANKS = (1, 2, 4)
 BATCHES = (100, 1000)
@@ -33,6 +34,7 @@ def run(
         {
             "batch": batch,
             "ranks": ranks,
+            "device": str(CPU),
             "images per second": values,
             "speed-up": (speed_up := median(values) / median(speeds[batch, 1])),
             "efficiency": speed_up / ranks,

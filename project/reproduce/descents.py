@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ import yaml
 from torch import Tensor
 
 from data import FourNineDataModule
+from models.kernels import sgd
 from models.kernels.sgd import sequential_sgd
 from models.linear import Linear
 from models.nets import LinearClassifier
@@ -19,7 +21,8 @@ from project.experiments import find_config
 from project.reproduce.ranks import gathered, place
 
 SATURATED = 1e-4  # a loss as close as this to its bounds has no slope worth the name
-AT_ONCE = 20  # runs in one call: enough for the threads, and their orders fit into memory
+AT_ONCE = {"cpu": 20, "cuda": 300}
+"""Runs in one call: enough for what computes, and their orders fit into memory."""
 
 
 class Descent(NamedTuple):
@@ -50,10 +53,13 @@ class Experiment:
         model = Linear(**content["model"])
         model.adapt_scale(self.data)  # all training images: the same with every seed
         self.loss = model.loss
-        self.scale = model.net.scale
         self.rates = model.learning_rates(len(self.data.order()))
-        self._mean_image = self.data.train_images.flatten(1).float().mean(0) * self.scale
-        self._test_images = self.data.test_images.flatten(1) * self.scale
+        self.device = device_of_runs()
+        self._mean_image = self.data.train_images.flatten(1).float().mean(0) * model.net.scale
+        data = self.data.train_images, self.data.train_labels, self.data.test_labels
+        self._images, self._labels, self._test_labels = (part.to(self.device) for part in data)
+        self._scale = model.net.scale.to(self.device)
+        self._test_images = self.data.test_images.to(self.device).flatten(1) * self._scale
 
     @property
     def total(self) -> int:
@@ -67,20 +73,33 @@ class Experiment:
         bias = torch.cat([net.output.bias.detach() for net in nets])
         # Row by row: a product of matrices rounds differently with their size.
         margins = torch.stack([w @ self._mean_image for w in weight]) + bias
+        order = torch.stack([self.data.reseeded(seed).order().indices() for seed in seeds])
+        weight, bias, order = (part.to(self.device) for part in (weight, bias, order))
         losses = sequential_sgd(
-            self.data.train_images,
-            self.data.train_labels,
-            torch.stack([self.data.reseeded(seed).order().indices() for seed in seeds]),
+            self._images,
+            self._labels,
+            order,
             weight,
             bias,
             self.rates,
             self.loss,
-            scale=self.scale,
+            scale=self._scale,
         )
-        right = (self._test_images @ weight.T + bias) * self.data.test_labels[:, None] >= 0
-        columns = (margins, right.sum(0), _last_lesson(losses))
+        outputs = torch.stack([self._test_images @ w for w in weight]) + bias[:, None]
+        right = outputs * self._test_labels >= 0
+        columns = (margins, right.sum(1), _last_lesson(losses))
         found = zip(seeds, *(column.tolist() for column in columns), strict=True)
         return [Descent(*values) for values in found]
+
+
+def device_of_runs() -> torch.device:
+    """Where project.fit trains the linear experiments: a GPU whose kernel gives right numbers."""
+    if torch.cuda.is_available():
+        rank = int(os.environ.get("LOCAL_RANK", 0))
+        device = torch.device("cuda", rank % torch.cuda.device_count())
+        if sgd.choose("auto", device, torch.float32) == "cuda":
+            return device
+    return torch.device("cpu")
 
 
 def _fresh_net(seed: int) -> LinearClassifier:
@@ -92,7 +111,7 @@ def _fresh_net(seed: int) -> LinearClassifier:
 def _last_lesson(losses: Tensor) -> Tensor:
     """Iteration (S,) of the last loss (S, K) that is neither 0 nor, as a square can be, 2."""
     lessons = (losses > SATURATED) & ((losses - 2).abs() > SATURATED)
-    numbers = torch.arange(1, losses.shape[1] + 1)
+    numbers = torch.arange(1, losses.shape[1] + 1, device=losses.device)
     return (lessons * numbers).amax(1)
 
 
@@ -107,11 +126,12 @@ def run_shared(
         progress: told the share of this rank's runs that is done.
     """
     ranks, rank = place()
-    groups = math.ceil(len(seeds) / AT_ONCE)
+    count = AT_ONCE[experiment.device.type]
+    groups = math.ceil(len(seeds) / count)
     # Always the same groups, whoever runs them.
     mine = {}
     for group in range(rank, groups, ranks):
-        mine[group] = experiment.run(seeds[group * AT_ONCE : (group + 1) * AT_ONCE])
+        mine[group] = experiment.run(seeds[group * count : (group + 1) * count])
         progress((group + 1) / groups)
     found = {group: runs for share in gathered(mine) for group, runs in share.items()}
     return [descent for group in range(groups) for descent in found[group]]

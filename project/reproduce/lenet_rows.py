@@ -15,6 +15,7 @@ from models.kernels.table import C3_TABLE
 from models.nets import C3
 from project.bench import published
 from project.bench.loops import seconds_per_iteration
+from project.bench.measure import CPU
 from project.reproduce.record import Row, Task
 from project.reproduce.training import Training
 
@@ -45,6 +46,11 @@ class Variant(NamedTuple):
         """To train and test, the median: a busy neighbour can slow down one or two many times."""
         stages = [training.record["seconds"] for training in self.trainings[:TIMED]]
         return float(statistics.median(stage["train"] + stage["test"] for stage in stages))
+
+    @property
+    def device(self) -> str:
+        """Where the first one trained, as its record says."""
+        return str(self.trainings[0].record["device"])
 
     @property
     def iterations(self) -> int:
@@ -161,16 +167,17 @@ def seconds(variants: dict[C3, Variant], task: Task) -> list[Row]:
             Row(
                 f"seconds to train and test, {c3}",
                 f"{SECONDS[c3] // 60} min {SECONDS[c3] % 60} s",
-                f"{variants[c3].seconds:.1f} for {variants[c3].iterations:,} iterations and the "
-                f"test, without set-up{middle}",
+                f"{variants[c3].seconds:.1f} on {variants[c3].device} for "
+                f"{variants[c3].iterations:,} iterations and the test, without set-up{middle}",
             )
             for c3 in VARIANTS
         ),
         Row(
             "original / modern, seconds",
             "approximately 10 times",
-            f"{published_ratio:.1f} by the published times; {ours:.2f} with the fused layers; "
-            f"{theirs:.1f} with the published loop on this machine, in short slices",
+            f"{published_ratio:.1f} by the published times; {ours:.2f} with the fused layers on "
+            f"{variants['original'].device}; {theirs:.1f} with the published loop on {CPU}, in "
+            "short slices",
         ),
     ]
 
@@ -191,7 +198,7 @@ def loss_curves(variants: dict[C3, Variant]) -> Row:
 
 def _published_loops_ratio(task: Task) -> float:
     """Original by modern, in turns, so that what disturbs the machine disturbs both alike."""
-    loops = {c3: published.lenet5_iterations(c3, task.root) for c3 in VARIANTS}
+    loops = {c3: published.lenet5_iterations(c3, task.root, CPU) for c3 in VARIANTS}
     slices: dict[C3, list[float]] = {c3: [] for c3 in VARIANTS}
     for _ in range(QUICK_SLICES if task.quick else SLICES):
         for c3, loop in loops.items():

@@ -33,6 +33,8 @@ class Series(NamedTuple):
     total: int
     seconds: list[float]
     """Of the first runs, one at a time."""
+    device: str
+    """Where they ran."""
 
     @property
     def accuracies(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -53,7 +55,7 @@ def run_own_part(task: Task) -> dict[str, Series]:
         experiment = Experiment(name, task.root)
         descents = run_shared(experiment, seeds, partial(_progress, task, done))
         seconds = [_seconds(experiment, seed) for seed in seeds[:RUNS]]
-        found[name] = Series(descents, experiment.total, seconds)
+        found[name] = Series(descents, experiment.total, seconds, experiment.device.type)
     return found
 
 
@@ -148,7 +150,8 @@ def _rows(found: dict[str, Series]) -> list[Row]:
             Row(
                 f"{name}: seconds of a run, training and test",
                 f"{statistics.fmean(published.seconds):g}" if published else "",
-                f"{statistics.median(series.seconds):.3f}, one compiled loop, set-up included",
+                f"{statistics.median(series.seconds):.3f} on {series.device}, one compiled loop, "
+                "set-up included",
             )
         )
     return rows
@@ -164,16 +167,16 @@ def _claims(found: dict[str, Series], task: Task) -> tuple[Row, Row, Row]:
     return (
         table1_claims.accuracy(*compared),
         table1_claims.stability(*compared),
-        table1_claims.time_ratio(_compiled_ratio(task), task.root),
+        table1_claims.time_ratio(*_compiled_ratio(task), task.root),
     )
 
 
-def _compiled_ratio(task: Task) -> float:
-    """Time of squared error over logistic, in turns, one run each."""
+def _compiled_ratio(task: Task) -> tuple[float, str]:
+    """Time of squared error over logistic, in turns, one run each; and where they ran."""
     pair = {name: Experiment(name, task.root) for name in ("logistic", "mse")}
     one_run = {name: partial(experiment.run, [task.seed]) for name, experiment in pair.items()}
     times = interleaved(one_run, repeats=5)
-    return times["mse"].median / times["logistic"].median
+    return times["mse"].median / times["logistic"].median, pair["mse"].device.type
 
 
 def _text(found: dict[str, Series]) -> str:
