@@ -25,6 +25,7 @@ from project.bench import (
     loops,
     measure,
     operations,
+    questions,
     race,
     scaling,
 )
@@ -93,7 +94,7 @@ def test_each_device_has_a_race_of_its_own(monkeypatch, tiny, capsys):
             for label, second in seconds.items()
         }
 
-    monkeypatch.setattr(bench, "devices", lambda: [CPU, torch.device("cuda")])
+    monkeypatch.setattr(questions, "devices", lambda: [CPU, torch.device("cuda")])
     monkeypatch.setattr(fit, "contestants", contestants)
     bench.main(["--only=mse", "--repeats=1", "--json=bench.json", "--png=bench.png"])
     rows = json.loads(Path("bench.json").read_text())["rows"]
@@ -208,7 +209,7 @@ def test_efficiency_is_speed_over_that_of_one_rank(monkeypatch, mnist_root):
 def test_race_runs_and_is_written_and_drawn(c3, tiny, monkeypatch):
     monkeypatch.setattr(race, "has_compiler", lambda: False)  # it would take half a minute
     monkeypatch.setattr(race, "waits", lambda *_: {"first": 40.0, "later": 5.0})
-    monkeypatch.setattr(bench, "devices", lambda: [CPU])
+    monkeypatch.setattr(questions, "devices", lambda: [CPU])
     bench.main(["race", f"--c3={c3}", "--repeats=2", "--json=race.json", "--png=race.png"])
     assert sorted(path.name for path in tiny.iterdir()) == ["race.json", "race.png"]
     rows = json.loads((tiny / "race.json").read_text())["rows"]
