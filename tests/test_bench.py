@@ -184,7 +184,7 @@ def test_operations_of_a_convolution_are_those_of_its_loops():
     first, second = (Convolution(*layer.arguments()) for layer in (net.c1, net.c3))
     shapes = shapes_of(torch.empty(0, 1, 28, 28), first, second)
     found = operations.operations(net, shapes, 9)
-    # 16 images in two groups; 8 products for 4 sums; tiles of 10 rows.
+    # 16 images in whole groups; 8 products for 4 sums; tiles of 10 rows.
     assert found[operations.CONVOLUTION[0]] == 16 * 6 * 30 * 7 * 8 * 5 * 2
     assert found[operations.CONVOLUTION[1]] == 16 * 96 * 10 * 3 * 8 * 5 * 2
     assert found[operations.WEIGHTS[0]] == 16 * 6 * 28 * 7 * 8 * 5 * 2

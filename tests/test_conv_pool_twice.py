@@ -10,6 +10,7 @@ from torch import nn
 
 from models import nets
 from models.kernels.conv_pool import operator, reference
+from models.kernels.lanes import LANES
 from models.kernels.table import connections, full_table
 from models.layers.conv_pool import ConvPool, conv_pool_twice
 
@@ -34,7 +35,7 @@ def pairs_of_blocks(draw):
         bias = torch.randn(len(table), dtype=torch.float64, generator=generator)
         blocks.append((weight, bias, pairs, draw(st.integers(0, 2))))
         channels = len(table)
-    batch = draw(st.sampled_from([1, 2, 7, 8, 9, 31, 100]))
+    batch = draw(st.sampled_from([1, 2, LANES - 1, LANES, LANES + 1, 31, 100]))
     height, width = draw(st.integers(16, 33)), draw(st.integers(16, 33))
     x = torch.randn(batch, in_channels, height, width, dtype=torch.float64, generator=generator)
     return x, *blocks
@@ -73,7 +74,7 @@ def test_two_blocks_equal_the_reference(problem):
         assert error <= (1e-5 * size + 1e-6 if name == "output" else 1e-4 * size), name
 
 
-def lenet_problem(batch=9):
+def lenet_problem(batch=LANES + 1):
     torch.manual_seed(0)
     net = nets.LeNet5(backend="cpu")
     return torch.rand(batch, 1, 28, 28), net.c1.arguments(), net.c3.arguments()
@@ -130,7 +131,7 @@ def test_any_memory_layout_and_an_empty_batch():
     assert not first[0].grad.any()
 
 
-@pytest.mark.parametrize("batch", [9, 100])
+@pytest.mark.parametrize("batch", [LANES + 1, 100])
 def test_answers_alone_are_the_same_bits(batch):
     """Without a gradient, all groups of a thread use one piece of memory."""
     _, first, second = lenet_problem()

@@ -131,7 +131,7 @@ def randn(*shape):
 
 PAIRS = connections([[0, 2], [1], [2, 1, 0], [1, 2]], 3)
 BLOCK = {"weight": randn(8, 5, 5) / 8, "bias": randn(4), "connections": PAIRS, "padding": 1}
-# Not eight columns: five axes with eight at the end would be groups.
+# Not as many columns as lanes: five axes with so many at the end would be groups.
 IMAGES = {"x": randn(9, 3, 9, 10), **BLOCK}
 GROUPS = {**IMAGES, "x": to_lanes(IMAGES["x"])}
 
@@ -353,6 +353,16 @@ def test_dense_layers_narrower_than_a_tile_are_refused(layer):
     if layer < 2:
         weights[6 + 2 * layer] = weights[6 + 2 * layer][:, :9].clone()
     with pytest.raises(ValueError, match="expected dense layers of 10 numbers or more, got 9"):
+        lenet5_gradient(weights, **TABLES)
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_dense_layers_that_read_less_than_the_widest_vector_are_refused(layer):
+    weights = [*WEIGHTS.values()]
+    for part in (4 + 2 * layer, 5 + 2 * layer):
+        weights[part] = weights[part][:15].clone()
+    weights[6 + 2 * layer] = weights[6 + 2 * layer][:, :15].clone()
+    with pytest.raises(ValueError, match="expected dense layers that read 16 or more, got 15"):
         lenet5_gradient(weights, **TABLES)
 
 

@@ -14,6 +14,7 @@ from test_conv_pool_twice import tables
 from torch import nn
 
 from models.kernels.conv_pool.cpu import Convolution
+from models.kernels.lanes import LANES
 from models.kernels.lenet5.cpu import LeNet5Gradient, MiniBatches
 from models.layers.conv_pool import PartialConv
 from models.layers.subsampling import Subsampling
@@ -104,7 +105,7 @@ def test_descent_is_one_step_after_the_other(sizes, loss):
         assert (gradient - other.grad).norm() < 5e-4 * other.grad.norm(), name
 
 
-@pytest.mark.parametrize("batch", [9, 20])
+@pytest.mark.parametrize("batch", [LANES + 1, 20])
 def test_threads_and_repetition_do_not_matter_more_than_rounding(batch):
     model = model_of()
     images, labels = digits(batch)

@@ -24,6 +24,7 @@ from numba.core.registry import CPUDispatcher
 
 from models.kernels import machine
 from models.kernels.compiler import EntryCompiler, LibraryCompiler, PartCompiler
+from models.kernels.lanes import LANES
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -149,7 +150,8 @@ class _Entries(IndexDataCacheFile):
             file.write(self._hash(content) + content)
 
     def _path(self, key: object) -> Path:
-        digest = hashlib.sha256(repr(key).encode()).digest()
+        # With the lanes, which are frozen into it as well: no other width takes its place.
+        digest = hashlib.sha256(repr((LANES, key)).encode()).digest()
         return Path(self._data_path(self._data_name(int.from_bytes(digest[:6]))))
 
     def _hash(self, content: bytes) -> bytes:

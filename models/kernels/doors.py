@@ -3,7 +3,7 @@
 Shapes, types and devices are known without a look at the values, of fake tensors too. Values are
 looked at on a CPU in every call; `looks` and `check_labels_once` spare a GPU the wait.
 
-A shape is a tuple of sizes, in which a letter stands for any size: B images, G groups of eight, C
+A shape is a tuple of sizes, in which a letter stands for any size: B images, G groups, C
 input maps, M output maps, H W pixels, P connections, N images held, K mini-batches, S runs.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.kernels.lanes import LANES
+from models.kernels.lanes import LANES, MOST
 from models.kernels.looks import extremes
 from models.kernels.sizes import KERNEL, TILE, pooled_size
 
@@ -274,8 +274,8 @@ def check_parameters(
 
     Raises:
         TypeError: one of another type.
-        ValueError: shapes or devices that do not fit, a dense layer narrower than a tile of sums,
-            or one that is not contiguous.
+        ValueError: shapes or devices that do not fit, a dense layer that is too narrow for the
+            kernels, or one that is not contiguous.
     """
     layers = LAYERS if codes is None else LAYERS_OF_1998
     names = [f"{layer}.{part}" for layer in layers for part in ("weight", "bias")]
@@ -290,6 +290,8 @@ def check_parameters(
         widths.append(len(codes))
     if min(widths) < TILE:
         raise ValueError(f"expected dense layers of {TILE} numbers or more, got {min(widths)}")
+    if min(widths[:-1]) < MOST:
+        raise ValueError(f"expected dense layers that read {MOST} or more, got {min(widths[:-1])}")
     shapes = _shapes_of(convolutions)
     for layer, (inputs, outputs) in zip(dense, pairwise(widths), strict=False):
         shapes[f"{layer}.weight"], shapes[f"{layer}.bias"] = (outputs, inputs), (outputs,)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from models.kernels import packages
+from models.kernels.lanes import LANES
 from models.nets import C3, LeNet5
 from project.bench.fit import our_seconds_per_iteration
 from project.bench.measure import CPU, interleaved
@@ -150,12 +151,12 @@ def _operations(c3: C3, batch: int) -> dict[str, int]:
 
 
 def peak_flops(repeats: int) -> float:
-    """Operations per second of multiply-adds in registers, eight numbers each, on one core."""
+    """Operations per second of multiply-adds in registers, a vector each, on one core."""
     from project.bench.stamps import CHAINS, multiply_add
 
-    numbers = np.repeat(np.array([0.5, 1], np.float32), 8)
+    numbers = np.repeat(np.array([0.5, 1], np.float32), LANES)
     best = min(interleaved({"": lambda: multiply_add(TURNS, numbers)}, repeats)[""].seconds)
-    return 2 * 8 * CHAINS * TURNS / best
+    return 2 * LANES * CHAINS * TURNS / best
 
 
 @contextmanager

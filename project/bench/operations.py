@@ -1,6 +1,6 @@
 """The pieces of an iteration of LeNet-5 by name, and how many floating-point operations they are.
 
-Those that are done: for whole vectors of eight images and whole tiles of sums, and at Winograd's
+Those that are done: for whole vectors of images and whole tiles of sums, and at Winograd's
 points. A multiply-add is two. Pieces without a number mostly move data.
 
 Shapes as in `models/kernels/conv_pool/memory.py`.

@@ -21,6 +21,7 @@ from numba.extending import intrinsic
 
 from models.kernels.compiled import OF_PARTS, OPTIONS
 from models.kernels.conv_pool import backward, forward, frame
+from models.kernels.lanes import LANES
 from models.kernels.lenet5 import dense, distort, folding, gradient, head
 from models.kernels.simd.vector import add, fma, load, store
 from project.bench import operations as names
@@ -205,10 +206,10 @@ CHAINS = 10
 
 @_entry
 def multiply_add(count, numbers):
-    """Multiplies and adds `count` times in each of ten chains, eight numbers (16,) at a time."""
-    x, y = load(numbers, 0), load(numbers, 8)
+    """Multiplies and adds `count` times in each of ten chains, numbers (2 L,) at a time."""
+    x, y = load(numbers, 0), load(numbers, LANES)
     a = b = c = d = e = f = g = h = i = j = y
     for _ in range(count):
         a, b, c, d, e = fma(a, x, y), fma(b, x, y), fma(c, x, y), fma(d, x, y), fma(e, x, y)
         f, g, h, i, j = fma(f, x, y), fma(g, x, y), fma(h, x, y), fma(i, x, y), fma(j, x, y)
-    store(numbers, 8, add(add(add(a, b), add(c, d)), add(add(e, f), add(add(g, h), add(i, j)))))
+    store(numbers, LANES, add(add(add(a, b), add(c, d)), add(add(e, f), add(add(g, h), add(i, j)))))

@@ -1,4 +1,4 @@
-"""One group of eight images back through one block, and the sums over groups and threads.
+"""One group of images back through one block, and the sums over groups and threads.
 
 Shapes as in `memory.py`.
 """
@@ -56,7 +56,7 @@ def _spread_gradient(grad, grad_rows, grad_columns, shape, slope, strip, strips,
 
 @compiled()
 def _weight_gradient(layer, scratch, point, strip, strips, taps):
-    """Of some strips, at one of the points: taps (8, P, 5, 8) are added to."""
+    """Of some strips, at one of the points: taps (8, P, 5, L) are added to."""
     shape, table = layer.shape, layer.table
     connections = len(table.sources)
     for p in range(connections):
@@ -94,7 +94,7 @@ def _input_gradient(layer, scratch, point, strip, strips):
 
 @compiled()
 def gather_input_gradient(pixel_gradients, shape, dx):
-    """At the points -> at the framed input, dx (C, rows, columns, 8)."""
+    """At the points -> at the framed input, dx (C, rows, columns, L)."""
     step = len(pixel_gradients) // COUNT
     for c in range(shape.maps):
         for r in range(2 * shape.pooled_rows + KERNEL - 1):
@@ -112,7 +112,7 @@ def gather_input_gradient(pixel_gradients, shape, dx):
 
 @compiled()
 def backward_group(grad, grad_rows, grad_columns, layer, scratch, slope, want_input, taps, db):
-    """Gradients of one group: taps (8, P, 5, 8) and db (M, 8) are added to.
+    """Gradients of one group: taps (8, P, 5, L) and db (M, L) are added to.
 
     Grad is at y, maps of grad_rows x grad_columns pixels. The gradient at the input is left at the
     points.
@@ -131,7 +131,7 @@ def backward_group(grad, grad_rows, grad_columns, layer, scratch, slope, want_in
 
 @compiled()
 def add_up(parts, start, out):
-    """Parts (T, ..., 8) from `start` on -> out (N,), always in the same order."""
+    """Parts (T, ..., L) from `start` on -> out (N,), always in the same order."""
     for i in range(len(out)):
         total = load(parts[0], (start + i) * LANES)
         for t in range(1, len(parts)):
@@ -153,6 +153,6 @@ def _gather_taps(spread, weight):
 
 @compiled()
 def sum_of_taps(parts, spread, weight):
-    """Gradients at the points (T, 8, P, 5, 8) -> spread (8, P, 5) -> at the weights (P, 5, 5)."""
+    """Gradients at the points (T, 8, P, 5, L) -> spread (8, P, 5) -> at the weights (P, 5, 5)."""
     add_up(parts, 0, spread)
     _gather_taps(spread, weight)

@@ -1,6 +1,6 @@
 """The fused block on the CPU, one block or two in a row, for torch's tensors.
 
-Compiled by Numba, eight images to a vector, groups of them over threads; `compiled.py` keeps the
+Compiled by Numba, a group of images to a vector, groups over threads; `compiled.py` keeps the
 machine code, so that only the first run of a machine waits for it.
 
 Shapes: B images, G groups in the layout of `lanes.py`, C input maps, M output maps, P connections,
@@ -55,14 +55,14 @@ def forward(
     """Runs the block.
 
     Args:
-        x: (G, C, H, W, 8) float32.
+        x: (G, C, H, W, L) float32.
         weight: (P, 5, 5).
         bias: (M,).
         connections: (P, 2), sorted by output map.
         padding: zeros on each side of H and W.
 
     Returns:
-        y (G, M, R, S, 8), and its derivative by the sums before the tanh (G, M, 2R, 2S, 8).
+        y (G, M, R, S, L), and its derivative by the sums before the tanh (G, M, 2R, 2S, L).
 
     Raises:
         TypeError: an argument of another type.

@@ -1,4 +1,4 @@
-"""One group of eight images through one block, strip by strip of four columns.
+"""One group of images through one block, strip by strip of four columns.
 
 Shapes as in `memory.py`.
 """
@@ -38,7 +38,7 @@ def new_taps(weight: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 @compiled()
 def spread_input(framed, shape, pixels):
-    """One group's framed input -> (8, Q, C, line, 8)."""
+    """One group's framed input -> (8, Q, C, line, L)."""
     step = len(pixels) // COUNT
     for c in range(shape.maps):
         for r in range(2 * shape.pooled_rows + KERNEL - 1):
@@ -67,7 +67,7 @@ def _convolve_strip(layer, bias, scratch, q, m):
 
 @inlined
 def _squash(products, line, a):
-    """A strip of sums, at the points -> their tanh, a (rows, 4, 8)."""
+    """A strip of sums, at the points -> their tanh, a (rows, 4, L)."""
     for i in range(0, len(a) // STRIP, LANES):
         z0, z1, z2, z3 = gather_sums(products, i, line * LANES)
         store(a, i * STRIP, tanh(z0))
@@ -78,7 +78,7 @@ def _squash(products, line, a):
 
 @inlined
 def _pool(a, pooled, coefficient, offset, slope, start, slope_row, y, y_start, y_row):
-    """A strip a (rows, 4, 8) -> y and dy/dz as slope, rows of pixels that far apart."""
+    """A strip a (rows, 4, L) -> y and dy/dz as slope, rows of pixels that far apart."""
     one = splat(np.float32(1))
     minus = splat(np.float32(-1))
     factor, constant = splat(coefficient), splat(offset)
@@ -102,7 +102,7 @@ def _pool(a, pooled, coefficient, offset, slope, start, slope_row, y, y_start, y
 
 @compiled()
 def _keep_fours(a, pooled, fours, start, row):
-    """A strip a (rows, 4, 8) -> the sums of 2x2, rows that far apart."""
+    """A strip a (rows, 4, L) -> the sums of 2x2, rows that far apart."""
     for r in range(len(a) // (2 * STRIP * LANES)):
         for s in range(pooled):
             i = (2 * r * STRIP + 2 * s) * LANES
@@ -113,7 +113,7 @@ def _keep_fours(a, pooled, fours, start, row):
 
 @compiled()
 def forward_group(layer, per_map, scratch, slope, y, y_rows, y_columns):
-    """The input at the points -> slope (M, 2R, 2S, 8), y in maps of y_rows x y_columns pixels."""
+    """The input at the points -> slope (M, 2R, 2S, L), y in maps of y_rows x y_columns pixels."""
     shape = layer.shape
     row = 2 * shape.pooled * LANES
     for q in range(shape.strips):

@@ -1,6 +1,6 @@
 """Images into lanes and frames of zeros, and back.
 
-A frame (C, rows, columns, 8) holds the C input maps of one group of eight images, H x W pixels
+A frame (C, rows, columns, L) holds the C input maps of one group of L images, H x W pixels
 each, with the padding around them and what fills up the last strip of four columns.
 """
 
@@ -15,7 +15,7 @@ from models.kernels.simd.vector import transpose
 
 @compiled()
 def frame_lanes(x, shape, out):
-    """One group (C, H, W, 8) into the middle of its frame of zeros (C, rows, columns, 8)."""
+    """One group (C, H, W, L) into the middle of its frame of zeros (C, rows, columns, L)."""
     for c in range(shape.maps):
         for r in range(shape.height):
             i = (c * shape.height + r) * shape.width * LANES
@@ -43,7 +43,7 @@ def inside(framed, shape):
 
 @compiled()
 def frame_images(x, first, batch, shape, out):
-    """Images `first` to `first` + 7 of x (B, C, H, W) into the middle of a frame of zeros."""
+    """Images `first` to `first` + L - 1 of x (B, C, H, W) into the middle of a frame of zeros."""
     pixels = shape.maps * shape.height * shape.width
     for c in range(shape.maps):
         for r in range(shape.height):
@@ -54,7 +54,7 @@ def frame_images(x, first, batch, shape, out):
 
 @compiled()
 def into_lanes(x, start, step, images, width, out, out_start):
-    """Eight rows of x, step apart, side by side: out (width, 8), 0 from lane `images` on."""
+    """L rows of x, step apart, side by side: out (width, L), 0 from lane `images` on."""
     whole = width // LANES * LANES if images >= LANES else 0
     for s in range(0, whole, LANES):
         transpose(x, start + s, step, out, out_start + s * LANES, LANES)
@@ -66,7 +66,7 @@ def into_lanes(x, start, step, images, width, out, out_start):
 
 @compiled()
 def out_of_lanes(x, images, width, out, start, step):
-    """The reverse: x (width, 8) -> rows of out, step apart."""
+    """The reverse: x (width, L) -> rows of out, step apart."""
     whole = width // LANES * LANES if images >= LANES else 0
     for s in range(0, whole, LANES):
         transpose(x, s * LANES, LANES, out, start + s, step)

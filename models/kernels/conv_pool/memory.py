@@ -1,6 +1,6 @@
 """Sizes, connections and memory of one block on the CPU, and how its arrays are laid out.
 
-Shapes: B images, G groups, C input maps, M output maps, P connections, H W input pixels, R S
+Shapes: B images, G groups of L, C input maps, M output maps, P connections, H W input pixels, R S
 pooled pixels (so 2R 2S convolved ones), Q strips of four columns, T threads. Arrays are flat inside
 the kernels; comments give shapes. "At the points" means transformed as Winograd's filtering wants
 it, one value for each of eight points.
@@ -135,20 +135,20 @@ class Scratch(NamedTuple):
     """A thread's memory for one block and one group."""
 
     framed: np.ndarray[Any, Any]
-    """(C, rows, columns, 8) the input in its frame of zeros; of the second of two blocks, the
+    """(C, rows, columns, L) the input in its frame of zeros; of the second of two blocks, the
     gradient there"""
     pixels: np.ndarray[Any, Any]
-    """(8, Q, C, line, 8) the input at the points"""
+    """(8, Q, C, line, L) the input at the points"""
     products: np.ndarray[Any, Any]
-    """(8, line, 8) one strip of one map, at the points"""
+    """(8, line, L) one strip of one map, at the points"""
     a: np.ndarray[Any, Any]
-    """(2R, 4, 8) tanh of the sums of one strip of one map"""
+    """(2R, 4, L) tanh of the sums of one strip of one map"""
     fours: np.ndarray[Any, Any]
-    """(M, R, S, 8) the sums of 2x2 of them; empty where no coefficient is learnt"""
+    """(M, R, S, L) the sums of 2x2 of them; empty where no coefficient is learnt"""
     d: np.ndarray[Any, Any]
-    """(8, N, M, gradient_line, 8) the gradient at the sums of some strips, at the points"""
+    """(8, N, M, gradient_line, L) the gradient at the sums of some strips, at the points"""
     pixel_gradients: np.ndarray[Any, Any]
-    """(8, Q, C, gradient_line, 8) the gradient at the input, at the points"""
+    """(8, Q, C, gradient_line, L) the gradient at the input, at the points"""
 
 
 def new_scratches(
@@ -201,5 +201,5 @@ def part(parts, n, count):
 
 @inlined
 def line(point, q, m, strips, maps, length):
-    """Where a line of (8, strips, maps, length, 8) begins."""
+    """Where a line of (8, strips, maps, length, L) begins."""
     return ((point * strips + q) * maps + m) * length * LANES

@@ -1,7 +1,7 @@
 """The fused block as one operator of torch: compile, export, DDP and checkpointing see one node.
 
 `lenet5::conv_pool` is partial convolution, bias, tanh, 2x2 average pool and tanh, in float32: on
-CUDA for images (B, C, H, W), on the CPU for lanes (G, C, H, W, 8).
+CUDA for images (B, C, H, W), on the CPU for lanes (G, C, H, W, L).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One group of eight images through two blocks in a row, and back.
+"""One group of images through two blocks in a row, and back.
 
 The first block writes its maps into the frame that the second one reads. Shapes as in `memory.py`;
 those of the second block are C2, M2, P2, R2 and S2, where C2 = M.
@@ -49,13 +49,13 @@ class Sums(NamedTuple):
     """The gradients at the parameters of two blocks, added up over each of N chunks of groups."""
 
     taps: np.ndarray[Any, Any]
-    """(N, 8, P, 5, 8) at the weights, at the points"""
+    """(N, 8, P, 5, L) at the weights, at the points"""
     bias: np.ndarray[Any, Any]
-    """(N, M, 8); where they are learnt, (N, 3, M, 8) with those at coefficients and offsets"""
+    """(N, M, L); where they are learnt, (N, 3, M, L) with those at coefficients and offsets"""
     taps2: np.ndarray[Any, Any]
-    """(N, 8, P2, 5, 8)"""
+    """(N, 8, P2, 5, L)"""
     bias2: np.ndarray[Any, Any]
-    """(N, M2, 8) or (N, 3, M2, 8)"""
+    """(N, M2, L) or (N, 3, M2, L)"""
 
 
 def new_sums(chunks: int, numbers: int, taps: Any, numbers2: int, taps2: Any) -> Sums:
@@ -115,7 +115,7 @@ def kept_parts(state, shape, shape2):
 
 @compiled()
 def forward_both(pair, per_map, per_map2, state, y):
-    """Framed images of one group -> y (M2, R2, S2, 8) and state."""
+    """Framed images of one group -> y (M2, R2, S2, L) and state."""
     shape, shape2 = pair.first.shape, pair.second.shape
     slope, middle, slope2 = kept_parts(state, shape, shape2)
     middle[:] = 0
@@ -131,7 +131,7 @@ def forward_both(pair, per_map, per_map2, state, y):
 def backward_both(grad, pair, state, sums):
     """Gradients of one group, added to the thread's; scratch still holds its pixels at the points.
 
-    Grad (M2, R2, S2, 8) is at the second block's y.
+    Grad (M2, R2, S2, L) is at the second block's y.
     """
     first, second, scratch, scratch2 = pair
     shape2 = second.shape

@@ -38,7 +38,7 @@ from models.kernels.tickets import finish, next_task, open_tasks
 
 @entry()
 def forward(worker, tickets, x, groups, layer, weight, per_map, scratches, slope, y):
-    """X (G, C, H, W, 8) -> slope (G, M, 2R, 2S, 8) and y (G, M, R, S, 8)."""
+    """X (G, C, H, W, L) -> slope (G, M, 2R, 2S, L) and y (G, M, R, S, L)."""
     shape, scratch = layer.shape, scratch_of(scratches, worker)
     if worker == 0:
         spread_taps(weight, layer.taps)
@@ -58,7 +58,7 @@ def forward(worker, tickets, x, groups, layer, weight, per_map, scratches, slope
 def backward(worker, tickets, grad, x, groups, layer, weight, scratches, slope, framed, sums, outs):
     """Gradients outs at x, if that is not empty, and at the parameters: (P, 25) and (M,).
 
-    Framed (T, C, rows, columns, 8) is memory for the first; sums as the first two of `pair.Sums`.
+    Framed (T, C, rows, columns, L) is memory for the first; sums as the first two of `pair.Sums`.
     """
     shape, scratch = layer.shape, scratch_of(scratches, worker)
     dx, dw, db = outs
@@ -98,7 +98,7 @@ def backward(worker, tickets, grad, x, groups, layer, weight, scratches, slope, 
 def forward_two(worker, tickets, x, batch, pairs, filters, per_map, per_map2, keep, state, outs, y):
     """Images x (B, C, H, W) -> y (B, M2, R2, S2), and each group's state (G, ...), if it is kept.
 
-    Else state is (T, ...). Outs (T, M2, R2, S2, 8) is memory.
+    Else state is (T, ...). Outs (T, M2, R2, S2, L) is memory.
     """
     groups, pair, out = -(-batch // LANES), pair_of(pairs, worker), outs[worker]
     if worker == 0:
@@ -121,7 +121,7 @@ def forward_two(worker, tickets, x, batch, pairs, filters, per_map, per_map2, ke
 def backward_two(worker, tickets, grad, x, batch, pairs, filters, state, outs, sums, gradients):
     """Gradients at the parameters of both blocks, from grad (B, M2, R2, S2) at the second's y.
 
-    Outs (T, M2, R2, S2, 8) is memory.
+    Outs (T, M2, R2, S2, L) is memory.
     """
     groups, chunks, pair = -(-batch // LANES), len(sums.taps), pair_of(pairs, worker)
     shape, shape2, out = pair.first.shape, pair.second.shape, outs[worker]

@@ -10,7 +10,7 @@ from models.kernels.conv_pool.operator import fused_two
 from models.kernels.table import C3_TABLE, ConnectionTable, connections, full_table
 from models.kernels.trust import Errors, Kernel, relative_error
 
-BATCH = 11  # neither whole groups of eight nor whole programs
+BATCH = 19  # neither whole groups nor whole programs
 TABLES = {"original": C3_TABLE, "modern": full_table(6, 16)}
 NAMES = ("C1's weights", "C1's biases", "C3's weights", "C3's biases")
 

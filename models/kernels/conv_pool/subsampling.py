@@ -18,7 +18,7 @@ from models.kernels.simd.vector import add, fma, load, mul, splat, store
 def coefficients_back(grad, y, pair, state, sums):
     """Gradients of one group, added to the thread's; `backward_both` comes before.
 
-    Grad (M2, R2, S2, 8) is at the second block's y; scratch holds the gradient at the first one's.
+    Grad (M2, R2, S2, L) is at the second block's y; scratch holds the gradient at the first one's.
     """
     first, second = pair.first.shape, pair.second.shape
     _, middle, _ = kept_parts(state, first, second)
@@ -30,7 +30,7 @@ def coefficients_back(grad, y, pair, state, sums):
 
 @compiled()
 def _add_group(grad, y, rows, columns, shape, fours, sums):
-    """Of one block: grad and y are maps of rows x columns pixels, sums (3, M, 8) are added to."""
+    """Of one block: grad and y are maps of rows x columns pixels, sums (3, M, L) are added to."""
     one = splat(np.float32(1))
     minus = splat(np.float32(-1))
     for m in range(shape.outputs):

@@ -26,7 +26,7 @@ FRAME = (SIZE + 3) * LINE
 def pick_images(batch, first, pixels, frame, out):
     """Images batch.order[first], batch.order[first + 1], ... as the net takes them.
 
-    A pixel v becomes v / unit + offset: out (8, pixels). What is around the image in `frame` must
+    A pixel v becomes v / unit + offset: out (L, pixels). What is around the image in `frame` must
     be 0; those that are distorted have SIZE x SIZE pixels.
     """
     for lane in range(min(len(batch.order) - first, LANES)):

@@ -1,4 +1,4 @@
-"""One group of eight images through LeNet-5 and back, so that all of it stays in the cache.
+"""One group of images through LeNet-5 and back, so that all of it stays in the cache.
 
 Shapes as in `memory.py`.
 """
@@ -51,6 +51,6 @@ def back(batch, first, blocks, net, head, group, rows, sums, losses):
 
 @compiled()
 def _into_rows(x, images, first, rows):
-    """A layer's values x (width, 8) -> the rows of those images, of (B, width)."""
+    """A layer's values x (width, L) -> the rows of those images, of (B, width)."""
     width = len(x) // LANES
     out_of_lanes(x, images, width, rows, first * width, width)

@@ -1,11 +1,12 @@
-"""The loss of one group of eight images, and the gradient where it begins.
+"""The loss of one group of images, and the gradient where it begins.
 
 With t = tanh of F6's sums, the images' classes k get logits z: those of a dense layer, or for 1998
 minus the squared distance of F6's output to a code (Eq. 7). The cross-entropy has one class more,
 rubbish, that no image is of: with a logit of -infinity it is the ordinary one, else it is Eq. 9 of
 1998. Eq. 8 is minus the logit of the right class.
 
-Arrays are flat; comments give shapes. A layer's values for a group are (outputs, 8).
+Arrays are flat; comments give shapes. A layer's values for a group are (outputs, L),
+L as in `lanes.py`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Head(NamedTuple):
 
 @compiled()
 def loss_of_group(kind, batch, first, net, group, d, losses):
-    """F6's t (84, 8) -> the losses of this group, d at the logits, and the gradient at t.
+    """F6's t (84, L) -> the losses of this group, d at the logits, and the gradient at t.
 
     The group's images are those from batch.order[first] on. Lanes behind the last one hold no
     image: their gradient is 0.
@@ -51,7 +52,7 @@ def loss_of_group(kind, batch, first, net, group, d, losses):
 
 @compiled()
 def _nearness(t, amplitude, codes, z):
-    """Minus the squared distances of amplitude * t (84, 8) to the codes (classes, 84)."""
+    """Minus the squared distances of amplitude * t (84, L) to the codes (classes, 84)."""
     inputs = len(t) // LANES
     minus, scale = splat(np.float32(-1)), splat(amplitude)
     for k in range(len(z) // LANES):
@@ -64,7 +65,7 @@ def _nearness(t, amplitude, codes, z):
 
 @compiled()
 def _through_nearness(d, amplitude, t, dt):
-    """Gradient d (classes, 8) at nearness -> dt at t; dt is the sum of d times the codes before."""
+    """Gradient d (classes, L) at nearness -> dt at t; dt is the sum of d times the codes before."""
     total = splat(np.float32(0))
     for k in range(0, len(d), LANES):
         total = add(total, load(d, k))
@@ -75,7 +76,7 @@ def _through_nearness(d, amplitude, t, dt):
 
 @compiled()
 def _cross_entropy(z, rubbish, others, batch, first, d, losses):
-    """Logits z (classes, 8) -> the losses of this group, and d, share times their gradient at z.
+    """Logits z (classes, L) -> the losses of this group, and d, share times their gradient at z.
 
     Others says whether classes but the right one count.
     """

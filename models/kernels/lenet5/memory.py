@@ -1,8 +1,8 @@
 """What LeNet-5's compiled code is handed: parameters, sizes, a mini-batch, and memory.
 
 The layers have the paper's names: C1 and S2 are the first block, C3 and S4 the second, and C5, F6
-and the output are dense. Arrays are flat; comments give shapes: B images, G groups of eight, N
-images to choose from, T threads; the widths are those of LeNet-5 for 28 x 28 pixels.
+and the output are dense. Arrays are flat; comments give shapes: B images, G groups of L, N images
+to choose from, T threads; the widths are those of LeNet-5 for 28 x 28 pixels.
 """
 
 from __future__ import annotations
@@ -104,36 +104,36 @@ class Rows(NamedTuple):
     f6: np.ndarray[Any, Any]
     """(B, 84) the input of the output layer"""
     d_c5: np.ndarray[Any, Any]
-    """(G, 120, 8) the gradient at the sums of C5"""
+    """(G, 120, L) the gradient at the sums of C5"""
     d_f6: np.ndarray[Any, Any]
-    """(G, 84, 8)"""
+    """(G, 84, L)"""
     d_output: np.ndarray[Any, Any]
-    """(G, 10, 8)"""
+    """(G, 10, L)"""
 
 
 class Group(NamedTuple):
-    """A thread's memory for one group of eight images on its way there and back."""
+    """A thread's memory for one group of images on its way there and back."""
 
     frame: np.ndarray[Any, Any]
     """(31, 32) an image that is distorted, and zeros around it"""
     picked: np.ndarray[Any, Any]
-    """(8, 28, 28) the images"""
+    """(L, 28, 28) the images"""
     state: np.ndarray[Any, Any]
     """What the two blocks need on the way back"""
     s4: np.ndarray[Any, Any]
-    """(400, 8)"""
+    """(400, L)"""
     c5: np.ndarray[Any, Any]
-    """(120, 8)"""
+    """(120, L)"""
     f6: np.ndarray[Any, Any]
-    """(84, 8)"""
+    """(84, L)"""
     output: np.ndarray[Any, Any]
-    """(10, 8) the logits"""
+    """(10, L) the logits"""
     s4_gradient: np.ndarray[Any, Any]
-    """(400, 8) the gradient at s4"""
+    """(400, L) the gradient at s4"""
     c5_gradient: np.ndarray[Any, Any]
-    """(120, 8)"""
+    """(120, L)"""
     f6_gradient: np.ndarray[Any, Any]
-    """(84, 8)"""
+    """(84, L)"""
 
 
 class Memory(NamedTuple):

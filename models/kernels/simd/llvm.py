@@ -1,7 +1,8 @@
-"""Instructions of LLVM on eight floats, which the intrinsics of this folder are made of.
+"""Instructions of LLVM on vectors of L floats, which the intrinsics of this folder are made of.
 
 Each function here adds instructions to `builder`, while Numba compiles, and returns the value that
-they compute. A place in an array is an index into its data, without regard to strides.
+they compute. A place in an array is an index into its data, without regard to strides. L is that of
+`lanes.py`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def require_contiguous(array: Any) -> None:
 
 
 def address(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
-    """Where array[index] begins, as a pointer to eight floats."""
+    """Where array[index] begins, as a pointer to a vector."""
     data = context.make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), FLOATS.as_pointer())
 
@@ -37,12 +38,12 @@ def ahead(builder: Any, index: Any, step: Any, count: int) -> Any:
 
 
 def constant(value: float) -> Any:
-    """The value eight times, known when Numba compiles."""
+    """The value in every lane, known when Numba compiles."""
     return ir.Constant(FLOATS, [float(np.float32(value))] * LANES)
 
 
 def splat(builder: Any, value: Any) -> Any:
-    """The value eight times."""
+    """The value in every lane."""
     undefined = ir.Constant(FLOATS, ir.Undefined)
     first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
     return builder.shuffle_vector(first, undefined, ir.Constant(INTEGERS, [0] * LANES))
@@ -57,7 +58,7 @@ def fmuladd(builder: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 def load(context: Any, builder: Any, array_type: Any, array: Any, index: Any, step: int) -> Any:
-    """array[index + step : index + step + 8]."""
+    """array[index + step : index + step + L]."""
     index = builder.add(index, ir.Constant(index.type, step))
     return builder.load(address(context, builder, array_type, array, index), align=4)
 
@@ -65,6 +66,6 @@ def load(context: Any, builder: Any, array_type: Any, array: Any, index: Any, st
 def store(
     context: Any, builder: Any, array_type: Any, array: Any, index: Any, step: int, value: Any
 ) -> None:
-    """array[index + step : index + step + 8] = value."""
+    """array[index + step : index + step + L] = value."""
     index = builder.add(index, ir.Constant(index.type, step))
     builder.store(value, address(context, builder, array_type, array, index), align=4)

@@ -1,4 +1,4 @@
-"""The hyperbolic tangent of eight floats, from a polynomial, and how far it is off."""
+"""The hyperbolic tangent of a vector, from a polynomial, and how far it is off."""
 
 from __future__ import annotations
 

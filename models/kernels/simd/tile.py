@@ -1,4 +1,4 @@
-"""A tile: ten sums that stay in registers, each eight floats, and what is added to them.
+"""A tile: ten sums that stay in registers, each a vector, and what is added to them.
 
 A tile is a tuple of ten Vectors. Images lie in lanes, so that neighbouring pixels of a line are
 neighbouring vectors, and five taps of a kernel are five Vectors that hold one number each.
@@ -32,7 +32,7 @@ def filled(typing: Any, value: Any) -> Any:
 
 @intrinsic
 def store_tile(typing: Any, tile: Any, out: Any, i: Any) -> Any:
-    """out[i : i + 80] = tile."""
+    """out[i : i + 10 L] = tile."""
     llvm.require_contiguous(out)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -46,7 +46,7 @@ def store_tile(typing: Any, tile: Any, out: Any, i: Any) -> Any:
 
 @intrinsic
 def load_taps(typing: Any, weight: Any, i: Any) -> Any:
-    """weight[i : i + 5], each eight times."""
+    """weight[i : i + 5], each in every lane."""
     kind = types.UniTuple(VECTOR, KERNEL)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -117,7 +117,7 @@ convolve_back_before_zeros = _convolution_back(before_zeros=True)
 
 @intrinsic
 def correlate(typing: Any, tile: Any, x: Any, i: Any, d: Any, j: Any) -> Any:
-    """Adds the products of d[j], d[j + 8] with five vectors of x each: taps, at two rows."""
+    """Adds the products of d[j], d[j + L] with five vectors of x each: taps, at two rows."""
     llvm.require_contiguous(x)
     llvm.require_contiguous(d)
 
@@ -156,7 +156,7 @@ def add_taps(typing: Any, tile: Any, out: Any, i: Any) -> Any:
 
 @intrinsic
 def add_outer(typing: Any, tile: Any, x: Any, i: Any, factors: Any, j: Any, step: Any) -> Any:
-    """Adds x[i : i + 8] times factors[j + n step] to vector n of a tile."""
+    """Adds x[i : i + L] times factors[j + n step] to vector n of a tile."""
     llvm.require_contiguous(x)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:

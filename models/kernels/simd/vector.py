@@ -1,4 +1,4 @@
-"""Eight floats as one value: load, store, add, multiply, transpose.
+"""L floats as one value: load, store, add, multiply, transpose; L as in `lanes.py`.
 
 Numba knows the value as the type Vector. Each function here is an intrinsic: it is called in
 compiled code, with Vectors or with a contiguous array of float32 and an index into it.
@@ -19,7 +19,7 @@ from models.kernels.simd import llvm
 
 
 class Vector(types.Type):
-    """Numba's name for eight float32 in one register (two, where registers are narrow)."""
+    """Numba's name for L float32 in one register (two, where registers are narrow)."""
 
     def __init__(self) -> None:
         super().__init__(name="Vector")
@@ -30,7 +30,7 @@ VECTOR = Vector()
 
 @register_model(Vector)
 class VectorModel(models.PrimitiveModel):
-    """A Vector is LLVM's <8 x float>."""
+    """A Vector is LLVM's <L x float>."""
 
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, llvm.FLOATS)
@@ -38,7 +38,7 @@ class VectorModel(models.PrimitiveModel):
 
 @intrinsic
 def load(typing: Any, array: Any, index: Any) -> Any:
-    """array[index : index + 8]."""
+    """array[index : index + L]."""
     llvm.require_contiguous(array)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -49,7 +49,7 @@ def load(typing: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
-    """array[index : index + 8] = value."""
+    """array[index : index + L] = value."""
     llvm.require_contiguous(array)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -63,7 +63,7 @@ def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
 
 @intrinsic
 def splat(typing: Any, value: Any) -> Any:
-    """The float32 value eight times."""
+    """The float32 value in every lane."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return llvm.splat(builder, args[0])
@@ -103,7 +103,7 @@ def mul(typing: Any, a: Any, b: Any) -> Any:
 
 @intrinsic
 def total_of(typing: Any, x: Any) -> Any:
-    """The sum of the eight floats, by halves."""
+    """The sum of the L floats, by halves."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = ir.FunctionType(ir.FloatType(), [ir.FloatType(), llvm.FLOATS])
@@ -117,7 +117,7 @@ def total_of(typing: Any, x: Any) -> Any:
 
 @intrinsic
 def transpose(typing: Any, x: Any, i: Any, x_step: Any, out: Any, j: Any, out_step: Any) -> Any:
-    """Eight vectors of x, x_step apart from x[i] on, as columns of eight vectors of out."""
+    """L vectors of x, x_step apart from x[i] on, as columns of L vectors of out."""
     llvm.require_contiguous(x)
     llvm.require_contiguous(out)
 
