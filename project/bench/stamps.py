@@ -78,7 +78,7 @@ PIECES = (
     Piece((backward._weight_gradient,), names.WEIGHTS, _by_layer),
     Piece((backward._input_gradient, backward.gather_input_gradient), (names.INPUTS,)),
     Piece((dense.dense_weight_gradient, dense.dense_bias_gradient), (names.DENSE_WEIGHTS,)),
-    Piece((backward.sum_of_taps, gradient._add_up_all), (names.SUMS,)),
+    Piece((backward.add_lanes, backward.sum_of_taps, gradient._add_up_all), (names.SUMS,)),
     Piece((gradient.take_step, folding.scale, gradient._spread), (names.UPDATE,)),
 )
 

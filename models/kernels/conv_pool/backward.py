@@ -19,7 +19,7 @@ from models.kernels.simd.tile import (
     filled,
     load_taps,
 )
-from models.kernels.simd.vector import add, load, mul, splat, store, total_of
+from models.kernels.simd.vector import add, load, mul, splat, store, total_of, totals_of
 from models.kernels.simd.winograd import (
     COUNT,
     OF_TAPS,
@@ -130,13 +130,23 @@ def backward_group(grad, grad_rows, grad_columns, layer, scratch, slope, want_in
 
 
 @compiled()
+def add_lanes(vectors, out):
+    """Vectors (N, L) -> the sum of each, out (N,)."""
+    whole = len(out) // LANES * LANES
+    for i in range(0, whole, LANES):
+        totals_of(vectors, i * LANES, out, i)
+    for i in range(whole, len(out)):
+        out[i] = total_of(load(vectors, i * LANES))
+
+
+@compiled()
 def add_up(parts, start, out):
-    """Parts (T, ..., L) from `start` on -> out (N,), always in the same order."""
+    """Parts (chunks, ...) from `start` on -> out (N,), always in the same order."""
     for i in range(len(out)):
-        total = load(parts[0], (start + i) * LANES)
-        for t in range(1, len(parts)):
-            total = add(total, load(parts[t], (start + i) * LANES))
-        out[i] = total_of(total)
+        total = parts[0, start + i]
+        for chunk in range(1, len(parts)):
+            total += parts[chunk, start + i]
+        out[i] = total
 
 
 @compiled()
@@ -153,6 +163,6 @@ def _gather_taps(spread, weight):
 
 @compiled()
 def sum_of_taps(parts, spread, weight):
-    """Gradients at the points (T, 8, P, 5, L) -> spread (8, P, 5) -> at the weights (P, 5, 5)."""
+    """Gradients at the points (chunks, 8, P, 5) -> spread (8, P, 5) -> at the weights (P, 5, 5)."""
     add_up(parts, 0, spread)
     _gather_taps(spread, weight)

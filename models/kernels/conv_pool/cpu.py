@@ -28,7 +28,7 @@ from models.kernels.conv_pool.memory import (
     table_of,
 )
 from models.kernels.conv_pool.pair import Filters, Pair, kept, new_sums
-from models.kernels.lanes import LANES, zeros
+from models.kernels.lanes import LANES, empty, zeros
 from models.kernels.stretches import chunks_of
 from models.kernels.threads import share_out, threads_for
 
@@ -108,10 +108,11 @@ def backward(
     threads = threads_for(chunks)
     scratches = new_scratches(shape, threads, backward=True)
     framed = zeros(threads, shape.framed if want_input else 0)
-    taps = zeros(chunks, len(layer.taps) * LANES)
-    sums, outs = (taps, zeros(chunks, outputs * LANES)), (dx, dw, db)
+    sizes = len(layer.taps), outputs
+    own = tuple(empty(threads, size * LANES) for size in sizes)
+    sums = tuple(empty(chunks, size) for size in sizes)
     data = flat(grad), flat(x), groups, layer, flat(weight), scratches, flat(slope), framed
-    share_out(parallel.backward, threads, *data, sums, tuple(map(flat, outs)))
+    share_out(parallel.backward, threads, *data, own, sums, tuple(map(flat, (dx, dw, db))))
     return dx, dw, db
 
 
@@ -167,9 +168,9 @@ def backward_two(
         for parameter in (first.weight, first.bias, second.weight, second.bias)
     ]
     taps = pairs.first.taps, pairs.second.taps
-    sums = new_sums(chunks, len(first.bias), taps[0], len(second.bias), taps[1])
+    sums = new_sums(threads, chunks, len(first.bias), taps[0], len(second.bias), taps[1])
     data = flat(grad), flat(x), len(x), pairs, _filters(first, second), flat(state), outs
-    share_out(parallel.backward_two, threads, *data, sums, Filters(*map(flat, gradients)))
+    share_out(parallel.backward_two, threads, *data, *sums, Filters(*map(flat, gradients)))
     dw, db, dw2, db2 = gradients
     return dw, db, dw2, db2
 

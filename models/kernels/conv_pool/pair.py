@@ -12,6 +12,7 @@ import numpy as np
 
 from models.kernels.compiled import compiled
 from models.kernels.conv_pool.backward import (
+    add_lanes,
     add_up,
     backward_group,
     gather_input_gradient,
@@ -46,25 +47,29 @@ class Filters(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """The gradients at the parameters of two blocks, added up over each of N chunks of groups."""
+    """The gradients at the parameters of two blocks, added up over each of N chunks of groups.
+
+    While a thread is at a chunk, they are vectors of its own, (T, ..., L).
+    """
 
     taps: np.ndarray[Any, Any]
-    """(N, 8, P, 5, L) at the weights, at the points"""
+    """(N, 8, P, 5) at the weights, at the points"""
     bias: np.ndarray[Any, Any]
-    """(N, M, L); where they are learnt, (N, 3, M, L) with those at coefficients and offsets"""
+    """(N, M); where they are learnt, (N, 3, M) with those at coefficients and offsets"""
     taps2: np.ndarray[Any, Any]
-    """(N, 8, P2, 5, L)"""
+    """(N, 8, P2, 5)"""
     bias2: np.ndarray[Any, Any]
-    """(N, M2, L) or (N, 3, M2, L)"""
+    """(N, M2) or (N, 3, M2)"""
 
 
-def new_sums(chunks: int, numbers: int, taps: Any, numbers2: int, taps2: Any) -> Sums:
-    """Memory for the sums of two blocks with such taps and so many numbers, not yet 0."""
-    return Sums(
-        empty(chunks, len(taps) * LANES),
-        empty(chunks, numbers * LANES),
-        empty(chunks, len(taps2) * LANES),
-        empty(chunks, numbers2 * LANES),
+def new_sums(
+    threads: int, chunks: int, numbers: int, taps: Any, numbers2: int, taps2: Any
+) -> tuple[Sums, Sums]:
+    """Memory for two blocks with such taps and so many numbers: the threads', and the chunks'."""
+    sizes = len(taps), numbers, len(taps2), numbers2
+    return (
+        Sums(*(empty(threads, size * LANES) for size in sizes)),
+        Sums(*(empty(chunks, size) for size in sizes)),
     )
 
 
@@ -82,14 +87,23 @@ def some_sums(sums, chunks):
 
 
 @compiled()
-def sums_of(sums, chunk):
-    """A chunk's sums, set to 0."""
-    own = Sums(sums.taps[chunk], sums.bias[chunk], sums.taps2[chunk], sums.bias2[chunk])
+def sums_of(sums, worker):
+    """A thread's sums, set to 0."""
+    own = Sums(sums.taps[worker], sums.bias[worker], sums.taps2[worker], sums.bias2[worker])
     own.taps[:] = 0
     own.bias[:] = 0
     own.taps2[:] = 0
     own.bias2[:] = 0
     return own
+
+
+@compiled()
+def keep_sums(own, sums, chunk):
+    """A thread's sums -> those of the chunk that it has done."""
+    add_lanes(own.taps, sums.taps[chunk])
+    add_lanes(own.bias, sums.bias[chunk])
+    add_lanes(own.taps2, sums.taps2[chunk])
+    add_lanes(own.bias2, sums.bias2[chunk])
 
 
 @compiled()

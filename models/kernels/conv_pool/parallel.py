@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from models.kernels.compiled import entry
 from models.kernels.conv_pool.backward import (
+    add_lanes,
     add_up,
     backward_group,
     gather_input_gradient,
@@ -26,6 +27,7 @@ from models.kernels.conv_pool.memory import part, scratch_of
 from models.kernels.conv_pool.pair import (
     backward_both,
     forward_both,
+    keep_sums,
     kept_parts,
     pair_of,
     sums_of,
@@ -55,13 +57,17 @@ def forward(worker, tickets, x, groups, layer, weight, per_map, scratches, slope
 
 
 @entry()
-def backward(worker, tickets, grad, x, groups, layer, weight, scratches, slope, framed, sums, outs):
+def backward(
+    worker, tickets, grad, x, groups, layer, weight, scratches, slope, framed, own, sums, outs
+):
     """Gradients outs at x, if that is not empty, and at the parameters: (P, 25) and (M,).
 
-    Framed (T, C, rows, columns, L) is memory for the first; sums as the first two of `pair.Sums`.
+    Framed (T, C, rows, columns, L) is memory for the first; own and sums as the first two of
+    `pair.Sums`, the threads' and the chunks'.
     """
     shape, scratch = layer.shape, scratch_of(scratches, worker)
     dx, dw, db = outs
+    own_taps, own_biases = own[0][worker], own[1][worker]
     taps, biases = sums
     chunks = len(taps)
     if worker == 0:
@@ -71,6 +77,8 @@ def backward(worker, tickets, grad, x, groups, layer, weight, scratches, slope, 
         chunk = next_task(tickets, chunks)
         if chunk < 0:
             break
+        own_taps[:] = 0
+        own_biases[:] = 0
         for g in range(begin_of(chunk, chunks, groups), begin_of(chunk + 1, chunks, groups)):
             frame_lanes(part(x, g, groups), shape, scratch.framed)
             spread_input(scratch.framed, shape, scratch.pixels)
@@ -82,12 +90,14 @@ def backward(worker, tickets, grad, x, groups, layer, weight, scratches, slope, 
                 scratch,
                 part(slope, g, groups),
                 len(dx) > 0,
-                taps[chunk],
-                biases[chunk],
+                own_taps,
+                own_biases,
             )
             if len(dx):
                 gather_input_gradient(scratch.pixel_gradients, shape, framed[worker])
                 unframe_lanes(framed[worker], shape, part(dx, g, groups))
+        add_lanes(own_taps, taps[chunk])
+        add_lanes(own_biases, biases[chunk])
         finish(tickets, chunks)
     if worker == 0:
         sum_of_taps(taps, layer.taps, dw)
@@ -118,10 +128,12 @@ def forward_two(worker, tickets, x, batch, pairs, filters, per_map, per_map2, ke
 
 
 @entry()
-def backward_two(worker, tickets, grad, x, batch, pairs, filters, state, outs, sums, gradients):
+def backward_two(
+    worker, tickets, grad, x, batch, pairs, filters, state, outs, vectors, sums, gradients
+):
     """Gradients at the parameters of both blocks, from grad (B, M2, R2, S2) at the second's y.
 
-    Outs (T, M2, R2, S2, L) is memory.
+    Outs (T, M2, R2, S2, L) is memory, and so are the threads' vectors and the chunks' sums.
     """
     groups, chunks, pair = -(-batch // LANES), len(sums.taps), pair_of(pairs, worker)
     shape, shape2, out = pair.first.shape, pair.second.shape, outs[worker]
@@ -135,7 +147,7 @@ def backward_two(worker, tickets, grad, x, batch, pairs, filters, state, outs, s
             break
         # Backwards: the last groups of the forward pass are still in the cache.
         chunk = chunks - 1 - task
-        own = sums_of(sums, chunk)
+        own = sums_of(vectors, worker)
         for g in range(begin_of(chunk, chunks, groups), begin_of(chunk + 1, chunks, groups)):
             image, features = g * LANES, shape2.features
             kept_state = part(state, g, groups)
@@ -145,6 +157,7 @@ def backward_two(worker, tickets, grad, x, batch, pairs, filters, state, outs, s
             spread_input(middle, shape2, pair.scratch2.pixels)
             into_lanes(grad, image * features, features, batch - image, features, out, 0)
             backward_both(out, pair, kept_state, own)
+        keep_sums(own, sums, chunk)
         finish(tickets, chunks)
     if worker == 0:
         total_of_chunks(sums, pair.first.taps, pair.second.taps, gradients)

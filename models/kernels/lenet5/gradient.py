@@ -14,7 +14,7 @@ from models.kernels.compiled import compiled, entry
 from models.kernels.conv_pool.backward import add_up, sum_of_taps
 from models.kernels.conv_pool.forward import spread_taps
 from models.kernels.conv_pool.memory import Layer, scratch_of
-from models.kernels.conv_pool.pair import Pair, some_sums, sums_of
+from models.kernels.conv_pool.pair import Pair, keep_sums, some_sums, sums_of
 from models.kernels.lanes import LANES
 from models.kernels.lenet5.dense import dense_bias_gradient, dense_weight_gradient
 from models.kernels.lenet5.folding import scale
@@ -70,7 +70,9 @@ def descent(worker, tickets, batches, steps, update, net, memory, each, losses):
         sums = some_sums(memory.sums, chunks_of(-(-(end - begin) // LANES)))
         if kind == GROUPS:
             batch = _batch_of(batches, steps, k)
-            _groups(task, tasks, batch, blocks, folded, net.head, group, rows, sums, each)
+            own = sums_of(memory.vectors, worker)
+            _groups(task, tasks, batch, blocks, folded, net.head, group, rows, own, each)
+            keep_sums(own, sums, task)
         elif kind == SUMS:
             _sums(task, end - begin, rows, sums, net.c3.features, gradients, memory)
             if task == 0:
@@ -123,10 +125,9 @@ def _batch_of(batches, steps, k):
 def _groups(chunk, chunks, batch, blocks, folded, head, group, rows, sums, losses):
     """Some groups there and back; a group goes all the way before the next one begins."""
     groups = -(-len(batch.order) // LANES)
-    own = sums_of(sums, chunk)
     for g in range(begin_of(chunk, chunks, groups), begin_of(chunk + 1, chunks, groups)):
         there(batch, g * LANES, blocks, folded, group)
-        back(batch, g * LANES, blocks, folded, head, group, rows, own, losses)
+        back(batch, g * LANES, blocks, folded, head, group, rows, sums, losses)
 
 
 @compiled()

@@ -152,7 +152,10 @@ class Memory(NamedTuple):
     """(8, 6, 5) the gradients there"""
     c3_sums: np.ndarray[Any, Any]
     """(8, 60, 5)"""
+    vectors: Sums
+    """A thread's, (T, ...)"""
     sums: Sums
+    """A chunk's"""
     rows: Rows
 
 
@@ -176,7 +179,7 @@ def new_memory(
         c3_taps,
         new_taps(parts.c1),
         new_taps(parts.c3),
-        new_sums(chunks_of(-(-images // LANES)), numbers, c1_taps, numbers2, c3_taps),
+        *new_sums(threads, chunks_of(-(-images // LANES)), numbers, c1_taps, numbers2, c3_taps),
         new_rows(images, net.c3, folded),
     )
 

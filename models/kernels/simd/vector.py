@@ -116,6 +116,26 @@ def total_of(typing: Any, x: Any) -> Any:
 
 
 @intrinsic
+def totals_of(typing: Any, x: Any, i: Any, out: Any, j: Any) -> Any:
+    """The sums of L vectors, x[i : i + L * L], each by halves: out[j : j + L]."""
+    llvm.require_contiguous(x)
+    llvm.require_contiguous(out)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        x_type, _, out_type, _ = signature.args
+        x, i, out, j = args
+        sums = [llvm.load(context, builder, x_type, x, i, n * LANES) for n in range(LANES)]
+        # Each pass leaves half as many vectors, with the halves of two added in every one.
+        while len(sums) > 1:
+            half = len(sums) // 2
+            sums = [builder.fadd(*_halves(builder, sums[n], sums[n + half])) for n in range(half)]
+        llvm.store(context, builder, out_type, out, j, 0, sums[0])
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, out, types.intp), generate
+
+
+@intrinsic
 def transpose(typing: Any, x: Any, i: Any, x_step: Any, out: Any, j: Any, out_step: Any) -> Any:
     """L vectors of x, x_step apart from x[i] on, as columns of L vectors of out."""
     llvm.require_contiguous(x)
@@ -135,13 +155,7 @@ def transpose(typing: Any, x: Any, i: Any, x_step: Any, out: Any, j: Any, out_st
         half = LANES // 2
         # Each pass rotates the bits of (row, column) by one; half of them is a transposition.
         for _ in range(LANES.bit_length() - 1):
-            rows = [
-                builder.shuffle_vector(
-                    rows[n], rows[n + half], ir.Constant(llvm.INTEGERS, [*_interleaved(start)])
-                )
-                for n in range(half)
-                for start in (0, half)
-            ]
+            rows = [part for n in range(half) for part in _halves(builder, rows[n], rows[n + half])]
         for row, place in zip(rows, addresses(out_type, out, j, out_step), strict=True):
             builder.store(row, place, align=4)
         return context.get_dummy_value()
@@ -149,7 +163,8 @@ def transpose(typing: Any, x: Any, i: Any, x_step: Any, out: Any, j: Any, out_st
     return types.void(x, types.intp, types.intp, out, types.intp, types.intp), generate
 
 
-def _interleaved(start: int) -> Iterator[int]:
-    """Half of one vector's lanes and half of another's, by turns."""
-    for lane in range(start, start + LANES // 2):
-        yield from (lane, lane + LANES)
+def _halves(builder: Any, a: Any, b: Any) -> Iterator[Any]:
+    """The first halves of two vectors, lane by lane in turns, and the second ones."""
+    for start in (0, LANES // 2):
+        lanes = [lane + n for lane in range(start, start + LANES // 2) for n in (0, LANES)]
+        yield builder.shuffle_vector(a, b, ir.Constant(llvm.INTEGERS, lanes))
