@@ -73,6 +73,7 @@ class Interrupt(Callback):
         self._received = 0
         self._heard_of = 0  # by all ranks, after the last block
         self._inside = False
+        self._handler: Callable[[int, FrameType | None], None] | None = None
         self._previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -82,8 +83,9 @@ class Interrupt(Callback):
         if threading.current_thread() is not threading.main_thread():
             return
         hangup = [number for number in HANGUP if signal.getsignal(number) != signal.SIG_IGN]
+        self._handler = partial(self._note, model)
         for number in (*STOP, *hangup):
-            self._previous[number] = signal.signal(number, partial(self._note, model))
+            self._previous[number] = signal.signal(number, self._handler)
 
     def _note(self, model: Any, number: int, frame: FrameType | None) -> None:
         if self._received and not self._inside:
@@ -132,7 +134,9 @@ class Interrupt(Callback):
 
     def _give_back(self) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            # Not where Lightning has given back its own, and with it ours, already.
+            if signal.getsignal(number) is self._handler:
+                signal.signal(number, handler)
         self._previous = {}
 
 

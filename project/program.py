@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextvars
 import os
 import sys
 from collections.abc import Sequence
@@ -77,7 +78,10 @@ class Program(LightningCLI):
         self.experiment = self.request.configs[-1].experiment
         with user_errors():
             model, data = EXPERIMENTS.get(self.experiment) or own.find(self.experiment)
-        super().__init__(
+        # jsonargparse leaves its parser in a context variable, and that holds all that it made: a
+        # process that trains a hundred times would keep the images of each.
+        contextvars.copy_context().run(
+            super().__init__,
             model,
             data,
             args=[*(f"--config={c.text}" for c in self.request.configs), *options],

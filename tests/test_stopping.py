@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import signal
+import weakref
 
 import pytest
 from helpers import REPOSITORY, python
@@ -12,6 +14,7 @@ from data.images import reading
 from models import learners
 from project import fit, predict
 from project.errors import user_errors
+from project.recorded_run import RecordedRun
 
 
 class StopsInTest(Callback):
@@ -65,3 +68,17 @@ def test_other_ends_stay_as_they_are():
         with pytest.raises(SystemExit) as end, user_errors():
             raise SystemExit(code)
         assert end.value.code == code
+
+
+def test_a_training_leaves_neither_itself_nor_its_handlers_behind(tiny):
+    """A report trains hundreds of times in a process."""
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    small = ["--data.batch_size=20", "--trainer.max_epochs=1", "--figures=none"]
+    run = RecordedRun(small, "")
+    run.trainer.fit(run.model, datamodule=run.datamodule)
+    run.trainer.test(run.model, datamodule=run.datamodule, verbose=False)
+    assert {number: signal.getsignal(number) for number in before} == before
+    parts = [weakref.ref(part) for part in (run, run.trainer, run.model, run.datamodule)]
+    del run
+    gc.collect()
+    assert [part() for part in parts] == [None] * 4
