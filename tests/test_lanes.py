@@ -18,23 +18,28 @@ lanes.LANES = {width}
 sys.exit(pytest.main(sys.argv[1:]))
 """
 OTHER = 8 + lanes.MOST - lanes.LANES
-TESTS = [
-    "test_compiled_learner.py::test_losses_and_every_gradient_equal_autograd_in_float64",
-    "test_compiled_learner.py::test_threads_and_repetition_do_not_matter_more_than_rounding",
-    "test_conv_pool.py::test_cpu_kernel_equals_the_reference",
-    "test_conv_pool.py::test_tanh_of_the_kernel_is_within_2e_7_everywhere",
-    "test_conv_pool.py::test_lanes_round_trip",
-    "test_conv_pool_twice.py::test_two_blocks_equal_the_reference",
-    "test_lenet1998_gradient.py",
-]
+TESTS = {
+    "of blocks": [
+        "test_conv_pool.py::test_cpu_kernel_equals_the_reference",
+        "test_conv_pool.py::test_tanh_of_the_kernel_is_within_2e_7_everywhere",
+        "test_conv_pool.py::test_lanes_round_trip",
+        "test_conv_pool_twice.py::test_two_blocks_equal_the_reference",
+    ],
+    "of whole nets": [
+        "test_compiled_learner.py::test_losses_and_every_gradient_equal_autograd_in_float64",
+        "test_compiled_learner.py::test_threads_and_repetition_do_not_matter_more_than_rounding",
+        "test_lenet1998_gradient.py",
+    ],
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("test", TESTS)
-def test_the_other_width_passes_the_tests_of_the_kernels(test):
+@pytest.mark.parametrize("tests", TESTS.values(), ids=TESTS)
+def test_the_other_width_passes_the_tests_of_the_kernels(tests):
     options = "-q", "--numprocesses=0", "-p", "no:cacheprovider", "-m", "not slow"
+    paths = [str(REPOSITORY / "tests" / test) for test in tests]
     script = SCRIPT.format(width=OTHER)
-    done = python("-c", script, *options, str(REPOSITORY / "tests" / test), folder=REPOSITORY)
+    done = python("-c", script, *options, *paths, folder=REPOSITORY)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
