@@ -307,12 +307,12 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path):
     print(printed)
 
 
-@pytest.mark.parametrize(("name", "ranks"), [("sparse", 2)])
-def test_whole_trainings_equal_those_of_the_cpu(name, ranks, tmp_path):
+@pytest.mark.parametrize(("learner", "ranks"), [("recorded", 2), ("recorded-kernels", 1)])
+def test_whole_trainings_equal_those_of_the_cpu(learner, ranks, tmp_path):
     """Two iterations, since the interpreter takes seconds for one."""
     script = REPOSITORY / "tests/interpreted.py"
     paths = f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"
     environment = {"PYTHONPATH": paths, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = python(str(script), name, str(ranks), str(tmp_path), "2", **environment)
+    done = python(str(script), learner, "sparse", str(ranks), str(tmp_path), "2", **environment)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.splitlines()[-1] == "the same"
+    assert "losses within" in done.stdout
