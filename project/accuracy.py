@@ -13,7 +13,7 @@ from typing import Any
 
 from callbacks.files import write_rows
 from data.paths import expanded
-from project.errors import OneLineParser, UserError, user_errors
+from project.errors import OneLineParser, UserError, content_of, user_errors
 from project.text_table import TextTable
 
 NUMBERS = ("seeds", "right", "loss")
@@ -34,6 +34,8 @@ def main(args: list[str] | None = None) -> None:
     given = parser.parse_args(args)
     with user_errors():
         record = _read(given.file)
+        with content_of(given.file, "record of a table"):
+            table(record)
         record["rows"].append(row_of(given.recipe, given.runs, record["of"]))
         write_rows(given.file, record)
 
@@ -42,25 +44,36 @@ def row_of(recipe: str, runs: Sequence[Path], of: int) -> dict[str, Any]:
     """What runs came to, in the order of their seeds.
 
     Raises:
-        UserError: one has looked at another number of images than `of`.
+        UserError: one has looked at another number of images than `of`, or at none.
     """
-    results = sorted((_read(run / "results.json") for run in runs), key=lambda one: one["seed"])
-    outcomes = [one["test"] or one["validation"] for one in results]
-    if odd := {outcome["total"] for outcome in outcomes} - {of}:
-        raise UserError(f"the table is of {of:,} images, and there is a run of {odd.pop():,}.")
+    results = sorted((_result(run, of) for run in runs), key=lambda one: one["seed"])
     return {
         "recipe": recipe,
         "seeds": [one["seed"] for one in results],
-        "right": [outcome["correct"] for outcome in outcomes],
-        "commit": ", ".join(sorted({str(one["git"])[:8] for one in results})),
+        "right": [one["right"] for one in results],
+        "commit": ", ".join(sorted({one["commit"] for one in results})),
     }
 
 
+def _result(run: Path, of: int) -> dict[str, Any]:
+    path = run / "results.json"
+    record = _read(path)
+    with content_of(path, "result of a run"):
+        outcome = record["test"] or record["validation"]
+        if not outcome:
+            raise UserError(f"{path} is of a run without a test and without a validation.")
+        if outcome["total"] != of:
+            raise UserError(
+                f"the table is of {of:,} images, and there is a run of {outcome['total']:,}."
+            )
+        commit = str(record["git"] or "unknown")[:8]
+        return {"seed": int(record["seed"]), "right": int(outcome["correct"]), "commit": commit}
+
+
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON: {error}.") from error
+    text = path.read_bytes()
+    with content_of(path, "JSON"):
+        record: dict[str, Any] = json.loads(text)
     return record
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from callbacks.files import write_text
 from project import accuracy
 from project.bench.questions import QUESTIONS
-from project.errors import OneLineParser, UserError, user_errors
+from project.errors import OneLineParser, UserError, content_of, user_errors
 from project.output import folder_to_fill
 from project.text_table import TextTable, facts, markdown
 
@@ -20,7 +20,7 @@ BEGIN, END = "<!-- from ", "<!-- end -->"
 With a * in it, it may be any number of files, such as one for each machine.
 """
 
-MARKED = re.compile(rf"({BEGIN}(\S+) -->\n)(?:(?!{BEGIN}).)*?(?={END})", re.DOTALL)
+MARKED = re.compile(rf"({BEGIN}([^\r\n]+?) -->\s*?\n)(?:(?!{BEGIN}).)*?(?={END})", re.DOTALL)
 
 
 def main(args: list[str] | None = None) -> None:
@@ -33,11 +33,25 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("folder", metavar="FOLDER", help="of Markdown files, such as docs")
     given = parser.parse_args(args)
     with user_errors():
-        for path in sorted(folder_to_fill(given.folder).glob("*.md")):
-            text = path.read_text(encoding="utf-8")
-            if (new := renewed(path)) != text:
+        folder = folder_to_fill(given.folder)
+        texts = {path: renewed(path) for path in sorted(folder.glob("*.md"))}
+        if not texts:
+            raise UserError(f"{folder} has no Markdown file (*.md).")
+        for path, new in texts.items():
+            if new != read(path):
                 write_text(path, new)
                 print(path)
+
+
+def read(document: Path) -> str:
+    """The text of a document, with the ends of lines that it has.
+
+    Raises:
+        UserError: it is not in UTF-8.
+    """
+    content = document.read_bytes()
+    with content_of(document, "text in UTF-8"):
+        return content.decode()
 
 
 def renewed(document: Path) -> str:
@@ -46,26 +60,33 @@ def renewed(document: Path) -> str:
     Raises:
         UserError: a table without an end, or a record that cannot be read.
     """
-    text = document.read_text(encoding="utf-8")
-    new, count = MARKED.subn(lambda found: found[1] + _texts(document.parent, found[2]), text)
+    text = read(document)
+
+    def made(found: re.Match[str]) -> str:
+        lines = _texts(document.parent, found[2])
+        return found[1] + (lines.replace("\n", "\r\n") if found[1].endswith("\r\n") else lines)
+
+    new, count = MARKED.subn(made, text)
     if count != text.count(BEGIN):
-        raise UserError(f"{document} has a table without an end; write {END} behind it.")
+        raise UserError(
+            f"{document} has a table without an end; write {END} behind it, and nothing more into "
+            "the line that it begins with."
+        )
     return new
 
 
 def _texts(folder: Path, name: str) -> str:
-    paths = sorted(folder.glob(name)) if "*" in name else [folder / name]
+    with content_of(folder / name, "name of a record"):
+        paths = sorted(folder.glob(name)) if "*" in name else [folder / name]
     return "".join(map(_text, paths)) + "\n" * bool(paths)
 
 
 def _text(path: Path) -> str:
-    try:
+    with content_of(path, "record that a table is made from"):
         record = json.loads(path.read_text(encoding="utf-8"))
         table = table_of(record)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(f"{path} is no record that a table is made from ({error!r}).") from error
-    above = f"*{table.title}*: {facts(record['machine'])}."
-    parts = [above, "\n".join(markdown(table.columns, table.lines)), table.note]
+        above = f"*{table.title}*: {facts(record['machine'])}."
+        parts = [above, "\n".join(markdown(table.columns, table.lines)), table.note]
     return "".join(f"\n{part}\n" for part in parts if part)
 
 

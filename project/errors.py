@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn
 
@@ -101,6 +102,24 @@ def user_errors(*more: type[Exception]) -> Iterator[None]:
         if isinstance(error, _unreachable()):
             fail(f"the ranks cannot reach each other: {str(error).splitlines()[0]}")
         raise
+
+
+@contextmanager
+def content_of(path: Path, kind: str) -> Iterator[None]:
+    """Turns whatever else than a `UserError` the content of a file leads to into one.
+
+    What somebody has written into a file may lead anywhere.
+
+    Args:
+        path: of the file.
+        kind: what it should be, without an article.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path} is no {kind} ({error!r}).") from error
 
 
 def _mendable() -> tuple[type[Exception], ...]:

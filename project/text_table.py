@@ -39,8 +39,12 @@ class TextTable(NamedTuple):
 
 def markdown(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
     """The lines of a table in Markdown."""
-    body = [[cell.replace("|", "\\|").replace("<", "&lt;") for cell in line] for line in lines]
-    return [f"| {' | '.join(line)} |" for line in (columns, ["---"] * len(columns), *body)]
+    body = (columns, ["---"] * len(columns), *lines)
+    return [f"| {' | '.join(map(_cell, line))} |" for line in body]
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.splitlines()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def facts(record: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from project import accuracy, documents
 from project.bench import __main__ as bench
 from project.bench.fit import OURS
 from project.bench.questions import QUESTIONS
+from project.text_table import markdown
 
 DOCUMENTS = sorted((REPOSITORY / "docs").glob("*.md"))
 RECORDS = sorted(
@@ -50,8 +51,7 @@ def document(workplace):
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_tables_are_current(path):
-    text = path.read_text(encoding="utf-8")
-    assert documents.renewed(path) == text, "python -m project.documents docs"
+    assert documents.renewed(path) == documents.read(path), "python -m project.documents docs"
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.name)
@@ -171,11 +171,18 @@ def test_runs_become_a_row_of_a_record(runs):
         (["other.json", "new", "run7"], "other.json"),
         (["damaged.json", "new", "run7"], "damaged.json is no JSON"),
         (["small.json", "new", "run7"], "of 60 images, and there is a run of 100"),
+        (["list.json", "new", "run7"], "list.json is no record of a table"),
+        (["record.json", "new", "list"], "list/results.json is no result of a run"),
+        (["record.json", "new", "run7", "untold"], "without a test and without a validation"),
     ],
 )
 def test_what_makes_no_row_is_refused(arguments, words, runs, capsys):
     runs.with_name("damaged.json").write_text("{")
-    runs.with_name("small.json").write_text('{"of": 60, "rows": []}')
+    runs.with_name("small.json").write_text('{"title": "Few", "of": 60, "rows": []}')
+    runs.with_name("list.json").write_text("[]")
+    for name, content in (("list", "[]"), ("untold", '{"test": null, "validation": null}')):
+        runs.with_name(name).mkdir()
+        runs.with_name(name).joinpath("results.json").write_text(content)
     before = runs.read_text()
     assert words in refusal(capsys, accuracy.main, *arguments)
     assert runs.read_text() == before
@@ -188,10 +195,57 @@ def test_table_without_an_end_is_refused_and_nothing_is_lost(document, capsys):
     assert document.read_text() == text
 
 
-@pytest.mark.parametrize("content", [None, "half of {", '{"rows": []}', '{"question": "why"}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(None, "half of {", "[" * 100_000, "[]", '{"rows": []}', '{"question": "why"}'),
+        '{"title": "", "of": 10, "rows": []}',
+        '{"title": "", "of": 0, "rows": [{"right": [1]}], "machine": {}}',
+        '{"title": "", "of": 1, "rows": [{"right": [NaN, 1]}], "machine": {}}',
+        '{"title": "", "of": 1, "rows": [{"right": [%s]}], "machine": {}}' % ("9" * 999),
+    ],
+    ids=range(10),
+)
 def test_record_that_is_none_is_refused(content, document, capsys):
     (document.parent / "bench.json").unlink()
     if content is not None:
         (document.parent / "bench.json").write_text(content)
     line = refusal(capsys, documents.main, ".")
     assert line.startswith("error: bench.json is no record that a table is made from")
+
+
+@pytest.mark.parametrize("name", ["/tmp/*.json", "**.json"])
+def test_name_that_can_be_none_is_refused(name, document, capsys):
+    document.write_text(document.read_text().replace("bench.json", name))
+    assert f"{name} is no name of a record" in refusal(capsys, documents.main, ".")
+
+
+def test_document_that_cannot_be_read_leaves_the_others_alone(document, capsys):
+    before = document.read_bytes()
+    (document.parent / "zig.md").write_bytes(b"caf\xe9")
+    assert "zig.md is no text in UTF-8" in refusal(capsys, documents.main, ".")
+    assert document.read_bytes() == before
+
+
+def test_folder_without_documents_is_refused(workplace, capsys):
+    assert "dosc has no Markdown file" in refusal(capsys, documents.main, "dosc")
+
+
+def test_document_keeps_its_ends_of_lines(document):
+    document.write_bytes(document.read_bytes().replace(b"\n", b"\r\n").removesuffix(b"\r\n"))
+    documents.main(["."])
+    text = document.read_bytes().decode()
+    assert text.endswith("After.")
+    assert "\n" not in text.replace("\r\n", "")
+    assert TABLE in text.replace("\r\n", "\n")
+    assert documents.renewed(document) == text
+
+
+def test_name_of_a_record_may_have_a_space(document):
+    (document.parent / "my bench.json").write_text(json.dumps(FIT))
+    document.write_text(document.read_text().replace("bench.json", "my bench.json"))
+    assert TABLE in documents.renewed(document)
+
+
+def test_cell_of_several_lines_is_one_in_markdown():
+    assert markdown(["a|b"], [["1\n2"]]) == ["| a\\|b |", "| --- |", "| 1 2 |"]
