@@ -164,6 +164,38 @@ def test_keys_draw_too(opened):
     assert opened.run("document.querySelector('#verdict b').textContent") == "1"
 
 
+# A pen of which the page hears what a browser would tell it.
+PEN = """{
+    const { pad } = lenet.page;
+    const box = pad.canvas.getBoundingClientRect();
+    pad.canvas.setPointerCapture = () => {};
+    globalThis.pen = (name, x) => pad.canvas.dispatchEvent(new PointerEvent(`pointer${name}`, {
+        pointerId: 7, button: 0, clientX: box.left + x, clientY: box.top + 50, cancelable: true }));
+    globalThis.key = (key) => pad.canvas.dispatchEvent(
+        new KeyboardEvent("keydown", { key, bubbles: true }));
+}"""
+DRAWN = "lenet.page.pad.drawing.strokes.map(({ points }) => points.length / 2)"
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "left"),
+    [("key('c')", []), ("key('z')", [2]), ("lenet.page.step(1, () => true)", [])],
+)
+def test_what_takes_a_stroke_away_while_it_is_drawn_ends_it(meanwhile, left, opened):
+    opened.run(PEN)
+    opened.run("lenet.page.pad.clear(); pen('down', 10); pen('rawupdate', 20); pen('up', 20)")
+    opened.run(f"pen('down', 50); pen('rawupdate', 60); {meanwhile}")
+    opened.run("pen('rawupdate', 90); pen('up', 90)")
+    assert opened.run(DRAWN) == left
+
+
+def test_keys_and_the_pen_take_turns(opened):
+    opened.run(PEN)
+    opened.run("lenet.page.pad.clear(); key(' '); key('ArrowLeft'); pen('down', 50)")
+    opened.run("key('ArrowLeft'); key(' '); pen('rawupdate', 60); pen('up', 60)")
+    assert opened.run(DRAWN) == [2, 2]
+
+
 @pytest.mark.parametrize("width", [320, 390, 820, 1101, 1280, 1920])
 def test_nothing_is_wider_than_the_window(width, opened):
     opened.show(width, 844)

@@ -56,6 +56,7 @@ export class Pad {
     if (event.button !== 0 || this.pointer !== null) return;
     event.preventDefault();
     this.canvas.focus({ preventScroll: true, focusVisible: false });
+    this.cursor.isDown = false;
     this.pointer = event.pointerId;
     this.canvas.setPointerCapture(event.pointerId);
     this.begin(...this.place(event));
@@ -99,7 +100,7 @@ export class Pad {
     const { cursor } = this;
     const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     const step = steps[event.key];
-    if (event.key === " ") {
+    if (event.key === " " && this.pointer === null) {
       cursor.isDown = !cursor.isDown;
       if (cursor.isDown) this.begin(cursor.x, cursor.y);
       else this.tell(false);
@@ -171,6 +172,9 @@ export class Pad {
   }
 
   lay(drawing) {
+    // A stroke that is being drawn is not there any more to go on with.
+    this.pointer = null;
+    this.cursor.isDown = false;
     this.drawing = drawing;
     this.raster = rasterOf(drawing);
     this.tell(false);
