@@ -11,10 +11,10 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from models import ends, learners, metrics, progress, ranks, schedules
+from models import ends, learners, metrics, progress, ranks, schedules, transfer
 from models.distortion import NONE, Distortion, distort, draw
 from models.epoch_loss import EpochLoss
-from models.kernels import doors, looks
+from models.kernels import doors
 from models.kernels.update import PLAIN, Update
 from models.learners import Block, Learner, Run
 from models.schedules import Length, Schedule
@@ -260,8 +260,7 @@ class Classifier(LightningModule):
     def _apply_batch_transfer_handler(self, batch: Any, *args: Any, **options: Any) -> Any:
         """Looks at the order of a block before it goes to a device, which would be waited for."""
         moved = super()._apply_batch_transfer_handler(batch, *args, **options)
-        if hasattr(batch, "order"):
-            looks.follow(moved.order, batch.order)
+        transfer.follow(self, batch, moved)
         return moved
 
     def _check(self, block: Block) -> None:
