@@ -255,6 +255,25 @@ def test_text_is_escaped(tmp_path):
     assert "<p>1 &lt; 2 &amp; 3</p>" in page
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *('"text"', "[]", {"machine": None}, {"options": {}}, {"options": None}),
+        {"outcome": {"verdict": "confirmed", "text": "", "rows": [], "errata": []}},
+        {"outcome": None},
+    ],
+    ids=range(7),
+)
+def test_a_damaged_part_has_not_run(damage, tmp_path):
+    outcome = Outcome(Verdict.CONFIRMED, "", (), (), ())
+    store.save(tmp_path, "mean", store.Finished(outcome, {"runs": 1}, 0.0, {}))
+    assert store.load(tmp_path, "mean")
+    path = tmp_path / "mean.json"
+    whole = json.loads(path.read_text())
+    path.write_text(damage if isinstance(damage, str) else json.dumps(whole | damage))
+    assert store.load(tmp_path, "mean") is None
+
+
 def test_every_activation_of_torch_is_considered():
     considered = {
         *map(activation.name_of, (*activation.NON_DECREASING, *activation.NOT_MONOTONE)),

@@ -33,9 +33,11 @@ def load(folder: Path, name: str) -> Finished | None:
         errata = tuple(Erratum(*erratum) for erratum in outcome["errata"])
         verdict = Verdict(outcome["verdict"])
         finished = Finished(Outcome(verdict, outcome["text"], rows, figures, errata), **record)
-    except (OSError, ValueError, KeyError, TypeError):
+        is_whole = all((folder / figure.file).is_file() for figure in figures)
+        is_whole &= "runs" in finished.options and isinstance(finished.machine, dict)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
-    return finished if all((folder / figure.file).is_file() for figure in figures) else None
+    return finished if is_whole else None
 
 
 def save(folder: Path, name: str, finished: Finished) -> None:
