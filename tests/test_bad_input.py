@@ -370,7 +370,10 @@ CASES = {
     "bench: below a file": (bench, ["--json=picture.png/a"], "since picture.png is a file"),
     "bench: folder to write": (bench, ["--json=runs"], "runs is a folder; name a file in it"),
     "bench: no name": (bench, ["--png="], "a path is empty"),
-    "bench: figure": (bench, ["kernel", "--png=a.png"], "--png draws the figure of fit"),
+    "bench: figure": (bench, ["kernel", "--png=a.png"], "--png is for fit and race, not for"),
+    "bench: experiment": (bench, ["race", "--only=mse"], "--only is for fit, not for race"),
+    "bench: sizes": (bench, ["--batches", "9"], "iteration and kernel and scaling, not for fit"),
+    "bench: net": (bench, ["scaling", "--c3=modern"], "--c3 is for iteration and race, not for"),
     "reproduce: runs": (reproduce, ["table1", "--runs=0"], "must be 1 or more, got 0"),
     "reproduce: seed": (reproduce, ["--seed=-1"], "must be 0 or more, got -1"),
     "reproduce: part": (

@@ -21,6 +21,14 @@ test images are right, which takes some minutes a seed; scaling runs project.fit
 ranks. All in turns, on this machine; where it has a GPU, fit, kernel and race run on the CPU and on
 the GPU, and compare what ran on the same."""
 
+OPTIONS_OF = {
+    "only": ("fit",),
+    "c3": ("iteration", "race"),
+    "batches": ("iteration", "kernel", "scaling"),
+    "png": ("fit", "race"),
+}
+"""The questions that an option has a say in, where not all of them."""
+
 
 def main(args: list[str] | None = None) -> None:
     """Runs the program.
@@ -42,8 +50,7 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument(
         "--c3",
         choices=["original", "modern"],
-        default="original",
-        help="iteration, race: which LeNet-5",
+        help="iteration, race: which LeNet-5 (default: original)",
     )
     parser.add_argument("--batches", type=int, nargs="+", help="all but fit and race: batch sizes")
     options = parser.parse_args(args)
@@ -51,9 +58,11 @@ def main(args: list[str] | None = None) -> None:
         parser.error("--repeats must be 1 or more")
     if min(options.batches or [1]) < 1:
         parser.error("--batches must be 1 or more")
+    for name, questions in OPTIONS_OF.items():
+        if getattr(options, name) is not None and options.question not in questions:
+            parser.error(f"--{name} is for {' and '.join(questions)}, not for {options.question}")
+    options.c3 = options.c3 or "original"
     question = QUESTIONS[options.question]
-    if options.png is not None and question.draw is None:
-        parser.error("--png draws the figure of fit or race")
     with user_errors():
         processes.settle()
         limit_threads()
