@@ -22,6 +22,9 @@ class Anywhere(Recorded):
     devices = ("cpu", "cuda")
 
 
+pytestmark = pytest.mark.usefixtures("torch_that_records")
+
+
 def of_a_gpu(kind):
     """A model that takes the way of a GPU."""
     return type(kind.__name__, (kind,), {"learners": (Anywhere,)})
@@ -243,11 +246,11 @@ def test_ranks_are_joined_inside_of_the_recording_or_between_two(breaks, monkeyp
         assert torch.equal(weight, old)
 
 
-def test_old_torch_and_rocm_record_nothing(monkeypatch):
+def test_old_torch_and_rocm_record_nothing(monkeypatch, torch_that_records):
     assert graph.obstacle() is None
     monkeypatch.setattr(torch.version, "hip", "7.0")
     assert graph.obstacle() == "recording on ROCm has not been seen to work"
-    monkeypatch.undo()
+    monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch, "__version__", "2.11.0+cu130")
     assert graph.obstacle() == "torch before 2.12 does not get over a recording that fails"
 
