@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 
 import pytest
 from helpers import REPOSITORY, refusal
@@ -214,7 +215,8 @@ def test_record_that_is_none_is_refused(content, document, capsys):
     assert line.startswith("error: bench.json is no record that a table is made from")
 
 
-@pytest.mark.parametrize("name", ["/tmp/*.json", "**.json"])
+# From Python 3.13 on the second is a pattern like any other.
+@pytest.mark.parametrize("name", ["/tmp/*.json", "**.json"][: 2 - (sys.version_info >= (3, 13))])
 def test_name_that_can_be_none_is_refused(name, document, capsys):
     document.write_text(document.read_text().replace("bench.json", name))
     assert f"{name} is no name of a record" in refusal(capsys, documents.main, ".")
