@@ -25,7 +25,7 @@ OPTIONS_OF = {
     "only": ("fit",),
     "c3": ("iteration", "race"),
     "batches": ("iteration", "kernel", "scaling"),
-    "png": ("fit", "race"),
+    "png": tuple(name for name, question in QUESTIONS.items() if question.draw),
 }
 """The questions that an option has a say in, where not all of them."""
 
