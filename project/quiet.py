@@ -23,6 +23,8 @@ NOISE = (
     "The number of training batches .* is smaller than the logging interval.*",
     # A step is behind the optimizer's, and so is its checkpoint.
     "Using ModelCheckpoint with manual optimization and every_n_train_steps.*",
+    # Who asks for no logger knows.
+    ".*but have no logger configured",
     # Inside Lightning, with the newest torch.
     ".*isinstance.treespec, LeafSpec.*",
 )
@@ -36,6 +38,8 @@ CHATTER = (
     "Restor",
     "`Trainer.fit` stopped",
     "Using .* Automatic Mixed Precision",
+    # float32 is float32.
+    "You are using a CUDA device",
     # On several ranks: who they are, by each of them.
     "Initializing distributed",
     r".*\s+distributed_backend",

@@ -56,13 +56,6 @@ def _nobody_wonders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notice, "SECONDS", 3600)
 
 
-@pytest.fixture
-def torch_that_records(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before 2.12 it records nothing, which is no matter where nothing is recorded in earnest."""
-    if torch.torch_version.TorchVersion(torch.__version__) < "2.12":
-        monkeypatch.setattr(torch, "__version__", "2.12.0")
-
-
 @pytest.fixture(scope="session")
 def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
     """Starts runs of project.fit in processes of their own."""

@@ -28,10 +28,7 @@ from models.lenet import LeNet5
 from models.lenet1998 import LeNet1998
 from models.linear import Linear
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore"),
-    pytest.mark.usefixtures("torch_that_records"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def digits(root, **options):

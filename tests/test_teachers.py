@@ -19,10 +19,7 @@ from models.lenet import LeNet5
 from models.linear import Linear
 from models.teachers import Teachers, TeachersError
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore"),
-    pytest.mark.usefixtures("torch_that_records"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 SAME = {"standardize": False, "classes": 10}
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 from torch.torch_version import TorchVersion
@@ -14,8 +16,6 @@ def obstacle() -> str | None:
     """Why this torch should record nothing."""
     if torch.version.hip is not None:
         return "recording on ROCm has not been seen to work"
-    if TorchVersion(torch.__version__) < "2.12":
-        return "torch before 2.12 does not get over a recording that fails"
     return None
 
 
@@ -38,8 +38,31 @@ def record(function: Callable[[], None], device: torch.device) -> Callable[[], N
         for _ in range(WARM_UPS):
             function()
         graph = torch.cuda.CUDAGraph()
+        pool = torch.cuda.graph_pool_handle()
         # Other threads may go on asking the driver: NCCL's watchdog does.
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        recording = torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local")
+        with _left_behind(pool), recording:
             function()
     before.wait_stream(stream)
     return graph.replay
+
+
+@contextmanager
+def _left_behind(pool: Any) -> Iterator[None]:
+    """Lets a recording that fails go, with the memory and the random numbers it had for itself.
+
+    Torch before 2.12 goes on with both: allocations end in an assertion, a random number in
+    "offset increment outside graph capture".
+    """
+    try:
+        yield
+    except BaseException:
+        if TorchVersion(torch.__version__) < "2.12":
+            device = torch.cuda.current_device()
+            # Where it failed before it began, there is nothing to leave.
+            with suppress(RuntimeError):
+                torch._C._cuda_endAllocateToPool(device, pool)
+                torch._C._cuda_releasePool(device, pool)
+            generator = torch.cuda.default_generators[device]
+            generator.graphsafe_set_state(generator.clone_state())
+        raise
