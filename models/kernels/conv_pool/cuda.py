@@ -18,7 +18,8 @@ from models.kernels.conv_pool import cuda_gradient as gradient
 from models.kernels.conv_pool import cuda_kernels as kernels
 from models.kernels.sizes import pooled_size
 
-BLOCK = 128  # pixels of one program
+BLOCK = 32  # pixels of a warp
+PARTS = 4  # warps of a program, and of what they share: connections, chunks or pixels
 TAPS = 32  # 25 weights and a bias, filled up to a power of two
 CHUNKS = 64  # at most, parts of the batch that the weight gradient is summed over apart
 
@@ -48,10 +49,9 @@ def _new_tables(pairs: Tensor, outputs: int, inputs: int) -> tuple[Tensor, ...]:
 
 def _check_countable(*pixels: int) -> None:
     # The kernels count pixels in 32 bits, the last of them up to the end of a block.
-    if max(pixels) > 2**31 - BLOCK:
-        raise ValueError(
-            f"expected fewer than {2**31 - BLOCK:,} pixels at once, got {max(pixels):,}"
-        )
+    limit = 2**31 - BLOCK * PARTS
+    if max(pixels) > limit:
+        raise ValueError(f"expected fewer than {limit:,} pixels at once, got {max(pixels):,}")
 
 
 def forward(
@@ -83,9 +83,11 @@ def forward(
     y = x.new_empty(batch, outputs, rows, columns)
     slope = x.new_empty(batch, outputs, 2 * rows, 2 * columns)
     starts, sources, *_ = _tables(connections, outputs, maps)
+    parts = PARTS if len(weight) > outputs else 1
+    block = BLOCK * PARTS // parts
     if pixels:
         with torch.cuda.device_of(x):  # Triton launches on the current device
-            kernels.forward[(triton.cdiv(pixels, BLOCK), outputs)](
+            kernels.forward[(triton.cdiv(pixels, block), outputs)](
                 x.contiguous(),
                 weight.contiguous(),
                 bias.contiguous(),
@@ -101,7 +103,9 @@ def forward(
                 columns,
                 outputs,
                 padding,
-                BLOCK=BLOCK,
+                BLOCK=block,
+                PARTS=parts,
+                num_warps=PARTS,
             )
     return y, slope
 
@@ -182,11 +186,12 @@ def differentiate(
     if input_programs + chunks:
         with torch.cuda.device_of(x):
             # fmt: off
-            gradient.backward[(input_programs + len(weight) * chunks,)](
+            programs = input_programs + len(weight) * triton.cdiv(chunks, PARTS)
+            gradient.backward[(programs,)](
                 grad.contiguous(), slope.contiguous(), x.contiguous(), weight.contiguous(),
                 sources, targets, by_source, source_starts, dx, parts, input_programs,
                 input_blocks, batch, maps, height, width, rows, columns, outputs, chunks,
-                per_chunk, padding, BLOCK=BLOCK, TAPS=TAPS,
+                per_chunk, padding, BLOCK=BLOCK, PARTS=PARTS, TAPS=TAPS, num_warps=PARTS,
             )
             # fmt: on
     return Parts(parts, starts, targets, dw, db)

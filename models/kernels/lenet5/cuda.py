@@ -22,7 +22,7 @@ X, C5, F6 = 400, 120, 84
 """Numbers that C5 reads of an image, and that C5 and F6 give."""
 
 WIDTH = 128
-COLUMNS = 32
+COLUMNS = 64
 TILE = {"ROWS": 16, "COLUMNS": 64, "IMAGES": 32}
 
 
@@ -145,7 +145,7 @@ def _dense(
                 CLASSES=max(16, triton.next_power_of_2(classes)),
                 COLUMNS=COLUMNS,
                 IS_ROUNDED=is_rounded,
-                num_warps=8,
+                num_warps=4,
             )
         kernels.dense_gradients[(_tiles(C5, X) + _tiles(F6, C5) + _tiles(classes, F6),)](
             features,
