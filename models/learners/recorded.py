@@ -111,7 +111,7 @@ class Recorded(Learner):
             launch = self._launch if iteration is whole else iteration
             for part in piece.split(len(iteration.memory.losses)):
                 iteration.memory.lay_out(block.images, block.labels, part)
-                for _ in part.rates:
+                for _ in range(len(part.rates)):
                     launch()
                 losses.append(iteration.memory.losses[: len(part.rates)].clone())
         whole.hand_over()
