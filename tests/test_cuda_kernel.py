@@ -158,18 +158,20 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from models.kernels.conv_pool import cuda
 from models.kernels.lenet5 import cuda as lenet5
+from models.kernels.lenet5 import cuda_update
 from models.kernels.sgd import cuda as descent
 
 FLOATS = {"x_ptr", "weight_ptr", "bias_ptr", "y_ptr", "slope_ptr", "grad_ptr", "dx_ptr",
           "parts_ptr", "dw_ptr", "db_ptr", "parts2_ptr", "dw2_ptr", "db2_ptr"}
-OF_NET = {"images_ptr": "*u8", "labels_ptr": "*i64", "k_ptr": "*i64", "batch": "i32",
-          "classes": "i32"}
+OF_NET = {"images_ptr": "*u8", "labels_ptr": "*i64", "k_ptr": "*i64", "tiles_ptr": "*i64",
+          "batch": "i32", "classes": "i32"}
 OF_DESCENT = {"images_ptr": "*u8", "labels_ptr": "*i64", "order_ptr": "*i64"}
 CONSTANTS = {"BLOCK": cuda.BLOCK, "PARTS": cuda.PARTS, "TAPS": cuda.TAPS, "CHUNKS": cuda.CHUNKS,
              "SIZE": 1024}
 OF_LENET5 = {"IS_DISTORTED": True, "SIZE": 28, "PIXELS": 1024, "X": lenet5.X, "C5": lenet5.C5,
              "F6": lenet5.F6, "WIDTH": lenet5.WIDTH, "CLASSES": 16, "COLUMNS": lenet5.COLUMNS,
-             "IS_ROUNDED": False}
+             "IS_ROUNDED": False, "HAS_VELOCITY": True, "IS_NESTEROV": True,
+             "TILE": cuda_update.TILE}
 
 
 def constants_of(kernel):
@@ -219,7 +221,8 @@ def loops(text):
         yield len(body), sum(what.startswith("FFMA") for what in body)
 
 
-NET = lenet5.kernels.pick, lenet5.kernels.head, lenet5.kernels.dense_gradients
+OF_HEAD = lenet5.kernels.pick, lenet5.kernels.head, lenet5.kernels.dense_gradients
+NET = *OF_HEAD, cuda_update.step
 KERNELS = cuda.kernels.forward, cuda.gradient.backward, cuda.gradient.add_up, *NET, descent._run
 WARPS = {cuda.gradient.add_up: 1, lenet5.kernels.head: 4, descent._run: 1}
 for architecture in map(int, sys.argv[1:]):
@@ -298,7 +301,7 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path):
         COMPILED, *ARCHITECTURES, TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(tmp_path)
     )
     kernels = [line.split(", ") for line in printed.splitlines()]
-    assert len(kernels) == len(ARCHITECTURES) * 7
+    assert len(kernels) == len(ARCHITECTURES) * 8
     for name, *loops in kernels:
         if name.startswith("backward"):
             # At dx and at the weights, in both a 6x6 window serves 2x2 pixels.

@@ -1,6 +1,6 @@
 """The recorded learner with kernels of its own for the whole of LeNet-5, in place of autograd.
 
-An iteration is then eleven launches, where autograd makes dozens, and each costs time whatever it
+An iteration is then ten launches, where autograd makes dozens, and each costs time whatever it
 computes.
 """
 
@@ -33,6 +33,12 @@ class FusedIteration(Iteration):
     computed in float32, since no cast is saved by less.
     """
 
+    def __init__(self, *args: Any) -> None:
+        from models.kernels.lenet5 import cuda_update
+
+        super().__init__(*args)
+        self._tiles = cuda_update.tiles(self.parameters, self.velocities)
+
     def differentiate(self) -> None:
         """Writes loss and gradient."""
         from models.kernels.lenet5 import cuda  # with Triton
@@ -47,6 +53,14 @@ class FusedIteration(Iteration):
             model.distortion,
             is_rounded=torch.is_autocast_enabled(self.memory.k.device.type),
         )
+
+    def take_step(self) -> None:
+        """Descends, and counts."""
+        from models.kernels.lenet5 import cuda_update
+
+        memory = self.memory
+        cuda_update.take_step(self._tiles, self._row, memory.rates, memory.k, self._model.update)
+        memory.k.add_(1)
 
 
 class Fused(Recorded):
@@ -91,6 +105,8 @@ def _other_sizes(model: Any, device: torch.device) -> str | None:
         doors.check_parameters([*net.parameters()], convolutions, net.c5.in_features)
     except (TypeError, ValueError) as error:
         return str(error)
+    if not all(parameter.is_contiguous() for parameter in net.parameters()):
+        return "a parameter is not contiguous"
     return None
 
 
