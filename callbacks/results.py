@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class Results(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps what the last validation came to."""
         if not trainer.sanity_checking:
-            self._validation = _outcome(trainer, "val")
+            self._validation = outcome(_metrics(trainer), "val")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Finishes the record."""
@@ -59,35 +60,79 @@ class Results(Callback):
             write_json(self.folder / "results.json", self.record)
 
     def _record(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        test, confusion = _outcome(trainer, "test"), getattr(pl_module, "confusion", None)
-        if test is not None and isinstance(confusion, Tensor):
-            test["confusion"] = confusion.tolist()
-        return {
-            "config": self.config,
-            "seed": self.seed,
-            "parameters": sum(parameter.numel() for parameter in pl_module.parameters()),
-            "iterations": trainer.global_step,
-            "world_size": trainer.world_size,
-            "device": describe_device(trainer.strategy.root_device),
-            "backend": getattr(pl_module, "backend", None),
-            "learner": getattr(pl_module, "learner", None),
-            "why_not_faster": getattr(pl_module, "why_not_faster", ""),
-            "validation": self._validation,
-            "test": test,
-            "seconds": self.timing.seconds,
-            "images_per_second": self.timing.images_per_second,
-            "versions": {
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "lightning": lightning.__version__,
-            },
-            "git": git_revision(),
-        }
+        return record_of(
+            pl_module,
+            config=self.config,
+            seed=self.seed,
+            iterations=trainer.global_step,
+            world_size=trainer.world_size,
+            device=trainer.strategy.root_device,
+            validation=self._validation,
+            test=outcome(_metrics(trainer), "test"),
+            seconds=self.timing.seconds,
+            images_per_second=self.timing.images_per_second,
+        )
 
 
-def _outcome(trainer: Trainer, stage: str) -> dict[str, Any] | None:
-    """What an evaluation came to; None where there was none."""
-    metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+def record_of(
+    model: LightningModule,
+    *,
+    config: str,
+    seed: int | None,
+    iterations: int,
+    world_size: int,
+    device: torch.device,
+    validation: dict[str, Any] | None,
+    test: dict[str, Any] | None,
+    seconds: Mapping[str, float],
+    images_per_second: float | None,
+) -> dict[str, Any]:
+    """What results.json says of a run.
+
+    Args:
+        model: behind the last evaluation; its `confusion` is that of the test.
+        config: name of the run.
+        seed: of the run.
+        iterations: that it has taken.
+        world_size: on so many ranks.
+        device: of this one.
+        validation: `outcome` of the last one; None without any.
+        test: likewise.
+        seconds: of each stage; of a run that shared its device with others none are known.
+        images_per_second: while it trained, likewise.
+    """
+    confusion = getattr(model, "confusion", None)
+    if test is not None and isinstance(confusion, Tensor):
+        test = {**test, "confusion": confusion.tolist()}
+    return {
+        "config": config,
+        "seed": seed,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "iterations": iterations,
+        "world_size": world_size,
+        "device": describe_device(device),
+        "backend": getattr(model, "backend", None),
+        "learner": getattr(model, "learner", None),
+        "why_not_faster": getattr(model, "why_not_faster", ""),
+        "validation": validation,
+        "test": test,
+        "seconds": seconds,
+        "images_per_second": images_per_second,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "lightning": lightning.__version__,
+        },
+        "git": git_revision(),
+    }
+
+
+def _metrics(trainer: Trainer) -> dict[str, float]:
+    return {name: value.item() for name, value in trainer.callback_metrics.items()}
+
+
+def outcome(metrics: Mapping[str, float], stage: str) -> dict[str, Any] | None:
+    """What an evaluation came to, by what was logged of it; None where there was none."""
     if f"{stage}/total" not in metrics:
         return None
     correct, total = (int(metrics[f"{stage}/{name}"]) for name in ("correct", "total"))

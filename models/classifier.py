@@ -325,12 +325,19 @@ class Classifier(LightningModule):
         collection["loss"].update(self.losses(outputs, labels))
         return outputs
 
-    def _log_metrics(self, stage: str) -> None:
+    def evaluated(self, stage: str) -> dict[str, Tensor]:
+        """What was counted since it was last asked: "accuracy", "loss" and the counts behind them.
+
+        `confusion` holds the counts of each class from then on.
+        """
         collection = self._metrics(stage)
         values = collection.compute()
         collection.reset()
         self.confusion = values["confusion"]
-        for name, value in metrics.scalars(values).items():
+        return metrics.scalars(values)
+
+    def _log_metrics(self, stage: str) -> None:
+        for name, value in self.evaluated(stage).items():
             is_shown = stage == "val" and name in ("accuracy", "loss")
             self.log(f"{stage}/{name}", value, prog_bar=is_shown)
         # Lightning's own x-axis counts blocks; everything here is drawn over iterations.

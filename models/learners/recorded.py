@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -72,8 +73,7 @@ class Recorded(Learner):
         with conv_pool.compiling(), iteration.undone():
             if "mixed" not in run.precision:
                 conv_pool.compile_ahead(model.net, run.device, gradient=True)
-            # Under autocast, if Lightning trains under it: its casts are recorded too.
-            with model.trainer.precision_plugin.forward_context():
+            with _autocast(run):
                 self._launch = _recorded(iteration, run)
                 _prove(model, iteration, self._launch, run)
         self._iterations = {self._size: iteration}
@@ -117,6 +117,13 @@ class Recorded(Learner):
         whole.hand_over()
         self._optimizer.param_groups[0]["lr"] = float(rates[-1])  # for whoever looks
         return torch.cat(losses) * self._run.ranks
+
+
+def _autocast(run: Run) -> AbstractContextManager[Any]:
+    """What Lightning trains under, since its casts are recorded too."""
+    if run.precision == "32-true":
+        return nullcontext()
+    return torch.autocast(run.device.type, torch.bfloat16, cache_enabled=False)
 
 
 def _pieces(block: Block, numbers: Tensor | None, rates: Tensor) -> Iterator[tuple[int, Piece]]:
