@@ -18,6 +18,7 @@ from nursery import Nursery, opened
 
 from data import DatasetError, source
 from models.kernels import notice
+from models.learners import graph
 
 # On a busy machine a deadline says nothing.
 settings.register_profile("whole", deadline=None)
@@ -121,3 +122,25 @@ def _keep_warning_filters():
     """The programs adjust warnings for a whole process; a test is only a part of one."""
     with warnings.catch_warnings():
         yield
+
+
+@pytest.fixture
+def recordings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Counts the calls of what stands in for recordings; a GPU records."""
+    calls: list[int] = []
+
+    def repeat(function: Callable[[], None], device: torch.device) -> Callable[[], None]:
+        for _ in range(graph.WARM_UPS):
+            function()
+        calls.append(0)
+        number = len(calls) - 1
+
+        def launch() -> None:
+            calls[number] += 1
+            function()
+
+        return launch
+
+    if not torch.cuda.is_available():
+        monkeypatch.setattr(graph, "record", repeat)
+    return calls

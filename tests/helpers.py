@@ -21,9 +21,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from data import source
+from models.classifier import Classifier
 from models.kernels.lenet5.design import LENET5
 from models.kernels.sgd import sequential_sgd
 from models.learners.compiled import gradient_of
+from models.learners.recorded import Recorded
 from models.losses import LOSSES
 
 REPOSITORY = Path(__file__).parent.parent
@@ -95,6 +97,17 @@ def fit(module: Callable[[], Any], data: Any, folder: Path, **options: Any) -> t
     run = trainer(folder, **options)
     run.fit(model, data)
     return model, run
+
+
+class Anywhere(Recorded):
+    """Records on a CPU too, where a recording is a function that is called."""
+
+    devices = ("cpu", "cuda")
+
+
+def of_a_gpu(kind: type[Classifier]) -> type[Classifier]:
+    """A model that takes the way of a GPU."""
+    return type(kind.__name__, (kind,), {"learners": (Anywhere,)})
 
 
 class Curve(Callback):

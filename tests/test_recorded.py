@@ -6,47 +6,15 @@ from functools import partial
 
 import pytest
 import torch
-from helpers import TUNED, Curve, StopAfter, assert_same_weights, fit, trainer
+from helpers import TUNED, Curve, StopAfter, assert_same_weights, fit, of_a_gpu, trainer
 
 from data import MNISTDataModule
 from models.learners import graph, recorded
 from models.learners.iteration import Iteration, Memory, Piece
-from models.learners.recorded import Recorded
 from models.lenet import LeNet5
 from models.lenet1998 import LeNet1998
 
 GPU = torch.cuda.is_available()
-
-
-class Anywhere(Recorded):
-    devices = ("cpu", "cuda")
-
-
-def of_a_gpu(kind):
-    """A model that takes the way of a GPU."""
-    return type(kind.__name__, (kind,), {"learners": (Anywhere,)})
-
-
-@pytest.fixture
-def recordings(monkeypatch):
-    """Counts the calls of what stands in for recordings; a GPU records."""
-    calls = []
-
-    def repeat(function, device):
-        for _ in range(graph.WARM_UPS):
-            function()
-        calls.append(0)
-        number = len(calls) - 1
-
-        def launch():
-            calls[number] += 1
-            function()
-
-        return launch
-
-    if not GPU:
-        monkeypatch.setattr(graph, "record", repeat)
-    return calls
 
 
 COMPOSITE = {"backend": "composite"}

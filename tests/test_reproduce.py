@@ -342,6 +342,20 @@ def test_seconds_name_the_device_that_they_were_taken_on(monkeypatch):
     assert "published loop on cpu" in ratio.measured
 
 
+def test_seconds_of_seeds_that_shared_a_gpu_are_nobodys(monkeypatch):
+    monkeypatch.setattr(lenet_rows, "_published_loops_ratio", lambda task: 2.0)
+    variants = {"original": variant(0.98, 0.98), "modern": variant(0.98, 0.98)}
+    variants["modern"].trainings[0].record["seconds"] = {}
+    assert variants["modern"].seconds == 1.5
+    variants["modern"].trainings[1].record["seconds"] = {}
+    _, modern, ratio = lenet_rows.seconds(variants, SimpleNamespace(runs=2))
+    assert modern.measured == "not measured: the seeds shared cuda:0 (a GPU)"
+    assert (
+        ratio.measured == "6.9 by the published times; 2.0 with the published loop on cpu, in "
+        "short slices"
+    )
+
+
 def test_pairs_of_the_same_seed_are_compared():
     variants = {"original": variant(0.98, 0.985, 0.99), "modern": variant(0.981, 0.984, 0.987)}
     (row,) = lenet_rows.paired_difference(lenet_rows.PLAIN, variants)

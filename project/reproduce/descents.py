@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +17,7 @@ from models.kernels.sgd import sequential_sgd
 from models.linear import Linear
 from models.nets import LinearClassifier
 from project.experiments import find_config
-from project.reproduce.ranks import gathered, place
+from project.reproduce.ranks import gathered, own_gpu, place
 
 SATURATED = 1e-4  # a loss as close as this to its bounds has no slope worth the name
 AT_ONCE = {"cpu": 20, "cuda": 300}
@@ -94,11 +93,9 @@ class Experiment:
 
 def device_of_runs() -> torch.device:
     """Where project.fit trains the linear experiments: a GPU whose kernel gives right numbers."""
-    if torch.cuda.is_available():
-        rank = int(os.environ.get("LOCAL_RANK", 0))
-        device = torch.device("cuda", rank % torch.cuda.device_count())
-        if sgd.choose("auto", device, torch.float32) == "cuda":
-            return device
+    device = own_gpu()
+    if device is not None and sgd.choose("auto", device, torch.float32) == "cuda":
+        return device
     return torch.device("cpu")
 
 

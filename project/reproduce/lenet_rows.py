@@ -42,10 +42,14 @@ class Variant(NamedTuple):
         return [training.record["test"]["accuracy"] for training in self.trainings]
 
     @property
-    def seconds(self) -> float:
-        """To train and test, the median: a busy neighbour can slow down one or two many times."""
+    def seconds(self) -> float | None:
+        """To train and test, the median: a busy neighbour can slow down one or two many times.
+
+        None where all of them shared a GPU.
+        """
         stages = [training.record["seconds"] for training in self.trainings[:TIMED]]
-        return float(statistics.median(stage["train"] + stage["test"] for stage in stages))
+        alone = [stage["train"] + stage["test"] for stage in stages if stage]
+        return float(statistics.median(alone)) if alone else None
 
     @property
     def device(self) -> str:
@@ -159,27 +163,41 @@ def parameter_counts() -> list[Row]:
 def seconds(variants: dict[C3, Variant], task: Task) -> list[Row]:
     """Of the trainings with their tests, their ratio, and that of the published loops here."""
     published_ratio = SECONDS["original"] / SECONDS["modern"]
-    ours = variants["original"].seconds / variants["modern"].seconds
+    ours = _own_ratio(variants)
     theirs = _published_loops_ratio(task)
-    middle = f", the median of {min(task.runs, TIMED)} seeds" if task.runs > 1 else ""
     return [
         *(
             Row(
                 f"seconds to train and test, {c3}",
                 f"{SECONDS[c3] // 60} min {SECONDS[c3] % 60} s",
-                f"{variants[c3].seconds:.1f} on {variants[c3].device} for "
-                f"{variants[c3].iterations:,} iterations and the test, without set-up{middle}",
+                _seconds_of(variants[c3], task),
             )
             for c3 in VARIANTS
         ),
         Row(
             "original / modern, seconds",
             "approximately 10 times",
-            f"{published_ratio:.1f} by the published times; {ours:.2f} with the fused layers on "
-            f"{variants['original'].device}; {theirs:.1f} with the published loop on {CPU}, in "
-            "short slices",
+            f"{published_ratio:.1f} by the published times; {ours}{theirs:.1f} with the published "
+            f"loop on {CPU}, in short slices",
         ),
     ]
+
+
+def _seconds_of(variant: Variant, task: Task) -> str:
+    if variant.seconds is None:
+        return f"not measured: the seeds shared {variant.device}"
+    middle = f", the median of {min(task.runs, TIMED)} seeds" if task.runs > 1 else ""
+    return (
+        f"{variant.seconds:.1f} on {variant.device} for {variant.iterations:,} iterations and the "
+        f"test, without set-up{middle}"
+    )
+
+
+def _own_ratio(variants: dict[C3, Variant]) -> str:
+    original, modern = (variants[c3].seconds for c3 in VARIANTS)
+    if original is None or modern is None:
+        return ""
+    return f"{original / modern:.2f} with the fused layers on {variants['original'].device}; "
 
 
 def loss_curves(variants: dict[C3, Variant]) -> Row:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from project import processes
 from project.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @contextmanager
@@ -52,6 +56,16 @@ def place() -> tuple[int, int]:
     import torch.distributed as dist
 
     return (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+
+
+def own_gpu() -> torch.device | None:
+    """The GPU that this rank works on, which others of the machine may share; None without any."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    rank = int(os.environ.get("LOCAL_RANK", 0))
+    return torch.device("cuda", rank % torch.cuda.device_count())
 
 
 def gathered(own: Any) -> list[Any]:

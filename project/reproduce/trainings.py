@@ -1,7 +1,8 @@
-"""Many trainings: one on each processor, and a part of them on each rank.
+"""Many trainings: side by side on a GPU, or one on each processor, and a part of them on each rank.
 
 LeNet-5 is too small for two threads to halve its time, so many seeds are done soonest with a thread
-for each. The numbers are the same however they are trained: sums do not depend on threads.
+for each, and too small for a GPU, which has room for many. The numbers are the same however they
+are trained: sums do not depend on threads, nor on what else a GPU does.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from dataclasses import replace
 import torch
 
 from project import processes
-from project.reproduce.ranks import gathered, place
+from project.reproduce import side_by_side
+from project.reproduce.ranks import gathered, own_gpu, place
 from project.reproduce.record import Task
 from project.reproduce.training import Training, Wanted, find, train
 
@@ -37,8 +39,8 @@ def train_all(task: Task, wanted: Sequence[Wanted], timed: int) -> dict[Wanted, 
     done = len(mine) - len(missing)
     for n, one in enumerate(alone, done):
         train(task, one, _shifted(task.progress, n, len(mine)))
-    side_by_side = [one for one in missing if one not in alone]
-    _train_side_by_side(task, side_by_side, _shifted(task.progress, done + len(alone), len(mine)))
+    together = [one for one in missing if one not in alone]
+    _train_side_by_side(task, together, _shifted(task.progress, done + len(alone), len(mine)))
     found = {one: find(task.folder, one) for one in mine}
     return {one: training for part in gathered(found) for one, training in part.items()}
 
@@ -49,6 +51,17 @@ def _shifted(progress: Callable[[float], None], done: int, count: int) -> Callab
 
 
 def _train_side_by_side(
+    task: Task, wanted: Sequence[Wanted], progress: Callable[[float], None]
+) -> None:
+    device = own_gpu()
+    finished: set[Wanted] = set()
+    if wanted and device is not None:
+        finished = side_by_side.train(task, wanted, device, progress)
+    rest = [one for one in wanted if one not in finished]
+    _train_in_processes(task, rest, lambda more: progress(len(finished) + more))
+
+
+def _train_in_processes(
     task: Task, wanted: Sequence[Wanted], progress: Callable[[float], None]
 ) -> None:
     if not wanted:

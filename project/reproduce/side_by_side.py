@@ -1,0 +1,300 @@
+"""Many trainings at once on one GPU, each the one that `project.fit` makes with its seed.
+
+An iteration of LeNet-5 keeps a small part of a GPU busy. So several learners are recorded, each
+with a stream of its own, and the streams overlap: epochs are asked for in turns, and nothing is
+looked at before the end of a training. A learner takes one seed after the other, since what is
+recorded is the same with any weights.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from callbacks.checkpoint import SAVED_AT, SyncedCheckpointIO
+from callbacks.files import write_json
+from callbacks.loss_log import NAME, Losses, LossFile
+from callbacks.results import outcome, record_of
+from callbacks.run_folder import claim_version
+from data import MNISTDataModule
+from data.blocks import BlockLoader, InOrder
+from models import learners
+from models.classifier import Classifier
+from models.kernels import doors
+from models.layers import conv_pool
+from models.learners import Run
+from models.learners.learner import ObstacleError
+from models.learners.recorded import Recorded
+from models.schedules import Length
+from project.experiments import EXPERIMENTS, RUNS, find_config
+from project.precision import in_float32
+from project.reproduce.record import Task
+from project.reproduce.training import Wanted
+
+AT_ONCE = 16
+"""Learners on one GPU: with more, they wait for each other."""
+
+SECTIONS = {"experiment", "seed_everything", "model", "data", "trainer"}
+FLAGS = {"max_epochs", "devices"}
+"""Of a configuration, what is understood here, and of its Trainer."""
+
+
+class Done(NamedTuple):
+    """What a training came to."""
+
+    losses: Losses
+    record: dict[str, Any]
+    """For results.json"""
+    checkpoint: dict[str, Any]
+
+
+def train(
+    task: Task, wanted: Sequence[Wanted], device: torch.device, progress: Callable[[float], None]
+) -> set[Wanted]:
+    """Trains and tests as `project.fit` does, and leaves behind what the report reads of a run.
+
+    Args:
+        task: says where the data is, and where runs go.
+        wanted: what to train.
+        device: a GPU.
+        progress: called with the number of trainings that are done.
+
+    Returns:
+        What has been trained. Not what no learner can be recorded for, what the GPU has no memory
+        for, and a training with a loss that is no number.
+    """
+    in_float32()
+    kinds: dict[tuple[str, int | None], list[Wanted]] = {}
+    for one in wanted:
+        kinds.setdefault((one.config, one.epochs), []).append(one)
+    finished: set[Wanted] = set()
+    for some in kinds.values():
+
+        def with_more(done: float, before: int = len(finished)) -> None:
+            progress(before + done)
+
+        try:
+            _train_kind(task, some, device, finished, with_more)
+        except (ObstacleError, torch.cuda.OutOfMemoryError):
+            continue
+        finally:
+            torch.cuda.empty_cache()
+    return finished
+
+
+def _train_kind(
+    task: Task,
+    wanted: Sequence[Wanted],
+    device: torch.device,
+    finished: set[Wanted],
+    progress: Callable[[float], None],
+) -> None:
+    experiment = Experiment(wanted[0], task.root, device)
+    lanes = [Lane(experiment) for _ in wanted[:AT_ONCE]]
+    written: list[Future[Wanted]] = []
+    with ThreadPoolExecutor(1) as writer:
+
+        def keep(one: Wanted, done: Done) -> None:
+            if np.isfinite(done.losses).all():
+                written.append(writer.submit(_write, task.folder, one, done))
+
+        waiting = iter(wanted)
+        turns = [_turns(lane, waiting, keep) for lane in lanes]
+        taken = 0
+        try:
+            while turns:
+                turns = [one for one in turns if next(one, None) is not None]
+                taken += len(turns)
+                progress(taken / experiment.epochs)
+        finally:
+            finished.update(future.result() for future in written)
+
+
+def _turns(
+    lane: Lane, waiting: Iterator[Wanted], keep: Callable[[Wanted, Done], None]
+) -> Iterator[int]:
+    for one in waiting:
+        keep(one, (yield from lane.train(one)))
+
+
+class Experiment:
+    """One configuration of `project.fit`, to be trained with many seeds.
+
+    Args:
+        wanted: says which, and how long.
+        root: folder that holds MNIST/raw.
+        device: where.
+
+    Raises:
+        ObstacleError: it asks for more than a loop over epochs.
+    """
+
+    def __init__(self, wanted: Wanted, root: Path, device: torch.device) -> None:
+        content = yaml.safe_load(find_config(wanted.config).text)
+        trainer = content["trainer"]
+        if more := (content.keys() - SECTIONS) | (trainer.keys() - FLAGS):
+            raise ObstacleError(f"the configuration has {', '.join(sorted(more))}")
+        self.device = device
+        self.epochs: int = wanted.epochs or trainer["max_epochs"]
+        self._model, kind = EXPERIMENTS[content["experiment"]]
+        self._settings = content["model"]
+        content["data"]["root"], trainer["max_epochs"] = str(root), self.epochs
+        self._content = content
+        data = kind(**content["data"])
+        if not isinstance(data, MNISTDataModule) or data.val_size:
+            raise ObstacleError("the data are of another kind, or some are held out for validation")
+        data.setup("fit")
+        data.setup("test")
+        self._data = data
+        parts = data.train_images, data.train_labels, data.test_images, data.test_labels
+        self._images, self._labels, images, labels = (part.to(device) for part in parts)
+        every = InOrder(torch.arange(len(images), device=device))
+        self.test = [*BlockLoader(images, labels, every, batch_size=data.eval_batch_size)]
+        epoch = -(-len(data.order()) // data.batch_size)
+        self.length = Length(epoch, epoch * self.epochs)
+
+    @property
+    def batch_size(self) -> int:
+        """Images of an iteration."""
+        return self._data.batch_size
+
+    def model(self, seed: int) -> Classifier:
+        """As it begins, on the CPU."""
+        # Where project.fit draws the weights, nothing has been drawn since it seeded the generator.
+        torch.manual_seed(seed)
+        model = self._model(**self._settings)
+        assert isinstance(model, Classifier)
+        doors.check_labels_once(self._labels, model.labels, self._images)
+        return model
+
+    def blocks(self, seed: int) -> list[Any]:
+        """The epochs of a training, a block each."""
+        order = self._data.reseeded(seed).order()
+        loader = BlockLoader(
+            self._images,
+            self._labels,
+            order,
+            batch_size=self.batch_size,
+            block_size=self.length.epoch,
+        )
+        blocks: list[Any] = []
+        for epoch in range(self.epochs):
+            order.set_epoch(epoch)
+            blocks.extend(block._replace(order=block.order.to(self.device)) for block in loader)
+        return blocks
+
+    def rates(self, model: Classifier, epoch: int) -> Tensor:
+        """The learning rates of an epoch's iterations, (K,) float64."""
+        first = epoch * self.length.epoch
+        iterations = first + torch.arange(self.length.epoch, dtype=torch.float64)
+        return model.lr * model.schedule(iterations, self.length)
+
+    def text(self, wanted: Wanted) -> str:
+        """The configuration of one training, with its overrides."""
+        more = {"name": wanted.name, "seed_everything": wanted.seed}
+        return str(yaml.safe_dump(self._content | more))
+
+
+class Lane:
+    """A recorded learner with a stream of its own, for one training after the other.
+
+    Raises:
+        ObstacleError: nothing can be recorded, or training images are distorted, by numbers that
+            the Trainer's iteration decides.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment, device = experiment, experiment.device
+        self._model = model = experiment.model(0).to(device)
+        if any(model.distortion) or model.teachers:
+            raise ObstacleError("images are distorted, or there are teachers")
+        optimizer = model.configure_optimizers()
+        run = Run(device, "32-true", 1, experiment.batch_size, optimizer, is_scheduled=True)
+        kind, model.why_not_faster = learners.choose(model, run)
+        if not issubclass(kind, Recorded):
+            raise ObstacleError(model.why_not_faster)
+        self._optimizer, self._learner = optimizer, kind(model, run)
+        model.learner = kind.name
+        with conv_pool.compiling():
+            conv_pool.compile_ahead(model.net, device, gradient=False)
+        self._stream = own_stream(device)
+
+    def train(self, wanted: Wanted) -> Generator[int, None, Done]:
+        """Trains and tests with a seed; gives the turn away with each epoch that is asked for."""
+        experiment, model = self._experiment, self._model
+        with self._stream():
+            model.load_state_dict(experiment.model(wanted.seed).state_dict())
+            for state in self._optimizer.state.values():
+                state["momentum_buffer"].zero_()
+            blocks = experiment.blocks(wanted.seed)
+        losses = []
+        for epoch, block in enumerate(blocks):
+            with self._stream():
+                losses.append(self._learner(block, experiment.rates(model, epoch)))
+            yield epoch
+        with self._stream():
+            return self._done(wanted, torch.cat(losses).float().cpu().numpy())
+
+    def _done(self, wanted: Wanted, losses: Losses) -> Done:
+        experiment, model = self._experiment, self._model
+        with torch.inference_mode():
+            for number, block in enumerate(experiment.test):
+                model.test_step(block, number)
+            found = model.evaluated("test")
+        test = outcome({f"test/{name}": value.item() for name, value in found.items()}, "test")
+        record = record_of(
+            model,
+            config=wanted.name,
+            seed=wanted.seed,
+            iterations=len(losses),
+            world_size=1,
+            device=experiment.device,
+            validation=None,
+            test=test,
+            # It shared the device: nobody knows what it took by itself.
+            seconds={},
+            images_per_second=None,
+        )
+        weights = model.state_dict().items()
+        checkpoint = {
+            "epoch": experiment.epochs - 1,
+            "global_step": len(losses),
+            "pytorch-lightning_version": lightning.__version__,
+            "state_dict": {name: part.to("cpu", copy=True) for name, part in weights},
+            model.CHECKPOINT_HYPER_PARAMS_KEY: dict(model.hparams),
+            "config": experiment.text(wanted),
+            SAVED_AT: time.time(),
+        }
+        return Done(losses, record, checkpoint)
+
+
+def own_stream(device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    """What lets all that is asked for inside go to a new stream, behind what was asked for before.
+
+    Args:
+        device: a GPU.
+    """
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream(device))
+    return lambda: torch.cuda.stream(stream)
+
+
+def _write(folder: Path, wanted: Wanted, done: Done) -> Wanted:
+    """Makes the run's folder; results.json comes last, since what has it is finished."""
+    parent = folder / RUNS / wanted.name
+    run = parent / f"version_{claim_version(parent)}"
+    LossFile(run / NAME, done.losses).close()
+    name = f"epoch={done.checkpoint['epoch']}-step={done.checkpoint['global_step']}.ckpt"
+    SyncedCheckpointIO().save_checkpoint(done.checkpoint, run / "checkpoints" / name)
+    write_json(run / "results.json", done.record)
+    return wanted
