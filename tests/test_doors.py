@@ -566,6 +566,19 @@ def test_connections_on_cuda_that_were_written_to_are_looked_at_again():
             cuda._tables(uncounted, 4, 3)
 
 
+def test_tables_of_connections_on_cuda_stay_as_long_as_these_do():
+    """A recorded launch goes on reading them, however many others there are."""
+    cuda = pytest.importorskip("models.kernels.conv_pool.cuda")
+    pairs, before = PAIRS.clone(), len(cuda._kept)
+    tables = cuda._tables(pairs, 4, 3)
+    others = [PAIRS.clone() for _ in range(100)]
+    for other in others:
+        cuda._tables(other, 4, 3)
+    assert cuda._tables(pairs, 4, 3) is tables
+    del other, others
+    assert len(cuda._kept) == before + 1
+
+
 def test_labels_that_were_written_to_are_looked_at_again():
     labels, images = torch.arange(10), torch.empty(10, 28, 28)
     doors.check_labels_once(labels, range(10), images)

@@ -6,12 +6,12 @@ N = B R S pooled or B 2R 2S convolved pixels of one map over the batch.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 import triton
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from models.kernels import doors
 from models.kernels.conv_pool import cuda_gradient as gradient
@@ -24,16 +24,19 @@ TAPS = 32  # 25 weights and a bias, filled up to a power of two
 CHUNKS = 64  # at most, parts of the batch that the weight gradient is summed over apart
 
 
+_kept: WeakIdKeyDictionary = WeakIdKeyDictionary()
+"""From connections to their state and the tables, which stay as long: a recording reads them."""
+
+
 def _tables(pairs: Tensor, outputs: int, inputs: int) -> tuple[Tensor, ...]:
     """The connections as the kernels walk them; kept, since a look at them waits."""
     if pairs.is_inference():  # torch does not count how often it was written to
         return _new_tables(pairs, outputs, inputs)
-    return _kept_tables(pairs, pairs._version, outputs, inputs)
-
-
-@lru_cache(maxsize=64)
-def _kept_tables(pairs: Tensor, version: int, outputs: int, inputs: int) -> tuple[Tensor, ...]:
-    return _new_tables(pairs, outputs, inputs)
+    state = pairs._version, outputs, inputs
+    if pairs not in _kept or _kept[pairs][0] != state:
+        _kept[pairs] = state, _new_tables(pairs, outputs, inputs)
+    tables: tuple[Tensor, ...] = _kept[pairs][1]
+    return tables
 
 
 def _new_tables(pairs: Tensor, outputs: int, inputs: int) -> tuple[Tensor, ...]:
