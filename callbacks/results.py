@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -152,8 +153,12 @@ def describe_device(device: torch.device) -> str:
     return str(device)
 
 
+@cache
 def git_revision() -> str | None:
-    """The commit of the code, with "-dirty" for changes on top; None outside a checkout."""
+    """The commit of the code, with "-dirty" for changes on top; None outside a checkout.
+
+    Asked for once: what runs is what was there when it was loaded.
+    """
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     # Hooks and editors name another repository in variables.
     environment = {k: value for k, value in os.environ.items() if not k.startswith("GIT_")}

@@ -14,6 +14,7 @@ def test_commit_is_that_of_this_code_whatever_a_hook_set(tmp_path, monkeypatch):
     subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
     monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
     monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path))
+    git_revision.cache_clear()
     assert git_revision() == revision
 
 
