@@ -142,7 +142,9 @@ def test_report_goes_on_behind_the_seeds_that_are_finished(
     trained = []
     take = side_by_side.Lane.train
     monkeypatch.setattr(
-        side_by_side.Lane, "train", lambda lane, one: trained.append(one) or take(lane, one)
+        side_by_side.Lane,
+        "train",
+        lambda lane, one, stream: trained.append(one) or take(lane, one, stream),
     )
     found = train_all(Task(tiny_root, tmp_path), wanted, timed=0)
     assert trained == wanted[2:]

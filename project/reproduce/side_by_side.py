@@ -48,6 +48,9 @@ SECTIONS = {"experiment", "seed_everything", "model", "data", "trainer"}
 FLAGS = {"max_epochs", "devices"}
 """Of a configuration, what is understood here, and of its Trainer."""
 
+Stream = Callable[[], AbstractContextManager[Any]]
+"""All that is asked for inside goes there."""
+
 
 class Done(NamedTuple):
     """What a training came to."""
@@ -109,7 +112,8 @@ def _train_kind(
                 written.append(writer.submit(_write, task.folder, one, done))
 
         waiting = iter(wanted)
-        turns = [_turns(lane, waiting, keep) for lane in lanes]
+        # Streams behind all recordings: torch hands 32 out in turn, and one more for each of these.
+        turns = [_turns(lane, own_stream(device), waiting, keep) for lane in lanes]
         taken = 0
         try:
             while turns:
@@ -117,14 +121,16 @@ def _train_kind(
                 taken += len(turns)
                 progress(taken / experiment.epochs)
         finally:
+            if torch.cuda.is_available():  # before what is under way loses its memory
+                torch.cuda.synchronize(device)
             finished.update(future.result() for future in written)
 
 
 def _turns(
-    lane: Lane, waiting: Iterator[Wanted], keep: Callable[[Wanted, Done], None]
+    lane: Lane, stream: Stream, waiting: Iterator[Wanted], keep: Callable[[Wanted, Done], None]
 ) -> Iterator[int]:
     for one in waiting:
-        keep(one, (yield from lane.train(one)))
+        keep(one, (yield from lane.train(one, stream)))
 
 
 class Experiment:
@@ -206,7 +212,7 @@ class Experiment:
 
 
 class Lane:
-    """A recorded learner with a stream of its own, for one training after the other.
+    """A recorded learner, for one training after the other.
 
     Raises:
         ObstacleError: nothing can be recorded, or training images are distorted, by numbers that
@@ -227,22 +233,21 @@ class Lane:
         model.learner = kind.name
         with conv_pool.compiling():
             conv_pool.compile_ahead(model.net, device, gradient=False)
-        self._stream = own_stream(device)
 
-    def train(self, wanted: Wanted) -> Generator[int, None, Done]:
+    def train(self, wanted: Wanted, stream: Stream) -> Generator[int, None, Done]:
         """Trains and tests with a seed; gives the turn away with each epoch that is asked for."""
         experiment, model = self._experiment, self._model
-        with self._stream():
+        with stream():
             model.load_state_dict(experiment.model(wanted.seed).state_dict())
             for state in self._optimizer.state.values():
                 state["momentum_buffer"].zero_()
             blocks = experiment.blocks(wanted.seed)
         losses = []
         for epoch, block in enumerate(blocks):
-            with self._stream():
+            with stream():
                 losses.append(self._learner(block, experiment.rates(model, epoch)))
             yield epoch
-        with self._stream():
+        with stream():
             return self._done(wanted, torch.cat(losses).float().cpu().numpy())
 
     def _done(self, wanted: Wanted, losses: Losses) -> Done:
@@ -278,7 +283,7 @@ class Lane:
         return Done(losses, record, checkpoint)
 
 
-def own_stream(device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+def own_stream(device: torch.device) -> Stream:
     """What lets all that is asked for inside go to a new stream, behind what was asked for before.
 
     Args:
