@@ -144,7 +144,7 @@ def test_report_goes_on_behind_the_seeds_that_are_finished(
     monkeypatch.setattr(
         side_by_side.Lane,
         "train",
-        lambda lane, one, stream: trained.append(one) or take(lane, one, stream),
+        lambda lane, one, *rest: trained.append(one) or take(lane, one, *rest),
     )
     found = train_all(Task(tiny_root, tmp_path), wanted, timed=0)
     assert trained == wanted[2:]

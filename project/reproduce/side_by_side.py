@@ -9,8 +9,9 @@ recorded is the same with any weights.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,9 +45,15 @@ from project.reproduce.training import Wanted
 AT_ONCE = 16
 """Learners on one GPU: with more, they wait for each other."""
 
+HELPERS = 4
+"""Threads that shuffle epochs and write files meanwhile."""
+
 SECTIONS = {"experiment", "seed_everything", "model", "data", "trainer"}
 FLAGS = {"max_epochs", "devices"}
 """Of a configuration, what is understood here, and of its Trainer."""
+
+Blocks = list[Any]
+"""Each a `data.blocks.Block`."""
 
 Stream = Callable[[], AbstractContextManager[Any]]
 """All that is asked for inside goes there."""
@@ -105,13 +112,13 @@ def _train_kind(
     experiment = Experiment(wanted[0], task.root, device)
     lanes = [Lane(experiment) for _ in wanted[:AT_ONCE]]
     written: list[Future[Wanted]] = []
-    with ThreadPoolExecutor(1) as writer:
+    with ThreadPoolExecutor(HELPERS) as helpers:
 
         def keep(one: Wanted, done: Done) -> None:
             if np.isfinite(done.losses).all():
-                written.append(writer.submit(_write, task.folder, one, done))
+                written.append(helpers.submit(_write, task.folder, one, done))
 
-        waiting = iter(wanted)
+        waiting = _ahead(wanted, experiment.blocks, helpers)
         # Streams behind all recordings: torch hands 32 out in turn, and one more for each of these.
         turns = [_turns(lane, own_stream(device), waiting, keep) for lane in lanes]
         taken = 0
@@ -126,11 +133,26 @@ def _train_kind(
             finished.update(future.result() for future in written)
 
 
+def _ahead(
+    wanted: Sequence[Wanted], blocks: Callable[[int], Blocks], helpers: Executor
+) -> Iterator[tuple[Wanted, Blocks]]:
+    """Trainings with their epochs, which are shuffled before somebody waits for them."""
+    coming = deque((one, helpers.submit(blocks, one.seed)) for one in wanted[:AT_ONCE])
+    for later in [*wanted[AT_ONCE:], *[None] * len(coming)]:
+        one, future = coming.popleft()
+        if later is not None:
+            coming.append((later, helpers.submit(blocks, later.seed)))
+        yield one, future.result()
+
+
 def _turns(
-    lane: Lane, stream: Stream, waiting: Iterator[Wanted], keep: Callable[[Wanted, Done], None]
+    lane: Lane,
+    stream: Stream,
+    waiting: Iterator[tuple[Wanted, Blocks]],
+    keep: Callable[[Wanted, Done], None],
 ) -> Iterator[int]:
-    for one in waiting:
-        keep(one, (yield from lane.train(one, stream)))
+    for one, blocks in waiting:
+        keep(one, (yield from lane.train(one, blocks, stream)))
 
 
 class Experiment:
@@ -183,8 +205,8 @@ class Experiment:
         doors.check_labels_once(self._labels, model.labels, self._images)
         return model
 
-    def blocks(self, seed: int) -> list[Any]:
-        """The epochs of a training, a block each."""
+    def blocks(self, seed: int) -> Blocks:
+        """The epochs of a training, a block each, whose order is not on the device yet."""
         order = self._data.reseeded(seed).order()
         loader = BlockLoader(
             self._images,
@@ -193,10 +215,10 @@ class Experiment:
             batch_size=self.batch_size,
             block_size=self.length.epoch,
         )
-        blocks: list[Any] = []
+        blocks: Blocks = []
         for epoch in range(self.epochs):
             order.set_epoch(epoch)
-            blocks.extend(block._replace(order=block.order.to(self.device)) for block in loader)
+            blocks.extend(loader)
         return blocks
 
     def rates(self, model: Classifier, epoch: int) -> Tensor:
@@ -234,14 +256,14 @@ class Lane:
         with conv_pool.compiling():
             conv_pool.compile_ahead(model.net, device, gradient=False)
 
-    def train(self, wanted: Wanted, stream: Stream) -> Generator[int, None, Done]:
+    def train(self, wanted: Wanted, blocks: Blocks, stream: Stream) -> Generator[int, None, Done]:
         """Trains and tests with a seed; gives the turn away with each epoch that is asked for."""
         experiment, model = self._experiment, self._model
         with stream():
             model.load_state_dict(experiment.model(wanted.seed).state_dict())
             for state in self._optimizer.state.values():
                 state["momentum_buffer"].zero_()
-            blocks = experiment.blocks(wanted.seed)
+            blocks = [block._replace(order=block.order.to(experiment.device)) for block in blocks]
         losses = []
         for epoch, block in enumerate(blocks):
             with stream():
