@@ -202,3 +202,12 @@ def test_a_training_that_comes_to_no_number_is_left_to_who_says_so(
     monkeypatch.setattr(side_by_side.Lane, "_done", done)
     train_all(Task(tiny_root, tmp_path), wanted, timed=0)
     assert one_gpu == wanted[1:]
+
+
+def test_ranks_of_a_machine_have_a_gpu_each(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert own_gpu() == torch.device("cuda", 0)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert own_gpu() == torch.device("cuda", 1)
