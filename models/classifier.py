@@ -326,10 +326,7 @@ class Classifier(LightningModule):
         return outputs
 
     def evaluated(self, stage: str) -> dict[str, Tensor]:
-        """What was counted since it was last asked: "accuracy", "loss" and the counts behind them.
-
-        `confusion` holds the counts of each class from then on.
-        """
+        """Accuracy, loss and the counts behind them, since it was last asked; sets `confusion`."""
         collection = self._metrics(stage)
         values = collection.compute()
         collection.reset()
