@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from datetime import date
@@ -36,6 +37,8 @@ def main(args: list[str] | None = None) -> None:
     """
     parser = _parser()
     given = parser.parse_args(args)
+    # One for each stream of `side_by_side`, read when CUDA starts: those that share one wait.
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
     parts = _chosen([*given.parts, *given.only])
     named = bool(given.parts or given.only)
     with user_errors(), joined() as rank:

@@ -1,7 +1,7 @@
 """Many trainings at once on one GPU, each the one that `project.fit` makes with its seed.
 
 An iteration of LeNet-5 keeps a small part of a GPU busy. So several learners are recorded, each
-with a stream of its own, and the streams overlap: epochs are asked for in turns, and nothing is
+with a stream of its own, and the streams overlap: they are filled in turns, and nothing is
 looked at before the end of a training. A learner takes one seed after the other, since what is
 recorded is the same with any weights.
 """
@@ -47,6 +47,10 @@ AT_ONCE = 16
 
 HELPERS = 4
 """Threads that shuffle epochs and write files meanwhile."""
+
+TURN = 50
+"""Iterations that are asked for at a time: whoever fills a stream with more has to wait before the
+driver takes them all, and the others run dry."""
 
 SECTIONS = {"experiment", "seed_everything", "model", "data", "trainer"}
 FLAGS = {"max_epochs", "devices"}
@@ -126,7 +130,7 @@ def _train_kind(
             while turns:
                 turns = [one for one in turns if next(one, None) is not None]
                 taken += len(turns)
-                progress(taken / experiment.epochs)
+                progress(taken / experiment.turns)
         finally:
             if torch.cuda.is_available():  # before what is under way loses its memory
                 torch.cuda.synchronize(device)
@@ -190,6 +194,8 @@ class Experiment:
         self.test = [*BlockLoader(images, labels, every, batch_size=data.eval_batch_size)]
         epoch = -(-len(data.order()) // data.batch_size)
         self.length = Length(epoch, epoch * self.epochs)
+        self.turns = self.epochs * -(-epoch // TURN) + 1
+        """Blocks of a training, and the test."""
 
     @property
     def batch_size(self) -> int:
@@ -206,14 +212,14 @@ class Experiment:
         return model
 
     def blocks(self, seed: int) -> Blocks:
-        """The epochs of a training, a block each, whose order is not on the device yet."""
+        """Those of a training, whose order is not on the device yet."""
         order = self._data.reseeded(seed).order()
         loader = BlockLoader(
             self._images,
             self._labels,
             order,
             batch_size=self.batch_size,
-            block_size=self.length.epoch,
+            block_size=TURN,
         )
         blocks: Blocks = []
         for epoch in range(self.epochs):
@@ -221,10 +227,9 @@ class Experiment:
             blocks.extend(loader)
         return blocks
 
-    def rates(self, model: Classifier, epoch: int) -> Tensor:
-        """The learning rates of an epoch's iterations, (K,) float64."""
-        first = epoch * self.length.epoch
-        iterations = first + torch.arange(self.length.epoch, dtype=torch.float64)
+    def rates(self, model: Classifier, first: int, count: int) -> Tensor:
+        """The learning rates of some iterations, (count,) float64."""
+        iterations = first + torch.arange(count, dtype=torch.float64)
         return model.lr * model.schedule(iterations, self.length)
 
     def text(self, wanted: Wanted) -> str:
@@ -257,27 +262,35 @@ class Lane:
             conv_pool.compile_ahead(model.net, device, gradient=False)
 
     def train(self, wanted: Wanted, blocks: Blocks, stream: Stream) -> Generator[int, None, Done]:
-        """Trains and tests with a seed; gives the turn away with each epoch that is asked for."""
+        """Trains and tests with a seed; gives the turn away with each block that is asked for."""
         experiment, model = self._experiment, self._model
         with stream():
             model.load_state_dict(experiment.model(wanted.seed).state_dict())
             for state in self._optimizer.state.values():
                 state["momentum_buffer"].zero_()
             blocks = [block._replace(order=block.order.to(experiment.device)) for block in blocks]
-        losses = []
-        for epoch, block in enumerate(blocks):
+        losses, first = [], 0
+        for number, block in enumerate(blocks):
+            count = len(block.sizes)
             with stream():
-                losses.append(self._learner(block, experiment.rates(model, epoch)))
-            yield epoch
+                losses.append(self._learner(block, experiment.rates(model, first, count)))
+            first += count
+            yield number
         with stream():
-            return self._done(wanted, torch.cat(losses).float().cpu().numpy())
+            found = torch.cat(losses).float(), self._tested()
+        yield len(blocks)  # others have something to do while this one is looked at
+        with stream():
+            return self._done(wanted, *found)
 
-    def _done(self, wanted: Wanted, losses: Losses) -> Done:
-        experiment, model = self._experiment, self._model
+    def _tested(self) -> dict[str, Tensor]:
         with torch.inference_mode():
-            for number, block in enumerate(experiment.test):
-                model.test_step(block, number)
-            found = model.evaluated("test")
+            for number, block in enumerate(self._experiment.test):
+                self._model.test_step(block, number)
+            return self._model.evaluated("test")
+
+    def _done(self, wanted: Wanted, each: Tensor, found: dict[str, Tensor]) -> Done:
+        experiment, model = self._experiment, self._model
+        losses = each.cpu().numpy()
         test = outcome({f"test/{name}": value.item() for name, value in found.items()}, "test")
         record = record_of(
             model,
