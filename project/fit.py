@@ -7,7 +7,11 @@ from __future__ import annotations
 import sys
 
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import BackboneFinetuning, GradientAccumulationScheduler
+from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
+    GradientAccumulationScheduler,
+    WeightAveraging,
+)
 from lightning.pytorch.plugins import TorchSyncBatchNorm
 from torch import nn
 
@@ -116,11 +120,24 @@ def _check_callbacks(cli: RecordedRun) -> None:
                 f"BackboneFinetuning freezes the module `backbone` of a model; "
                 f"{type(cli.model).__name__} has none."
             )
+        if isinstance(callback, WeightAveraging) and _averages_integers(callback, cli):
+            raise UserError(
+                f"{type(callback).__name__} averages whole numbers too, such as C3's connections, "
+                "and on a GPU torch cannot: set its use_buffers to false, or choose "
+                "EMAWeightAveraging."
+            )
         if getattr(callback, "_train_time_interval", None):
             raise UserError(
                 f"train_time_interval of {type(callback).__name__} has no use where a "
                 "training_step takes many steps; there is --checkpoint_minutes."
             )
+
+
+def _averages_integers(callback: WeightAveraging, cli: RecordedRun) -> bool:
+    is_mean = not callback._kwargs.keys() & {"avg_fn", "multi_avg_fn"}
+    integers = any(not buffer.is_floating_point() for buffer in cli.model.buffers())
+    on_gpu = cli.trainer.strategy.root_device.type == "cuda"
+    return is_mean and callback._use_buffers and integers and on_gpu
 
 
 def _check_monitors(cli: RecordedRun) -> None:

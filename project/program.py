@@ -37,7 +37,7 @@ from project.precision import in_float32
 from project.quiet import quieten
 from project.request import read_request
 from project.threads import limit_threads
-from project.unused import check_flags, check_options
+from project.unused import check_devices, check_flags, check_options
 from project.wording import in_plain_words
 
 
@@ -140,6 +140,7 @@ class Program(LightningCLI):
             self.config.trainer.num_nodes = int(os.environ["GROUP_WORLD_SIZE"])
         with user_errors():
             check_flags(self.config.trainer)
+            check_devices(self.config.trainer.devices)
             if self.trains:
                 self._read_layout()
         seed = self.config.seed_everything

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from typing import Any
@@ -52,6 +53,20 @@ def check_flags(trainer: Mapping[str, Any]) -> None:
     for flag, (default, instead) in INSTEAD.items():
         if trainer[flag] != default:
             raise UserError(f"--trainer.{flag} has no use: {instead}.")
+
+
+def check_devices(devices: Any) -> None:
+    """Refuses a number of devices that is none, in words that are the same for all accelerators.
+
+    Raises:
+        UserError: it is one.
+    """
+    number = str(devices).strip()
+    if re.fullmatch(r"[-+]?[\d.]+", number) and not re.fullmatch(r"-1|0*[1-9]\d*", number):
+        raise UserError(
+            "--trainer.devices is a number above 0, -1 for all, auto, or a list such as [0, 1], "
+            f"got {devices}."
+        )
 
 
 def check_options(program: str, words: Iterable[str], unused: Iterable[str]) -> None:

@@ -228,7 +228,7 @@ def output_and_gradients(
     inputs = [tensor.detach().clone().requires_grad_() for tensor in inputs]
     output = function(*inputs, *rest)
     # All positive: sums that cancel would measure float32, not the kernel.
-    direction = torch.linspace(0.5, 1.5, output.numel(), dtype=output.dtype).view(output.shape)
+    direction = torch.linspace(0.5, 1.5, output.numel()).to(output).view(output.shape)
     return output, *torch.autograd.grad((output * direction).sum(), inputs)
 
 

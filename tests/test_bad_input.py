@@ -220,7 +220,10 @@ CASES = {
     "checkpoint_every": (fit, ["--checkpoint_every=0"], "checkpoint_every"),
     "ranks of a linear model": (
         fit,
-        ["--config=mse", "--trainer.devices=2", "--trainer.strategy=ddp"],
+        [
+            *("--config=mse", "--trainer.devices=2", "--trainer.strategy=ddp"),
+            "--trainer.accelerator=cpu",
+        ],
         "python -m project.reproduce table1",
     ),
     "metric that is none": (
@@ -248,8 +251,8 @@ CASES = {
         ["--trainer.callbacks=ModelCheckpoint", "--trainer.callbacks.monitor=val_loss", *VALIDATED],
         "ModelCheckpoint waits for 'val_loss'",
     ),
-    "devices below 0": (fit, ["--trainer.devices=-5"], "should be an int > 0"),
-    "part of a device": (fit, ["--trainer.devices=1.5"], "should be an int > 0"),
+    "devices below 0": (fit, ["--trainer.devices=-5"], "a number above 0"),
+    "part of a device": (fit, ["--trainer.devices=1.5"], "a number above 0"),
     "epochs below -1": (fit, ["--trainer.max_epochs=-2"], "-1. You passed in -2"),
     "share above 1": (fit, ["--trainer.limit_train_batches=1.5"], "it has to be in [0.0, 1.0]"),
     "validation all the time": (
@@ -530,7 +533,8 @@ def test_lost_rank_is_told_in_one_line(place, monkeypatch, capsys):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [::1]:5")
 
     monkeypatch.setattr(Compiled, "__call__", lose)
-    line = refusal(capsys, fit.main, "--data.batch_size=20", "--figures=none")
+    options = ["--data.batch_size=20", "--figures=none", "--trainer.accelerator=cpu"]
+    line = refusal(capsys, fit.main, *options)
     assert line == "error: another rank has ended; what it printed says why."
 
 

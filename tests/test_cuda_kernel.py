@@ -166,8 +166,7 @@ FLOATS = {"x_ptr", "weight_ptr", "bias_ptr", "y_ptr", "slope_ptr", "grad_ptr", "
 OF_NET = {"images_ptr": "*u8", "labels_ptr": "*i64", "k_ptr": "*i64", "tiles_ptr": "*i64",
           "batch": "i32", "classes": "i32"}
 OF_DESCENT = {"images_ptr": "*u8", "labels_ptr": "*i64", "order_ptr": "*i64"}
-CONSTANTS = {"BLOCK": cuda.BLOCK, "PARTS": cuda.PARTS, "TAPS": cuda.TAPS, "CHUNKS": cuda.CHUNKS,
-             "SIZE": 1024}
+CONSTANTS = {"BLOCK": cuda.BLOCK, "TAPS": cuda.TAPS, "CHUNKS": cuda.CHUNKS, "SIZE": 1024}
 OF_LENET5 = {"IS_DISTORTED": True, "SIZE": 28, "PIXELS": 1024, "X": lenet5.X, "C5": lenet5.C5,
              "F6": lenet5.F6, "WIDTH": lenet5.WIDTH, "CLASSES": 16, "COLUMNS": lenet5.COLUMNS,
              "IS_ROUNDED": False, "HAS_VELOCITY": True, "IS_NESTEROV": True,
@@ -224,7 +223,7 @@ def loops(text):
 OF_HEAD = lenet5.kernels.pick, lenet5.kernels.head, lenet5.kernels.dense_gradients
 NET = *OF_HEAD, cuda_update.step
 KERNELS = cuda.kernels.forward, cuda.gradient.backward, cuda.gradient.add_up, *NET, descent._run
-WARPS = {cuda.gradient.add_up: 1, lenet5.kernels.head: 4, descent._run: 1}
+WARPS = {kernel: 1 for kernel in KERNELS[:3]} | {lenet5.kernels.head: 4, descent._run: 1}
 for architecture in map(int, sys.argv[1:]):
     for kernel in KERNELS:
         constants = constants_of(kernel)

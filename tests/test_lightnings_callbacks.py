@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
 from helpers import Curve, fit, refusal
 from lightning.pytorch import callbacks
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
+from lightning.pytorch.callbacks import (
+    Checkpoint,
+    EMAWeightAveraging,
+    ModelSummary,
+    ProgressBar,
+    WeightAveraging,
+)
 from lightning.pytorch.loggers import CSVLogger
 
 from data import MNISTDataModule
 from models.lenet import LeNet5
+from models.linear import Linear
 from project import fit as program
+from project.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -210,6 +221,25 @@ SHORT = ["--data.batch_size=20", "--data.val_size=30", "--figures=none", "--trai
 def images(block):
     """How many a block has, over all ranks."""
     return int(block.totals.sum())
+
+
+if torch.cuda.is_available():
+    REFUSED["WeightAveraging"] = "averages whole numbers too"
+    TYPED["WeightAveraging"] = ["use_buffers=false"]
+
+
+def test_a_mean_of_whole_numbers_is_refused_on_a_gpu():
+    """Torch ends it in an error of its own, behind the first epoch."""
+    strategy = SimpleNamespace(root_device=torch.device("cuda"))
+    for callback, model, is_refused in (
+        (WeightAveraging(), LeNet5(), True),
+        (WeightAveraging(use_buffers=False), LeNet5(), False),
+        (EMAWeightAveraging(), LeNet5(), False),
+        (WeightAveraging(), Linear("mse"), False),
+    ):
+        run = SimpleNamespace(callbacks=[callback], strategy=strategy)
+        with pytest.raises(UserError) if is_refused else nullcontext():
+            program._check_callbacks(SimpleNamespace(trainer=run, model=model))
 
 
 @pytest.mark.parametrize("name", callbacks.__all__)

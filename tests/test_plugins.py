@@ -100,7 +100,7 @@ def test_checkpoints_of_a_plugin_are_continued_from(plugin, tiny):
 
 def test_a_precision_of_ones_own_is_that_of_the_training(tiny, capsys):
     plugin = [f"{PLUGIN}.MixedPrecision", "--trainer.plugins.precision=bf16-mixed"]
-    fit.main([*SHORT, *plugin, "--trainer.plugins.device=cpu"])
+    fit.main([*SHORT, *plugin, "--trainer.plugins.device=cpu", "--trainer.accelerator=cpu"])
     assert "the precision is bf16-mixed" in capsys.readouterr().out
 
 

@@ -76,7 +76,7 @@ class Looks(Callback):
 
 @pytest.fixture
 def _torch_as_it_was(monkeypatch):
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     yield
     torch.use_deterministic_algorithms(False)

@@ -18,8 +18,7 @@ from models.kernels.conv_pool import cuda_gradient as gradient
 from models.kernels.conv_pool import cuda_kernels as kernels
 from models.kernels.sizes import pooled_size
 
-BLOCK = 32  # pixels of a warp
-PARTS = 4  # warps of a program, and of what they share: connections, chunks or pixels
+BLOCK = 32  # pixels of one program, which is one warp
 TAPS = 32  # 25 weights and a bias, filled up to a power of two
 CHUNKS = 64  # at most, parts of the batch that the weight gradient is summed over apart
 
@@ -52,7 +51,7 @@ def _new_tables(pairs: Tensor, outputs: int, inputs: int) -> tuple[Tensor, ...]:
 
 def _check_countable(*pixels: int) -> None:
     # The kernels count pixels in 32 bits, the last of them up to the end of a block.
-    limit = 2**31 - BLOCK * PARTS
+    limit = 2**31 - BLOCK
     if max(pixels) > limit:
         raise ValueError(f"expected fewer than {limit:,} pixels at once, got {max(pixels):,}")
 
@@ -86,11 +85,9 @@ def forward(
     y = x.new_empty(batch, outputs, rows, columns)
     slope = x.new_empty(batch, outputs, 2 * rows, 2 * columns)
     starts, sources, *_ = _tables(connections, outputs, maps)
-    parts = PARTS if len(weight) > outputs else 1
-    block = BLOCK * PARTS // parts
     if pixels:
         with torch.cuda.device_of(x):  # Triton launches on the current device
-            kernels.forward[(triton.cdiv(pixels, block), outputs)](
+            kernels.forward[(triton.cdiv(pixels, BLOCK), outputs)](
                 x.contiguous(),
                 weight.contiguous(),
                 bias.contiguous(),
@@ -106,9 +103,8 @@ def forward(
                 columns,
                 outputs,
                 padding,
-                BLOCK=block,
-                PARTS=parts,
-                num_warps=PARTS,
+                BLOCK=BLOCK,
+                num_warps=1,
             )
     return y, slope
 
@@ -189,12 +185,11 @@ def differentiate(
     if input_programs + chunks:
         with torch.cuda.device_of(x):
             # fmt: off
-            programs = input_programs + len(weight) * triton.cdiv(chunks, PARTS)
-            gradient.backward[(programs,)](
+            gradient.backward[(input_programs + len(weight) * chunks,)](
                 grad.contiguous(), slope.contiguous(), x.contiguous(), weight.contiguous(),
                 sources, targets, by_source, source_starts, dx, parts, input_programs,
                 input_blocks, batch, maps, height, width, rows, columns, outputs, chunks,
-                per_chunk, padding, BLOCK=BLOCK, PARTS=PARTS, TAPS=TAPS, num_warps=PARTS,
+                per_chunk, padding, BLOCK=BLOCK, TAPS=TAPS, num_warps=1,
             )
             # fmt: on
     return Parts(parts, starts, targets, dw, db)

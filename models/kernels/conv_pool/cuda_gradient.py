@@ -19,33 +19,26 @@ def _input_gradient(
     block,  # which squares of the input map
     c,  # the input map
     grad_ptr, slope_ptr, weight_ptr, targets_ptr, by_source_ptr, source_starts_ptr, dx_ptr,
-    batch, maps, height, width, rows, columns, outputs, padding,
-    BLOCK: tl.constexpr, PARTS: tl.constexpr,
+    batch, maps, height, width, rows, columns, outputs, padding, BLOCK: tl.constexpr,
 ):
-    """BLOCK squares of 2x2 pixels of dx, each from one 6x6 window of d = up(grad) * slope.
-
-    By PARTS connections at a time.
-    """
+    """BLOCK squares of 2x2 pixels of dx, each from one 6x6 window of d = up(grad) * slope."""
     # Squares begin where their window begins with a pooled pixel: 3x3 of those are all it needs.
     odd = padding % 2
     down = (height + odd + 1) // 2
     across = (width + odd + 1) // 2
-    n = block * BLOCK + tl.arange(0, BLOCK)[None, :]
+    n = block * BLOCK + tl.arange(0, BLOCK)
     inside = n < batch * down * across
     image = n // (down * across)
     top = n // across % down
     left = n % across
     first_row = top + (padding - odd) // 2 - 2
     first_column = left + (padding - odd) // 2 - 2
-    dx00 = tl.zeros([PARTS, BLOCK], tl.float32)
+    dx00 = tl.zeros([BLOCK], tl.float32)
     dx01 = dx00
     dx10 = dx00
     dx11 = dx00
-    last = tl.load(source_starts_ptr + c + 1)
-    for start in range(tl.load(source_starts_ptr + c), last, PARTS):
-        i = start + tl.arange(0, PARTS)[:, None]
-        there = i < last
-        p = tl.load(by_source_ptr + i, there, 0)
+    for i in range(tl.load(source_starts_ptr + c), tl.load(source_starts_ptr + c + 1)):
+        p = tl.load(by_source_ptr + i)
         plane = image * outputs + tl.load(targets_ptr + p)
         w_ptr = weight_ptr + p * 25
         for u in tl.static_range(3):
@@ -53,7 +46,6 @@ def _input_gradient(
                 row = first_row + u
                 column = first_column + v
                 valid = inside & (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
-                valid = valid & there
                 g = tl.load(grad_ptr + (plane * rows + row) * columns + column, valid, 0.0)
                 at = slope_ptr + 2 * ((plane * 2 * rows + 2 * row) * columns + column)
                 for e in tl.static_range(2):
@@ -62,22 +54,22 @@ def _input_gradient(
                         y = 4 - 2 * u - e
                         x = 4 - 2 * v - f
                         if y >= 0 and x >= 0:
-                            dx00 += tl.load(w_ptr + y * 5 + x, there, 0.0) * d
+                            dx00 += tl.load(w_ptr + y * 5 + x) * d
                         if y >= 0 and x < 4:
-                            dx01 += tl.load(w_ptr + y * 5 + x + 1, there, 0.0) * d
+                            dx01 += tl.load(w_ptr + y * 5 + x + 1) * d
                         if y < 4 and x >= 0:
-                            dx10 += tl.load(w_ptr + y * 5 + x + 5, there, 0.0) * d
+                            dx10 += tl.load(w_ptr + y * 5 + x + 5) * d
                         if y < 4 and x < 4:
-                            dx11 += tl.load(w_ptr + y * 5 + x + 6, there, 0.0) * d
+                            dx11 += tl.load(w_ptr + y * 5 + x + 6) * d
     h = 2 * top - odd
     w = 2 * left - odd
     at = dx_ptr + ((image * maps + c) * height + h) * width + w
     upper = inside & (h >= 0)
     lower = inside & (h + 1 < height)
-    tl.store(at, tl.sum(dx00, 0)[None, :], mask=upper & (w >= 0))
-    tl.store(at + 1, tl.sum(dx01, 0)[None, :], mask=upper & (w + 1 < width))
-    tl.store(at + width, tl.sum(dx10, 0)[None, :], mask=lower & (w >= 0))
-    tl.store(at + width + 1, tl.sum(dx11, 0)[None, :], mask=lower & (w + 1 < width))
+    tl.store(at, dx00, mask=upper & (w >= 0))
+    tl.store(at + 1, dx01, mask=upper & (w + 1 < width))
+    tl.store(at + width, dx10, mask=lower & (w >= 0))
+    tl.store(at + width + 1, dx11, mask=lower & (w + 1 < width))
 # fmt: on
 
 
@@ -106,27 +98,27 @@ def _five_sums(d0, d1, x_ptr, base, h, left, inside, height, width, s0, s1, s2, 
 
 
 @triton.jit
-def _store_five(at, there, s0, s1, s2, s3, s4):
-    tl.store(at, tl.sum(s0, 1), there)
-    tl.store(at + 1, tl.sum(s1, 1), there)
-    tl.store(at + 2, tl.sum(s2, 1), there)
-    tl.store(at + 3, tl.sum(s3, 1), there)
-    tl.store(at + 4, tl.sum(s4, 1), there)
+def _store_five(at, s0, s1, s2, s3, s4):
+    tl.store(at, tl.sum(s0))
+    tl.store(at + 1, tl.sum(s1))
+    tl.store(at + 2, tl.sum(s2))
+    tl.store(at + 3, tl.sum(s3))
+    tl.store(at + 4, tl.sum(s4))
 
 
 # fmt: off
 @triton.jit
 def _weight_gradient(
     p,  # the connection
-    first,  # of PARTS chunks of pooled pixels
+    chunk,  # which pooled pixels
     grad_ptr, slope_ptr, x_ptr, sources_ptr, targets_ptr, parts_ptr,
     batch, maps, height, width, rows, columns, outputs, chunks, per_chunk, padding,
-    BLOCK: tl.constexpr, PARTS: tl.constexpr, TAPS: tl.constexpr,
+    BLOCK: tl.constexpr, TAPS: tl.constexpr,
 ):
-    """Parts of chunks in the gradient at a connection's weights, and at its map's bias."""
+    """The part of a chunk in the gradient at a connection's weights, and at its map's bias."""
     source = tl.load(sources_ptr + p)
     target = tl.load(targets_ptr + p)
-    zeros = tl.zeros([PARTS, BLOCK], tl.float32)
+    zeros = tl.zeros([BLOCK], tl.float32)
     bias = zeros
     # A letter for each row of weights.
     v0, v1, v2, v3, v4 = zeros, zeros, zeros, zeros, zeros
@@ -134,11 +126,10 @@ def _weight_gradient(
     x0, x1, x2, x3, x4 = zeros, zeros, zeros, zeros, zeros
     y0, y1, y2, y3, y4 = zeros, zeros, zeros, zeros, zeros
     z0, z1, z2, z3, z4 = zeros, zeros, zeros, zeros, zeros
-    chunk = first + tl.arange(0, PARTS)
-    there = chunk < chunks
-    for start in range(0, per_chunk, BLOCK):
-        n = chunk[:, None] * per_chunk + start + tl.arange(0, BLOCK)[None, :]
-        inside = there[:, None] & (n < batch * rows * columns)
+    first = chunk * per_chunk
+    for start in range(first, min(first + per_chunk, batch * rows * columns), BLOCK):
+        n = start + tl.arange(0, BLOCK)
+        inside = n < batch * rows * columns
         image = n // (rows * columns)
         r = n // columns % rows
         s = n % columns
@@ -168,12 +159,12 @@ def _weight_gradient(
                 d0, d1, x_ptr, base, top + 4, left, inside, height, width, z0, z1, z2, z3, z4
             )
     at = parts_ptr + (p * chunks + chunk) * TAPS
-    _store_five(at + 0, there, v0, v1, v2, v3, v4)
-    _store_five(at + 5, there, w0, w1, w2, w3, w4)
-    _store_five(at + 10, there, x0, x1, x2, x3, x4)
-    _store_five(at + 15, there, y0, y1, y2, y3, y4)
-    _store_five(at + 20, there, z0, z1, z2, z3, z4)
-    tl.store(at + 25, tl.sum(bias, 1), there)
+    _store_five(at + 0, v0, v1, v2, v3, v4)
+    _store_five(at + 5, w0, w1, w2, w3, w4)
+    _store_five(at + 10, x0, x1, x2, x3, x4)
+    _store_five(at + 15, y0, y1, y2, y3, y4)
+    _store_five(at + 20, z0, z1, z2, z3, z4)
+    tl.store(at + 25, tl.sum(bias))
 # fmt: on
 
 
@@ -202,25 +193,23 @@ def backward(
     per_chunk,  # pooled pixels of a map in one chunk, a multiple of BLOCK
     padding,
     BLOCK: tl.constexpr,
-    PARTS: tl.constexpr,  # connections, or chunks, at a time, each by warps of its own
     TAPS: tl.constexpr,
 ):
-    """A part of dx, or parts of chunks in the gradient at a connection's weights."""
+    """A part of dx, or a chunk's part of the gradient at a connection's weights."""
     pid = tl.program_id(0)
     # fmt: off
     if pid < input_programs:
         _input_gradient(
             pid % input_blocks, pid // input_blocks, grad_ptr, slope_ptr, weight_ptr, targets_ptr,
             by_source_ptr, source_starts_ptr, dx_ptr, batch, maps, height, width, rows, columns,
-            outputs, padding, BLOCK, PARTS,
+            outputs, padding, BLOCK,
         )
     else:
         rest = pid - input_programs
-        groups = tl.cdiv(chunks, PARTS)
         _weight_gradient(
-            rest // groups, rest % groups * PARTS, grad_ptr, slope_ptr, x_ptr, sources_ptr,
-            targets_ptr, parts_ptr, batch, maps, height, width, rows, columns, outputs, chunks,
-            per_chunk, padding, BLOCK, PARTS, TAPS,
+            rest // chunks, rest % chunks, grad_ptr, slope_ptr, x_ptr, sources_ptr, targets_ptr,
+            parts_ptr, batch, maps, height, width, rows, columns, outputs, chunks, per_chunk,
+            padding, BLOCK, TAPS,
         )
     # fmt: on
 

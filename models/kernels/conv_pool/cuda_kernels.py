@@ -33,6 +33,7 @@ def tanh(x):
 def _four_sums(
     x_ptr,
     weight_ptr,
+    bias,
     sources_ptr,
     first,
     last,
@@ -43,20 +44,14 @@ def _four_sums(
     height,
     width,
     BLOCK: tl.constexpr,
-    PARTS: tl.constexpr,
 ):
-    """The sums that are pooled together, by the connections from first to last - 1.
-
-    PARTS of them at a time, each by warps of its own: one after the other would be waited for.
-    """
-    z00 = tl.zeros([PARTS, BLOCK], tl.float32)
+    """The sums that are pooled together, by the connections from first to last - 1."""
+    z00 = tl.zeros([BLOCK], tl.float32) + bias
     z01 = z00
     z10 = z00
     z11 = z00
-    for start in range(first, last, PARTS):
-        p = start + tl.arange(0, PARTS)[:, None]
-        there = p < last
-        base = (plane[None, :] + tl.load(sources_ptr + p, there, 0)) * height
+    for p in range(first, last):
+        base = (plane + tl.load(sources_ptr + p)) * height
         w_ptr = weight_ptr + p * 25
         # Each pixel of the 6x6 window is read once for the four sums it belongs to.
         for i in tl.static_range(6):
@@ -64,17 +59,16 @@ def _four_sums(
                 h = top + i
                 w = left + j
                 valid = inside & (h >= 0) & (h < height) & (w >= 0) & (w < width)
-                at = x_ptr + (base + h[None, :]) * width + w[None, :]
-                pixel = tl.load(at, valid[None, :] & there, 0.0)
+                pixel = tl.load(x_ptr + (base + h) * width + w, mask=valid, other=0.0)
                 if i < 5 and j < 5:
-                    z00 += tl.load(w_ptr + i * 5 + j, there, 0.0) * pixel
+                    z00 += tl.load(w_ptr + i * 5 + j) * pixel
                 if i < 5 and j > 0:
-                    z01 += tl.load(w_ptr + i * 5 + j - 1, there, 0.0) * pixel
+                    z01 += tl.load(w_ptr + i * 5 + j - 1) * pixel
                 if i > 0 and j < 5:
-                    z10 += tl.load(w_ptr + (i - 1) * 5 + j, there, 0.0) * pixel
+                    z10 += tl.load(w_ptr + (i - 1) * 5 + j) * pixel
                 if i > 0 and j > 0:
-                    z11 += tl.load(w_ptr + (i - 1) * 5 + j - 1, there, 0.0) * pixel
-    return tl.sum(z00, 0), tl.sum(z01, 0), tl.sum(z10, 0), tl.sum(z11, 0)
+                    z11 += tl.load(w_ptr + (i - 1) * 5 + j - 1) * pixel
+    return z00, z01, z10, z11
 
 
 @triton.jit(do_not_specialize=COUNTS)
@@ -95,7 +89,6 @@ def forward(
     outputs,  # M
     padding,
     BLOCK: tl.constexpr,
-    PARTS: tl.constexpr,  # connections at a time
 ):
     """BLOCK pooled pixels of one output map: y, and slope, its derivative by the four sums."""
     m = tl.program_id(1)
@@ -109,6 +102,7 @@ def forward(
     z00, z01, z10, z11 = _four_sums(
         x_ptr,
         weight_ptr,
+        tl.load(bias_ptr + m),
         sources_ptr,
         tl.load(starts_ptr + m),
         tl.load(starts_ptr + m + 1),
@@ -119,13 +113,11 @@ def forward(
         height,
         width,
         BLOCK,
-        PARTS,
     )
-    bias = tl.load(bias_ptr + m)
-    a00 = tanh(z00 + bias)
-    a01 = tanh(z01 + bias)
-    a10 = tanh(z10 + bias)
-    a11 = tanh(z11 + bias)
+    a00 = tanh(z00)
+    a01 = tanh(z01)
+    a10 = tanh(z10)
+    a11 = tanh(z11)
     y = tanh(0.25 * (a00 + a01 + (a10 + a11)))
     tl.store(y_ptr + ((image * outputs + m) * rows + r) * columns + s, y, mask=inside)
     scale = 0.25 * (1.0 - y * y)
