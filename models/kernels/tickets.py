@@ -22,6 +22,9 @@ NEXT = 0
 DONE = 8
 """Where the finished tasks of the phase are counted, in another line of the cache."""
 
+HALFWAY = 16
+"""The last phase with a task that is halfway, in a line of its own too."""
+
 HALF = 32
 """Bits of a task."""
 
@@ -42,8 +45,8 @@ else:
 
 def new_tickets() -> np.ndarray[Any, Any]:
     """Those of one call, whose first phase is not open yet."""
-    tickets = np.zeros(2 * DONE, np.int64)
-    tickets[NEXT] = UNOPENED
+    tickets = np.zeros(HALFWAY + DONE, np.int64)
+    tickets[NEXT], tickets[HALFWAY] = UNOPENED, -1
     return tickets
 
 
@@ -102,6 +105,22 @@ def wait_for_another(tickets, phase):
     """Returns when that phase is over."""
     looks = 0
     while _load(tickets, NEXT) >> HALF == phase:
+        looks += 1
+        if looks > SPINS:
+            _yield()
+
+
+@compiled()
+def say_halfway(tickets, phase):
+    """Says that the first half of a phase's task is done, which is in two."""
+    _store(tickets, HALFWAY, phase)
+
+
+@compiled()
+def wait_for_half(tickets, phase):
+    """Returns when that has been said of the phase; whoever says so got an earlier ticket."""
+    looks = 0
+    while _load(tickets, HALFWAY) < phase:
         looks += 1
         if looks > SPINS:
             _yield()

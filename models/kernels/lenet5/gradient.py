@@ -22,10 +22,21 @@ from models.kernels.lenet5.group import back, there
 from models.kernels.lenet5.memory import Batch, group_of, rows_of
 from models.kernels.lenet5.places import array_at, parameters_at
 from models.kernels.stretches import begin_of, chunks_of, stretch
-from models.kernels.tickets import is_last, open_phase, take, wait_for_another
+from models.kernels.tickets import (
+    is_last,
+    open_phase,
+    say_halfway,
+    take,
+    wait_for_another,
+    wait_for_half,
+)
 
 GROUPS, SUMS, STEP = range(3)
 """The phases of a mini-batch: groups there and back, gradients of all of it, and the step."""
+
+THERE, BACK, BOTH = 1, 2, 3
+"""The ways of groups. Seven are four for one of two threads, and three for the other: so the first
+task of several threads is the last group's way there, and the last task its way back."""
 
 PHASES = 3
 
@@ -46,11 +57,7 @@ def descent(worker, tickets, batches, steps, update, net, memory, each, losses):
     Without rates there is no step: the gradients are those of the last mini-batch. The losses of
     its images are left in `each`, which is as long as the largest one. Worker 0 begins.
     """
-    first = Layer(net.c1, net.c1_table, memory.c1_taps)
-    second = Layer(net.c3, net.c3_table, memory.c3_taps)
-    blocks = Pair(first, second, scratch_of(memory.c1, worker), scratch_of(memory.c3, worker))
-    group, folded = group_of(memory.groups, worker), parameters_at(net.folded)
-    gradients = parameters_at(net.gradients)
+    folded, gradients = parameters_at(net.folded), parameters_at(net.gradients)
     last = PHASES * (len(steps.ends) - 1)
     if worker == 0:
         scale(net.parameters, net.factors, net.folded, 0, 1)
@@ -62,17 +69,27 @@ def descent(worker, tickets, batches, steps, update, net, memory, each, losses):
             return
         k, kind = phase // PHASES, phase % PHASES
         begin, end = steps.ends[k], steps.ends[k + 1]
-        tasks = _tasks_of(kind, end - begin, net.c3.features)
+        tasks = _tasks_of(kind, end - begin, net.c3.features, memory)
         if task >= tasks:
             wait_for_another(tickets, phase)
             continue
         rows = rows_of(memory.rows, end - begin, folded)
-        sums = some_sums(memory.sums, chunks_of(-(-(end - begin) // LANES)))
+        chunks = chunks_of(-(-(end - begin) // LANES))
+        sums = some_sums(memory.sums, chunks)
         if kind == GROUPS:
             batch = _batch_of(batches, steps, k)
+            chunk, way = _chunk_of(task, tasks, chunks)
             own = sums_of(memory.vectors, worker)
-            _groups(task, tasks, batch, blocks, folded, net.head, group, rows, own, each)
-            keep_sums(own, sums, task)
+            if way == BACK:
+                wait_for_half(tickets, phase)
+            blocks, group = _place(
+                net, memory, worker if way == BOTH else len(memory.groups.s4) - 1
+            )
+            _groups(chunk, chunks, way, batch, blocks, folded, net.head, group, rows, own, each)
+            if way == THERE:
+                say_halfway(tickets, phase)
+            else:
+                keep_sums(own, sums, chunk)
         elif kind == SUMS:
             _sums(task, end - begin, rows, sums, net.c3.features, gradients, memory)
             if task == 0:
@@ -89,13 +106,39 @@ def descent(worker, tickets, batches, steps, update, net, memory, each, losses):
 
 
 @compiled()
-def _tasks_of(kind, batch, features):
+def _tasks_of(kind, batch, features, memory):
     """How many tasks a phase has for a mini-batch of that many images."""
     if kind == GROUPS:
-        return chunks_of(-(-batch // LANES))
+        return chunks_of(-(-batch // LANES)) + _is_halved(batch, memory)
     if kind == SUMS:
         return OTHERS + -(-features // COLUMNS)
     return STRETCHES
+
+
+@compiled()
+def _is_halved(batch, memory):
+    """Whether the last group is two tasks: where a chunk is one group, and threads are several."""
+    groups, threads = -(-batch // LANES), len(memory.groups.s4) - 1
+    return threads > 1 and 1 < groups == chunks_of(groups)
+
+
+@compiled()
+def _chunk_of(task, tasks, chunks):
+    """The chunk of groups that a task is about, and which way they go."""
+    if tasks == chunks:
+        return task, BOTH
+    if task == 0:
+        return chunks - 1, THERE
+    return (task - 1, BOTH) if task < chunks else (chunks - 1, BACK)
+
+
+@compiled()
+def _place(net, memory, t):
+    """Both blocks with memory for a group of thread t, and what else a group needs."""
+    first = Layer(net.c1, net.c1_table, memory.c1_taps)
+    second = Layer(net.c3, net.c3_table, memory.c3_taps)
+    blocks = Pair(first, second, scratch_of(memory.c1, t), scratch_of(memory.c3, t))
+    return blocks, group_of(memory.groups, t)
 
 
 @compiled()
@@ -122,12 +165,14 @@ def _batch_of(batches, steps, k):
 
 
 @compiled()
-def _groups(chunk, chunks, batch, blocks, folded, head, group, rows, sums, losses):
+def _groups(chunk, chunks, way, batch, blocks, folded, head, group, rows, sums, losses):
     """Some groups there and back; a group goes all the way before the next one begins."""
     groups = -(-len(batch.order) // LANES)
     for g in range(begin_of(chunk, chunks, groups), begin_of(chunk + 1, chunks, groups)):
-        there(batch, g * LANES, blocks, folded, group)
-        back(batch, g * LANES, blocks, folded, head, group, rows, sums, losses)
+        if way & THERE:
+            there(batch, g * LANES, blocks, folded, group)
+        if way & BACK:
+            back(batch, g * LANES, blocks, folded, head, group, rows, sums, losses)
 
 
 @compiled()

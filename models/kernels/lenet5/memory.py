@@ -140,7 +140,8 @@ class Memory(NamedTuple):
     """What all threads share, and all iterations use again."""
 
     c1: Scratch
-    """Every array with one more dimension in front, (T, ...)"""
+    """Every array with one more dimension in front, (T + 1, ...): the last is for a group that two
+    threads may share"""
     c3: Scratch
     groups: Group
     """Likewise"""
@@ -169,12 +170,13 @@ def new_memory(
     # As many at S2 and S4 as are learnt.
     numbers = len(parts.c1_bias) + len(parts.s2) + len(parts.s2_bias)
     numbers2 = len(parts.c3_bias) + len(parts.s4) + len(parts.s4_bias)
-    c1, c3 = (new_scratches(part, threads, True, len(parts.s2) > 0) for part in (net.c1, net.c3))
+    shapes, places = (net.c1, net.c3), threads + 1
+    c1, c3 = (new_scratches(shape, places, True, len(parts.s2) > 0) for shape in shapes)
     c1_taps, c3_taps = new_taps(parts.c1), new_taps(parts.c3)
     return Memory(
         c1,
         c3,
-        new_groups(threads, net.c1, net.c3, folded),
+        new_groups(places, net.c1, net.c3, folded),
         c1_taps,
         c3_taps,
         new_taps(parts.c1),
