@@ -11,7 +11,7 @@ one, counts, and leaves its loss there. Nothing is copied or looked at in betwee
 Autocast must not keep its casts of the weights (Lightning's does not): a recording would go on
 reading the first ones.
 
-Not yet run on a GPU: without one, the tests see the operators, not the recording.
+Without a GPU the tests see the operators, not the recording.
 """
 
 from __future__ import annotations
