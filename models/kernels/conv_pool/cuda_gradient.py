@@ -74,26 +74,27 @@ def _input_gradient(
 
 
 @triton.jit
-def _five_sums(d0, d1, x_ptr, base, h, left, inside, height, width, s0, s1, s2, s3, s4):
-    """The sums at a row of weights, more by what two neighbours of d and a row of x make."""
+def _six_pixels(x_ptr, base, h, left, inside, height, width):
+    """A row of the window of x."""
     valid = inside & (h >= 0) & (h < height)
     at = x_ptr + (base + h) * width + left
-    x = tl.load(at, valid & (left >= 0) & (left < width), 0.0)
-    for j in tl.static_range(5):
-        # Each pixel is read once for the two sums it belongs to.
-        column = left + j + 1
-        following = tl.load(at + j + 1, valid & (column >= 0) & (column < width), 0.0)
-        if j == 0:
-            s0 = s0 + d0 * x + d1 * following
-        elif j == 1:
-            s1 = s1 + d0 * x + d1 * following
-        elif j == 2:
-            s2 = s2 + d0 * x + d1 * following
-        elif j == 3:
-            s3 = s3 + d0 * x + d1 * following
-        else:
-            s4 = s4 + d0 * x + d1 * following
-        x = following
+    p0 = tl.load(at, valid & (left >= 0) & (left < width), 0.0)
+    p1 = tl.load(at + 1, valid & (left >= -1) & (left + 1 < width), 0.0)
+    p2 = tl.load(at + 2, valid & (left >= -2) & (left + 2 < width), 0.0)
+    p3 = tl.load(at + 3, valid & (left >= -3) & (left + 3 < width), 0.0)
+    p4 = tl.load(at + 4, valid & (left >= -4) & (left + 4 < width), 0.0)
+    p5 = tl.load(at + 5, valid & (left >= -5) & (left + 5 < width), 0.0)
+    return p0, p1, p2, p3, p4, p5
+
+
+@triton.jit
+def _five_sums(s0, s1, s2, s3, s4, d0, d1, p0, p1, p2, p3, p4, p5):
+    """The sums at a row of weights, more by what two neighbours of d and a row of x make."""
+    s0 = s0 + d0 * p0 + d1 * p1
+    s1 = s1 + d0 * p1 + d1 * p2
+    s2 = s2 + d0 * p2 + d1 * p3
+    s3 = s3 + d0 * p3 + d1 * p4
+    s4 = s4 + d0 * p4 + d1 * p5
     return s0, s1, s2, s3, s4
 
 
@@ -137,27 +138,62 @@ def _weight_gradient(
         g = tl.load(grad_ptr + (plane * rows + r) * columns + s, inside, 0.0)
         base = (image * maps + source) * height
         left = 2 * s - padding
-        for e in tl.static_range(2):
-            at = slope_ptr + 2 * ((plane * 2 * rows + 2 * r + e) * columns + s)
-            d0 = g * tl.load(at, inside, 0.0)
-            d1 = g * tl.load(at + 1, inside, 0.0)
-            bias += d0 + d1
-            top = 2 * r + e - padding
-            v0, v1, v2, v3, v4 = _five_sums(
-                d0, d1, x_ptr, base, top + 0, left, inside, height, width, v0, v1, v2, v3, v4
-            )
-            w0, w1, w2, w3, w4 = _five_sums(
-                d0, d1, x_ptr, base, top + 1, left, inside, height, width, w0, w1, w2, w3, w4
-            )
-            x0, x1, x2, x3, x4 = _five_sums(
-                d0, d1, x_ptr, base, top + 2, left, inside, height, width, x0, x1, x2, x3, x4
-            )
-            y0, y1, y2, y3, y4 = _five_sums(
-                d0, d1, x_ptr, base, top + 3, left, inside, height, width, y0, y1, y2, y3, y4
-            )
-            z0, z1, z2, z3, z4 = _five_sums(
-                d0, d1, x_ptr, base, top + 4, left, inside, height, width, z0, z1, z2, z3, z4
-            )
+        at = slope_ptr + 2 * ((plane * 2 * rows + 2 * r) * columns + s)
+        d00 = g * tl.load(at, inside, 0.0)
+        d01 = g * tl.load(at + 1, inside, 0.0)
+        d10 = g * tl.load(at + 2 * columns, inside, 0.0)
+        d11 = g * tl.load(at + 2 * columns + 1, inside, 0.0)
+        bias += d00 + d01 + (d10 + d11)
+        top = 2 * r - padding
+        # Each pixel of the 6x6 window is read once for the four sums of d it belongs to.
+        p0, p1, p2, p3, p4, p5 = _six_pixels(
+            x_ptr, base, top + 0, left, inside, height, width
+        )
+        v0, v1, v2, v3, v4 = _five_sums(
+            v0, v1, v2, v3, v4, d00, d01, p0, p1, p2, p3, p4, p5
+        )
+        p0, p1, p2, p3, p4, p5 = _six_pixels(
+            x_ptr, base, top + 1, left, inside, height, width
+        )
+        w0, w1, w2, w3, w4 = _five_sums(
+            w0, w1, w2, w3, w4, d00, d01, p0, p1, p2, p3, p4, p5
+        )
+        v0, v1, v2, v3, v4 = _five_sums(
+            v0, v1, v2, v3, v4, d10, d11, p0, p1, p2, p3, p4, p5
+        )
+        p0, p1, p2, p3, p4, p5 = _six_pixels(
+            x_ptr, base, top + 2, left, inside, height, width
+        )
+        x0, x1, x2, x3, x4 = _five_sums(
+            x0, x1, x2, x3, x4, d00, d01, p0, p1, p2, p3, p4, p5
+        )
+        w0, w1, w2, w3, w4 = _five_sums(
+            w0, w1, w2, w3, w4, d10, d11, p0, p1, p2, p3, p4, p5
+        )
+        p0, p1, p2, p3, p4, p5 = _six_pixels(
+            x_ptr, base, top + 3, left, inside, height, width
+        )
+        y0, y1, y2, y3, y4 = _five_sums(
+            y0, y1, y2, y3, y4, d00, d01, p0, p1, p2, p3, p4, p5
+        )
+        x0, x1, x2, x3, x4 = _five_sums(
+            x0, x1, x2, x3, x4, d10, d11, p0, p1, p2, p3, p4, p5
+        )
+        p0, p1, p2, p3, p4, p5 = _six_pixels(
+            x_ptr, base, top + 4, left, inside, height, width
+        )
+        z0, z1, z2, z3, z4 = _five_sums(
+            z0, z1, z2, z3, z4, d00, d01, p0, p1, p2, p3, p4, p5
+        )
+        y0, y1, y2, y3, y4 = _five_sums(
+            y0, y1, y2, y3, y4, d10, d11, p0, p1, p2, p3, p4, p5
+        )
+        p0, p1, p2, p3, p4, p5 = _six_pixels(
+            x_ptr, base, top + 5, left, inside, height, width
+        )
+        z0, z1, z2, z3, z4 = _five_sums(
+            z0, z1, z2, z3, z4, d10, d11, p0, p1, p2, p3, p4, p5
+        )
     at = parts_ptr + (p * chunks + chunk) * TAPS
     _store_five(at + 0, v0, v1, v2, v3, v4)
     _store_five(at + 5, w0, w1, w2, w3, w4)
