@@ -148,10 +148,10 @@ def _renewed(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_model(model: str, config: Config | None) -> Config:
-    """A configuration for a model to import; without one, the default's but for the model."""
+    """A configuration for a model to import; without one, the default's for the training alone."""
     content = yaml.safe_load((config or find_config(DEFAULT_CONFIG)).text)
     if config is None:
-        del content["model"]
+        del content["model"], content["data"]
     name = model.rpartition(".")[2] if config is None else config.name
     content |= {"experiment": model, "name": name}
     return Config(yaml.safe_dump(content), model, check_name(name), content.get("ckpt_path"))

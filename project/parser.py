@@ -73,12 +73,18 @@ class Parser(LightningArgumentParser):
         ends = [name for name in names if name in options]
         ends += [option for option in options if option.split(".")[-1] == key]
         ends += [option for option in options if option.startswith(key)]
-        near = ends or difflib.get_close_matches(key, options, n=1)
+        # The section that something stands in is not what was meant.
+        others = [option for option in options if not key.startswith(f"{option}.")]
+        near = ends or difflib.get_close_matches(key, others, n=1)
         return f"; did you mean {dashes}{near[0]}?" if near else "; --help lists the options."
 
     def explain(self, option: str, help_: str) -> None:
         """Says of an option of the base class what it means here."""
         self._option_string_actions[option].help = help_
+
+    def knows(self, option: str) -> bool:
+        """Whether there is an option of that name."""
+        return option in self._options()
 
     def _options(self) -> dict[str, str]:
         """What may stand in a configuration, and what it does."""

@@ -127,7 +127,8 @@ class Program(LightningCLI):
         parser.add_argument(
             "--figures", type=Amount, default="cheap", help="How much is drawn for TensorBoard."
         )
-        parser.link_arguments("seed_everything", "data.seed")
+        if parser.knows("data.seed"):
+            parser.link_arguments("seed_everything", "data.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses `args`, of which the base class would warn."""
@@ -152,8 +153,8 @@ class Program(LightningCLI):
 
         What was asked for stays.
         """
-        # A model whose __init__ takes nothing has no section.
-        model, data = self.config.get("model", {}), self.config.data
+        # A class whose __init__ takes nothing has no section.
+        model, data = self.config.get("model", {}), self.config.get("data", {})
         if not all(name in data for name in ("root", "verify", "size", "digits")):
             return  # of one's own, which knows itself
         root = source.resolve_root(data.root)
@@ -177,6 +178,8 @@ class Program(LightningCLI):
                 super().instantiate_classes()
             except ValueError as error:
                 fail(in_plain_words(str(error)))
+        if "seed" not in self.config.get("data", {}):
+            self.datamodule.seed = self.config.seed_everything
         if checkpoint := self.request.checkpoint:
             try:
                 self.model.load_state_dict(checkpoint.state_dict)

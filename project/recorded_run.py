@@ -129,7 +129,7 @@ class RecordedRun(Program):
             every, minutes = self.config.checkpoint_every, self.config.checkpoint_minutes
             self.checkpoints = BlockCheckpoint(every, minutes)
             ends.append(self.checkpoints)
-            if self.config.data.val_size and config.limit_val_batches != 0:
+            if self.datamodule.val_size and config.limit_val_batches != 0:
                 ends.append(BestCheckpoint())
         trainer = self.trainer_with(records, ends, **kwargs)
         if trainer.strategy._checkpoint_io is None:  # neither a plugin's nor the strategy's own

@@ -11,6 +11,7 @@ import shlex
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ import yaml
 from helpers import REPOSITORY, idx, refusal
 from PIL import Image, ImageDraw
 
-from data import source
+from data import MNISTDataModule, source
 from models.lenet import LeNet5
 from project import evaluate, export, fit, predict
 
@@ -51,12 +52,58 @@ class Plain(LeNet5):
         super().__init__(lr=0.3)
 
 
+class Bars(MNISTDataModule):
+    """Data of which the same is true: each class has a bar in a place of its own."""
+
+    seeds: ClassVar[list[int]] = []
+
+    def __init__(self):
+        super().__init__(batch_size=10, val_size=20)
+
+    def prepare_data(self):
+        self.seeds.append(self.seed)
+
+    def load(self, *, train):
+        classes = torch.arange(100) % 10
+        rows = 255 * torch.eye(14, dtype=torch.uint8).repeat_interleave(2, 1)
+        return rows[classes].unsqueeze(2).expand(100, 28, 28).contiguous(), classes
+
+
+PAIRS = {"BOTH": (Plain, Bars), "DATA": (LeNet5, Bars)}
+globals().update(PAIRS)
+
+
 def test_a_model_without_options_is_trained_and_used(workplace):
     patterns(workplace / "set", range(10))
     fit.main(["--model=test_own.Plain", *SHORT, "--data.root=set"])
     (results,) = Path("runs").glob("*/version_0/results.json")
     assert json.loads(results.read_text())["test"]["accuracy"] > 0.9
     evaluate.main(["--ckpt_path=last"])
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("way", ["model", "config"])
+def test_data_without_options_are_learnt_from_with_the_seed_of_the_run(pair, way, workplace):
+    Path("pair.yaml").write_text(f"experiment: test_own.{pair}\nname: {pair}\n")
+    asked = {"model": f"--model=test_own.{pair}", "config": "--config=pair.yaml"}[way]
+    Bars.seeds.clear()
+    fit.main([asked, "--figures=none", "--trainer.max_epochs=20", "--seed_everything=3"])
+    assert {*Bars.seeds} == {3}
+    record = json.loads(Path(f"runs/{pair}/version_0/results.json").read_text())
+    assert record["test"]["accuracy"] == record["validation"]["accuracy"] == 1
+    evaluate.main(["--ckpt_path=best"])
+
+
+@pytest.mark.parametrize(("section", "key"), [("data", "batch_size"), ("model", "lr")])
+def test_options_that_a_class_of_one_s_own_does_not_take_are_refused(
+    section, key, workplace, capsys
+):
+    typed = f"--{section}.{key}=20"
+    line = refusal(capsys, fit.main, "--model=test_own.BOTH", typed)
+    assert f"unrecognized arguments: {typed}" in line
+    Path("pair.yaml").write_text(f"experiment: test_own.BOTH\n{section}: {{{key}: 20}}\n")
+    refused = f"Group '{section}' does not accept option '{key}'; --help lists the options."
+    assert refused in refusal(capsys, fit.main, "--config=pair.yaml")
 
 
 @pytest.mark.parametrize(
