@@ -24,7 +24,7 @@ from models.layers.conv_pool import ConvPool, PartialConv
 from project.errors import OneLineParser, UserError, fail, user_errors
 from project.output import file_if_named, file_to_write
 from project.page.assemble import assemble
-from project.page.contents import Trained, content
+from project.page.contents import Trained, as_in_page, content
 from project.program import Program
 from project.request import typed
 from project.unused import OF_TRAINING
@@ -182,6 +182,7 @@ def told_apart(names: list[str]) -> list[str]:
 def _trained(name: str, cli: Program) -> Trained:
     data = cli.datamodule
     assert cli.request.checkpoint is not None
+    _check_page(cli.model, data.test_images[:CHECKED])
     return Trained(
         name,
         cli.model,
@@ -191,6 +192,26 @@ def _trained(name: str, cli: Program) -> Trained:
         data.test_labels,
         cli.request.checkpoint.saved_at,
     )
+
+
+def _check_page(model: Classifier, images: Tensor) -> None:
+    """Refuses a model that the page's own arithmetic would answer for in other ways."""
+    plain = as_in_page(model)
+    if plain is None or not max(_gaps(*(_ask(m, m.inputs(images)) for m in (plain, model)))) < MOST:
+        raise UserError(
+            f"{type(model).__name__} is another network, or has other inputs, than a page can "
+            "compute: lenet5's, lenet5-1998's and four-nine's; --format pt2 holds any."
+        )
+
+
+def _ask(model: Classifier, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """The outputs and probabilities of the model itself."""
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        outputs = model(inputs)
+    model.train(was_training)
+    return outputs, model.probabilities(outputs)
 
 
 def export(model: Classifier, inputs: Tensor, kind: str, path: Path) -> tuple[float, float]:
@@ -209,14 +230,17 @@ def export(model: Classifier, inputs: Tensor, kind: str, path: Path) -> tuple[fl
     Raises:
         UserError: a package is missing, or the file says something else than the model.
     """
+    right = _ask(model, inputs)
     with torch.no_grad():
-        right = Portable(model)(inputs)
-        exact = Portable(model).double()(inputs.double())
+        roundings = _gaps(Portable(model)(inputs), Portable(model).double()(inputs.double()))
         content, run = FORMATS[kind](Portable(model), inputs[:2].clone())
         gaps = _gaps(right, run(inputs))
-    for gap, rounding in zip(gaps, _gaps(right, exact), strict=True):
+    for gap, rounding in zip(gaps, roundings, strict=True):
         if not gap <= max(MOST, ROUNDING * rounding):
-            raise UserError(f"the {kind} file differs from the model by {gap:.1e}")
+            raise UserError(
+                f"the {kind} file differs from the model by {gap:.1e}; what {type(model).__name__} "
+                "does outside of its net, in forward or a hook, is not in it"
+            )
     with written_whole(path) as file:
         file.write(content)
     return gaps

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from callbacks.files import write_text, written_whole
+from data import MNISTDataModule
 from data.blocks import BlockLoader, InOrder
 from data.images import reading
 from data.images.reading import Digit
@@ -33,7 +34,7 @@ size, dark ink on light paper or light on dark, in uneven light, on ruled paper,
 are brought into MNIST's shape first; arrays of 28x28 pixels are taken as they are. What cannot be
 told is labelled unsure, with the reason. Exit code 1 if some of the files cannot be read."""
 
-# What ten digits' probabilities say of an image that is none: docs/predict.md has the figures.
+# What MNIST's probabilities say of an image that is no digit: docs/predict.md has the figures.
 UNSURE, SURE = "unsure", 0.85
 UNLIKE = "unlike any digit"
 
@@ -110,7 +111,10 @@ def main(args: list[str] | None = None) -> None:
         probabilities = predict(cli, content.digits)
         if cli.trainer.is_global_zero:
             cli.announce_checkpoint()
-            records = answers(content.digits, probabilities, cli.datamodule.digits)
+            data = cli.datamodule
+            # It is known of MNIST's ten digits alone; garments would ask for another.
+            least = SURE if type(data) is MNISTDataModule and data.verify else 0
+            records = answers(content.digits, probabilities, data.digits, least)
             if folder:
                 show(content.digits, folder)
             write(FORMATS[cli.config.format](records), len(content.digits), file)
@@ -156,24 +160,24 @@ def predict(cli: Program, digits: list[Digit]) -> Tensor:
 
 
 def answers(
-    digits: list[Digit], probabilities: Tensor, classes: tuple[int, ...]
+    digits: list[Digit], probabilities: Tensor, classes: tuple[int, ...], least: float
 ) -> list[dict[str, Any]]:
     """A record for each image: what was found on it, and what that is taken for."""
     return [
-        record(digit, dict(zip(map(str, classes), row.tolist(), strict=True)))
+        record(digit, dict(zip(map(str, classes), row.tolist(), strict=True)), least)
         for digit, row in zip(digits, probabilities, strict=True)
     ]
 
 
-def record(digit: Digit, probabilities: dict[str, float]) -> dict[str, Any]:
+def record(digit: Digit, probabilities: dict[str, float], least: float) -> dict[str, Any]:
     """The image's name, the ink found, the label, each class's probability, and why not to trust.
 
-    Where there is no ink, there are no probabilities. Two classes say nothing of other digits, and
-    are never unlike them.
+    Where there is no ink, there are no probabilities; where all of them are below the `least`, the
+    image is unlike any digit.
     """
     likeliest = max(probabilities, key=lambda name: probabilities[name])
     reason = digit.reason
-    if not reason and len(probabilities) == 10 and probabilities[likeliest] < SURE:
+    if not reason and probabilities[likeliest] < least:
         reason = UNLIKE
     shown = {name: round(p, 6) if digit.pixels.any() else None for name, p in probabilities.items()}
     return {

@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 import torch
 from helpers import refusal
+from torch import nn
 
 from models.lenet import LeNet5
 from models.lenet1998 import LeNet1998
@@ -131,6 +132,59 @@ def test_training_goes_on_where_it_ran(tmp_path):
 def checkpoint(tiny):
     fit.main(["--trainer.max_steps=2", "--figures=none"])
     return str(next(tiny.rglob("*.ckpt")))
+
+
+class Layered(LeNet5):
+    """One with another layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.net.f6 = nn.Sequential(self.net.f6, nn.ReLU())
+
+
+class Inverted(LeNet5):
+    """One that takes other inputs."""
+
+    def inputs(self, images):
+        return super().inputs(255 - images)
+
+
+class Doubled(LeNet5):
+    """One that does something outside of its net."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class Other(LeNet5):
+    """One with a network that no page knows."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+
+
+class Loss(LeNet5):
+    """One that learns in its own way, and is a LeNet-5 behind it."""
+
+    def losses(self, outputs, labels):
+        return 2 * super().losses(outputs, labels)
+
+
+@pytest.mark.parametrize("kind", [Layered, Inverted, Doubled, Other, Loss])
+def test_a_file_says_what_a_model_of_one_s_own_says_or_is_refused(kind, tiny, capsys):
+    fit.main([f"--model=test_export.{kind.__name__}", "--trainer.max_steps=2", "--figures=none"])
+    page, model = (["--ckpt_path=last", f"--format={name}"] for name in ("html", "pt2"))
+    if kind is Loss:
+        export.main(page)
+    else:
+        assert f"{kind.__name__} is another network, or" in refusal(capsys, export.main, *page)
+    if kind is Doubled:
+        assert "what Doubled does outside of its net" in refusal(capsys, export.main, *model)
+    else:
+        export.main(model)
+    made = {path.suffix for path in Path().glob(f"{kind.__name__}.*")}
+    assert made == {Loss: {".html", ".pt2"}, Doubled: set()}.get(kind, {".pt2"})
 
 
 @pytest.mark.parametrize("kind", export.FORMATS)

@@ -124,6 +124,7 @@ def test_a_set_has_the_classes_of_its_files(labels, workplace, capsys):
     assert f"│ {max(labels)} " in capsys.readouterr().out
     predict.main(["--ckpt_path=last", str(source.raw_folder(root) / "t10k-images-idx3-ubyte")])
     header, *lines = capsys.readouterr().out.splitlines()
+    assert not any("unsure" in line for line in lines)
     assert header == "image,ink,label," + ",".join(f"p{label}" for label in labels) + ",reason"
     truth = source.load(root, train=False, verify=False, known=labels)[1].tolist()
     right = [line.split(",")[2] == str(label) for line, label in zip(lines, truth, strict=True)]

@@ -18,6 +18,8 @@ from models.lenet import LeNet5
 from models.lenet1998 import LeNet1998
 from models.linear import Linear
 
+# Connections of the modern C3.
+MODERN = len(nets.C3_TABLES["modern"])
 # Test digits in a page: so many of each, and so many that a network gets wrong.
 EACH, WRONG = 8, 30
 
@@ -107,6 +109,26 @@ def tensors(model: Classifier) -> dict[str, Tensor]:
     if isinstance(model, LeNet1998):
         named["codes"] = model.net.codes
     return {name: tensor.detach().cpu().float() for name, tensor in named.items()}
+
+
+def as_in_page(model: Classifier) -> Classifier | None:
+    """What a page computes with the model's weights; None where it knows no such network."""
+    weights = model.net.state_dict()
+    plain: Classifier
+    if isinstance(model, Linear):
+        plain = Linear()
+    elif isinstance(model, LeNet1998):
+        plain = LeNet1998()
+    elif isinstance(model, LeNet5):
+        c3: nets.C3 = "modern" if len(weights.get("c3.weight", ())) == MODERN else "original"
+        plain = LeNet5(c3, standardize=model.standardize, classes=len(model.labels))
+    else:
+        return None
+    try:
+        plain.net.load_state_dict(weights)
+    except RuntimeError:
+        return None
+    return plain
 
 
 def chosen(true: Tensor, wrong: Tensor) -> Tensor:
