@@ -42,6 +42,7 @@ CHECKED = 1000  # test digits
 # How far the file may be from the model: this, or what rounding costs the model itself.
 MOST, ROUNDING = 1e-5, 10
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
+ANY_BATCH = {"images": {0: torch.export.Dim("batch")}}
 
 Run = Callable[[Tensor], Sequence[Tensor]]
 
@@ -252,8 +253,7 @@ def _gaps(one: Sequence[Tensor], other: Sequence[Tensor]) -> tuple[float, float]
 
 
 def _to_pt2(portable: Portable, inputs: Tensor) -> tuple[bytes, Run]:
-    batch = torch.export.Dim("batch")
-    program = torch.export.export(portable, (inputs,), dynamic_shapes={"images": {0: batch}})
+    program = torch.export.export(portable, (inputs,), dynamic_shapes=ANY_BATCH)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine
     file = io.BytesIO()
@@ -278,7 +278,7 @@ def _to_onnx(portable: Portable, inputs: Tensor) -> tuple[bytes, Run]:
             (inputs,),
             input_names=["images"],
             output_names=["outputs", "probabilities"],
-            dynamic_shapes={"images": {0: "batch"}},
+            dynamic_shapes=ANY_BATCH,
             dynamo=True,
             verbose=False,
         )

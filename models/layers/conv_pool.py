@@ -138,7 +138,7 @@ def _is_heard(layer: ConvPool) -> bool:
     return (
         any(hooks)
         or bool(layer._backward_pre_hooks)
-        or "forward" in vars(layer)
+        or "forward" in layer.__dict__
         or type(layer) is not ConvPool
         or any_everywhere()
     )

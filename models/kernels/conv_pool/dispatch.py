@@ -102,6 +102,11 @@ def _is_transformed() -> bool:
     )
 
 
+# As `torch.compiler.assume_constant_result`, without importing the compiler. That of torch 2.6
+# cannot read these functions; so it asks them.
+_is_transformed._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def compile_ahead(device: torch.device, *, gradient: bool) -> None:
     """Compiles the fused kernel of a device, or loads it from its cache, before anything is timed.
 
