@@ -232,7 +232,9 @@ class MNISTDataModule(LightningDataModule):
 
 
 def check_positive(**sizes: int) -> None:
-    """Raises a ValueError that names the first size below 1."""
+    """Raises a ValueError that names the first size below 1, or too large for any array."""
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{name} must be 1 or more, got {size}")
+        if size > sys.maxsize:
+            raise ValueError(f"{name} must be at most {sys.maxsize}, got {size}")

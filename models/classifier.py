@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -82,8 +83,8 @@ class Classifier(LightningModule):
         distortion: Distortion = NONE,
     ) -> None:
         super().__init__()
-        if not lr > 0:
-            raise ValueError(f"lr must be above 0, got {lr}")
+        if not 0 < lr < math.inf:
+            raise ValueError(f"lr must be above 0, and finite, got {lr}")
         update.check()
         distortion.check()
         # Several optimizer steps in one training_step are manual optimization.

@@ -42,8 +42,8 @@ class Distortion(NamedTuple):
         ValueError: scale must be from 0 to below 1, got 1
         """
         for name, limit in zip(self._fields, self, strict=True):
-            if not limit >= 0 or (name == "scale" and limit >= 1):
-                below = " to below 1" if name == "scale" else " or more"
+            if not 0 <= limit < math.inf or (name == "scale" and limit >= 1):
+                below = " to below 1" if name == "scale" else " or more, and finite"
                 start = "from 0" if name == "scale" else "0"
                 raise ValueError(f"{name} must be {start}{below}, got {limit}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import torch
@@ -52,8 +53,8 @@ class LeNet1998(Classifier):
             update=Update(momentum),
             schedule=schedules.passes,
         )
-        if not rubbish > 0:
-            raise ValueError(f"rubbish must be above 0, got {rubbish}")
+        if not 0 < rubbish < math.inf:
+            raise ValueError(f"rubbish must be above 0, and finite, got {rubbish}")
         self.net: nets.LeNet1998
         self.loss: Literal["map", "mse"] = loss
         self.rubbish = rubbish

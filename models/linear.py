@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Literal, Protocol
 
@@ -57,8 +58,8 @@ class Linear(Classifier):
         if decay_iterations is not None:
             schedule = partial(schedules.falling, last=decay_iterations)
         super().__init__(nets.LinearClassifier(), classes=2, lr=lr, schedule=schedule)
-        if scale != "per-pixel" and not scale > 0:
-            raise ValueError(f"scale must be above 0, got {scale}")
+        if scale != "per-pixel" and not 0 < scale < math.inf:
+            raise ValueError(f"scale must be above 0, and finite, got {scale}")
         self.labels = (-1, 1)
         self.net: nets.LinearClassifier
         self.loss = LOSSES[loss]

@@ -13,7 +13,7 @@ from typing import Any
 
 from callbacks.files import write_rows
 from data.paths import expanded
-from project.errors import OneLineParser, UserError, content_of, user_errors
+from project.errors import OneLineParser, UserError, content_of, file_content, user_errors
 from project.text_table import TextTable
 
 NUMBERS = ("seeds", "right", "loss")
@@ -36,7 +36,8 @@ def main(args: list[str] | None = None) -> None:
         record = _read(given.file)
         with content_of(given.file, "record of a table"):
             table(record)
-        record["rows"].append(row_of(given.recipe, given.runs, record["of"]))
+            of, rows = int(record["of"]), record["rows"][:]
+        record["rows"] = [*rows, row_of(given.recipe, given.runs, of)]
         write_rows(given.file, record)
 
 
@@ -44,8 +45,11 @@ def row_of(recipe: str, runs: Sequence[Path], of: int) -> dict[str, Any]:
     """What runs came to, in the order of their seeds.
 
     Raises:
-        UserError: one has looked at another number of images than `of`, or at none.
+        UserError: one has looked at another number of images than `of`, or at none, or is there
+            twice.
     """
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise UserError("a run is named twice; each counts once.")
     results = sorted((_result(run, of) for run in runs), key=lambda one: one["seed"])
     return {
         "recipe": recipe,
@@ -66,12 +70,15 @@ def _result(run: Path, of: int) -> dict[str, Any]:
             raise UserError(
                 f"the table is of {of:,} images, and there is a run of {outcome['total']:,}."
             )
+        right = int(outcome["correct"])
+        if not 0 <= right <= of:
+            raise UserError(f"{path} says that {right:,} of {of:,} images were right.")
         commit = str(record["git"] or "unknown")[:8]
-        return {"seed": int(record["seed"]), "right": int(outcome["correct"]), "commit": commit}
+        return {"seed": int(record["seed"]), "right": right, "commit": commit}
 
 
 def _read(path: Path) -> dict[str, Any]:
-    text = path.read_bytes()
+    text = file_content(path)
     with content_of(path, "JSON"):
         record: dict[str, Any] = json.loads(text)
     return record

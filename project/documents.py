@@ -10,7 +10,7 @@ from typing import Any
 from callbacks.files import write_text
 from project import accuracy
 from project.bench.questions import QUESTIONS
-from project.errors import OneLineParser, UserError, content_of, user_errors
+from project.errors import OneLineParser, UserError, content_of, file_content, user_errors
 from project.output import folder_to_fill
 from project.text_table import TextTable, facts, markdown
 
@@ -49,7 +49,7 @@ def read(document: Path) -> str:
     Raises:
         UserError: it is not in UTF-8.
     """
-    content = document.read_bytes()
+    content = file_content(document)
     with content_of(document, "text in UTF-8"):
         return content.decode()
 
@@ -83,7 +83,7 @@ def _texts(folder: Path, name: str) -> str:
 
 def _text(path: Path) -> str:
     with content_of(path, "record that a table is made from"):
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(file_content(path))
         table = table_of(record)
         above = f"*{table.title}*: {facts(record['machine'])}."
         parts = [above, "\n".join(markdown(table.columns, table.lines)), table.note]

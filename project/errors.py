@@ -122,6 +122,18 @@ def content_of(path: Path, kind: str) -> Iterator[None]:
         raise UserError(f"{path} is no {kind} ({error!r}).") from error
 
 
+def file_content(path: Path) -> bytes:
+    """The bytes of a file that a user named.
+
+    Raises:
+        UserError: something else lies there; a pipe would let the program wait for a writer.
+        OSError: nothing does, or it cannot be read.
+    """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is a folder, a pipe or a device; name a file.")
+    return path.read_bytes()
+
+
 def _mendable() -> tuple[type[Exception], ...]:
     # Only after an error: Lightning takes seconds to import, and not every program needs it.
     from lightning.fabric.utilities.exceptions import MisconfigurationException

@@ -27,6 +27,8 @@ from project.errors import UserError
 CONFIGS = Path(__file__).parent / "configs"
 DEFAULT_CONFIG = "lenet5-original"
 RUNS = Path("runs")
+# Of a configuration: aliases of aliases grow without end when they are written out.
+ENTRIES = 10_000
 
 # What a checkpoint holds beside weights if a training can go on from it.
 STATE = {"loops", "optimizer_states", "lr_schedulers", "callbacks", "pytorch-lightning_version"}
@@ -109,6 +111,8 @@ def find_config(name: str) -> Config:
 def _read_config(text: object, path: Path) -> Config:
     try:
         content = yaml.load(text, UniqueKeys) if isinstance(text, str) else None
+        if _entries(content, {}) > ENTRIES:
+            raise UserError(f"{path} repeats itself too often.")
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML: {error}") from error
     except RecursionError as error:
@@ -131,6 +135,17 @@ def _read_config(text: object, path: Path) -> Config:
     if not isinstance(ckpt_path, str | None):
         raise UserError(f"{path}: `ckpt_path:` must be a path or last, got {ckpt_path!r}.")
     return Config(_escaped(str(text)), content["experiment"], name, ckpt_path)
+
+
+def _entries(content: object, known: dict[int, int]) -> int:
+    """How many entries there are in it, once more for each alias; `known` is by identity."""
+    if not isinstance(content, dict | list):
+        return 1
+    if id(content) not in known:
+        known[id(content)] = 1  # of one within itself
+        for part in content.values() if isinstance(content, dict) else content:
+            known[id(content)] += _entries(part, known)
+    return known[id(content)]
 
 
 def _escaped(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from data.paths import expanded
@@ -36,7 +37,15 @@ def folder_to_fill(name: str | Path) -> Path:
 def _below_folders(path: Path) -> Path:
     if file := next(filter(_is_no_folder, path.parents), None):
         raise UserError(f"{path} cannot be written, since {file} is a file.")
+    place = next(place for place in (path, *path.absolute().parents) if place.is_dir())
+    if not os.access(place, os.W_OK) and not _is_device(path):
+        raise UserError(f"{path} cannot be written: {place} takes no files.")
     return path
+
+
+def _is_device(path: Path) -> bool:
+    """Whether it is written into, such as a terminal: no new file takes its place."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _is_no_folder(path: Path) -> bool:

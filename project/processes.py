@@ -46,7 +46,7 @@ def settle() -> None:
     torchrun meet, and agree whether this is the job's first start.
 
     Raises:
-        UserError: the torchrun of which the variables speak is not there.
+        UserError: the torchrun of which the variables speak is not there, or one is no number.
     """
     _settle_slurm()
     left = sorted(NUMBERING & os.environ.keys())
@@ -57,6 +57,8 @@ def settle() -> None:
             f"To be rid of this line: unset {' '.join(left)}",
             file=sys.stderr,
         )
+    if _is_job():
+        _check_numbers(NUMBERING - {"TORCHELASTIC_RUN_ID"} | {"MASTER_PORT"})
     size = ranks()
     if "TORCHELASTIC_RUN_ID" in os.environ and size is not None and _store is None:
         _meet(size)
@@ -104,7 +106,16 @@ def check(trainer: Trainer) -> None:
         cluster.validate_settings(trainer.num_devices, trainer.num_nodes)
     if isinstance(cluster, LightningEnvironment):
         _check_own_ranks(trainer, cluster.creates_processes_externally)
-    _check_number(trainer)
+    _check_size(trainer)
+
+
+def _check_numbers(names: set[str]) -> None:
+    for name in sorted(names & os.environ.keys()):
+        if not os.environ[name].isdecimal():
+            raise UserError(
+                f"the environment says {name}={os.environ[name]}, which is no number; set it to "
+                f"one, or, where no others were started: unset {name}"
+            )
 
 
 def _check_own_ranks(trainer: Trainer, are_started: bool) -> None:
@@ -113,12 +124,14 @@ def _check_own_ranks(trainer: Trainer, are_started: bool) -> None:
             f"the machines of --trainer.num_nodes {trainer.num_nodes} have nowhere to meet: start "
             "torchrun or srun on them, or set MASTER_ADDR, MASTER_PORT and NODE_RANK on each."
         )
+    if trainer.world_size > 1:
+        _check_numbers({"MASTER_PORT"})
     if trainer.num_nodes == 1 and not are_started:
         # Lightning is about to start them here; one left over may name another machine.
         os.environ.pop("MASTER_ADDR", None)
 
 
-def _check_number(trainer: Trainer) -> None:
+def _check_size(trainer: Trainer) -> None:
     size = trainer.world_size
     if ranks() not in (None, size) or trainer.global_rank >= size:
         names = sorted({"RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE"} & os.environ.keys())

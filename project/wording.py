@@ -47,7 +47,8 @@ def in_plain_words(message: str) -> str:
             "is --trainer.max_time, else derive a class without them."
         )
     if found := NO_VALUE.search(message):
-        why = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", NOISE.sub("", found["why"]))
+        meant = NOISE.sub("", found["why"]).strip() or found["why"].partition("\n")[0]
+        why = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", meant)
         of = f"{found['key']} cannot be {found['value'].strip()}: " if found["key"] else ""
         return f"{of}{why.strip().removeprefix('- ')}"
     return message

@@ -10,6 +10,7 @@ import os
 import pickle
 import tracemalloc
 import warnings
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,7 @@ FILES = {
     "two.yaml": CONFIG + "---\nexperiment: four-nine\n",
     "code.yaml": CONFIG + "model: {lr: !!python/object/apply:os.system [touch owned]}\n",
     "date.yaml": CONFIG + "name: 2026-01-01\n",
+    "callback.yaml": CONFIG + "trainer: {callbacks: 5}\n",
     "epochs.yaml": CONFIG + "trainer: {max_epochs: [1]}\n",
     "strings.npy": npy(np.array(["a", "b"])),
     "complex.npy": npy(np.zeros((2, 28, 28), complex)),
@@ -84,6 +86,9 @@ FILES = {
     "dates.npy": npy(np.zeros((4, 28, 28), "M8[s]")),
     "deep.yaml": CONFIG + "model: " + "[" * 3000 + "\n",
     "loop.yaml": CONFIG + "model: &a [*a]\n",
+    "aliases.yaml": CONFIG
+    + "a: &a [x, x, x, x, x, x, x, x, x]\n"
+    + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefghi")),
     "alias.yaml": CONFIG + "model: *nothing\n",
     "keys.yaml": CONFIG + "1: 2\n",
     "wide.yaml": CONFIG.encode("utf-16"),
@@ -171,19 +176,27 @@ CASES = {
     "number": (fit, ["--data.batch_size=many"], "data.batch_size"),
     "batch size 0": (fit, ["--data.batch_size=0"], "batch_size must be 1 or more, got 0"),
     "batch size below 0": (fit, ["--data.batch_size=-5"], "batch_size must be 1 or more"),
+    "batch without end": (fit, [f"--data.batch_size={10**20}"], "batch_size must be at most 9223"),
     "half a batch": (fit, ["--data.batch_size=1.5"], "data.batch_size"),
     "block size": (fit, ["--data.block_size=0"], "block_size must be 1 or more"),
     "eval size": (fit, ["--data.eval_batch_size=0"], "eval_batch_size must be 1 or more"),
     "learning rate below 0": (fit, ["--model.lr=-1"], "lr must be above 0"),
     "learning rate 0": (fit, ["--model.lr=0"], "lr must be above 0"),
     "learning rate nan": (fit, ["--model.lr=.nan"], "lr must be above 0"),
+    "learning rate without end": (fit, ["--model.lr=.inf"], "lr must be above 0, and finite, got"),
     "backend": (fit, ["--model.backend=fast"], "model.backend"),
     "same digits": (fit, ["--config=mse", "--data.digits=[4,4]"], "digits must be two different"),
     "digit 10": (fit, ["--config=mse", "--data.digits=[4,10]"], "digits must be two different"),
     "one digit": (fit, ["--config=mse", "--data.digits=[4]"], "data.digits"),
     "iterations": (fit, ["--config=mse", "--data.iterations=0"], "iterations must be 1 or more"),
+    "iterations without end": (
+        fit,
+        ["--config=mse", f"--data.iterations={10**20}"],
+        "iterations must be at most 9223",
+    ),
     "loss": (fit, ["--config=mse", "--model.loss=hinge"], "model.loss"),
     "scale": (fit, ["--config=mse", "--model.scale=-1"], "scale must be above 0"),
+    "scale without end": (fit, ["--config=mse", "--model.scale=.inf"], "scale must be above 0"),
     "decay": (
         fit,
         ["--config=mse", "--model.decay_iterations=0"],
@@ -265,6 +278,7 @@ CASES = {
         ["--trainer.callbacks=Nonsense"],
         "error: trainer.callbacks: there is no class Nonsense to import.",
     ),
+    "number as callback": (fit, ["--config=callback.yaml"], "trainer.callbacks cannot be 5: Ex"),
     "callback without what it needs": (fit, [*STOP], "EarlyStopping needs monitor"),
     "callback's argument": (
         fit,
@@ -401,6 +415,7 @@ CASES = {
     "doctor: no name": (doctor, ["--json="], "a path is empty"),
     "deep YAML": (fit, ["--config=deep.yaml"], "deep.yaml is nested too deeply"),
     "YAML of itself": (fit, ["--config=loop.yaml"], "`model:` must hold options, got [[...]]"),
+    "YAML of aliases": (fit, ["--config=aliases.yaml"], "aliases.yaml repeats itself too often"),
     "YAML of nothing": (fit, ["--config=alias.yaml"], "undefined alias 'nothing'"),
     "number as key": (fit, ["--config=keys.yaml"], "Key must be a string, got: 1"),
     "UTF-16": (fit, ["--config=wide.yaml"], "is not text in UTF-8"),
@@ -545,6 +560,24 @@ def test_folder_that_takes_no_files_is_refused_before_training(place, monkeypatc
     monkeypatch.setattr(os, "mkdir", mkdir)
     monkeypatch.setattr(LeNet5, "on_train_start", lambda self: pytest.fail("it trains"))
     assert "Read-only file system" in refusal(capsys, fit.main, "--data.batch_size=20")
+
+
+def test_file_that_no_folder_takes_is_refused_before_the_work(place, monkeypatch, capsys):
+    (place / "locked").mkdir()
+    access = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, *mode: Path(path).name != "locked" and access(path, *mode)
+    )
+    for program, arguments in (
+        (bench, ["iteration", "--json=locked/new/a.json"]),
+        (doctor, ["--json=locked/a.json"]),
+        (evaluate, [*OF, "--json=locked/a.json"]),
+        (export, [*OF, "--output=locked/a.onnx"]),
+        (predict, [*OF, "--show=locked", "picture.png"]),
+        (reproduce, ["--out=locked/reports"]),
+    ):
+        assert "locked takes no files" in refusal(capsys, program.main, *arguments)
+    assert not list((place / "locked").iterdir())
 
 
 @settings(deadline=None, max_examples=300)

@@ -154,5 +154,5 @@ def test_training_step_returns_the_loss_of_every_iteration(tiny_root, tmp_path):
 
 
 def test_learning_rate_must_be_positive():
-    with pytest.raises(ValueError, match="lr must be above 0, got 0"):
+    with pytest.raises(ValueError, match="lr must be above 0, and finite, got 0"):
         LeNet5(lr=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 
@@ -175,13 +176,26 @@ def test_runs_become_a_row_of_a_record(runs):
         (["list.json", "new", "run7"], "list.json is no record of a table"),
         (["record.json", "new", "list"], "list/results.json is no result of a run"),
         (["record.json", "new", "run7", "untold"], "without a test and without a validation"),
+        (["record.json", "new", "run7", "./run7"], "a run is named twice"),
+        (["record.json", "new", "more"], "more/results.json says that 101 of 100 images were"),
+        (["mapping.json", "new", "run7"], "mapping.json is no record of a table"),
+        (["many.json", "new", "run7"], "many.json is no record of a table"),
+        (["pipe", "new", "run7"], "pipe is a folder, a pipe or a device; name a file"),
     ],
 )
 def test_what_makes_no_row_is_refused(arguments, words, runs, capsys):
     runs.with_name("damaged.json").write_text("{")
     runs.with_name("small.json").write_text('{"title": "Few", "of": 60, "rows": []}')
     runs.with_name("list.json").write_text("[]")
-    for name, content in (("list", "[]"), ("untold", '{"test": null, "validation": null}')):
+    runs.with_name("mapping.json").write_text('{"title": "Few", "of": 100, "rows": {}}')
+    runs.with_name("many.json").write_text('{"title": "Few", "of": "many", "rows": []}')
+    os.mkfifo(runs.with_name("pipe"))
+    more = '{"test": {"correct": 101, "total": 100}, "seed": 0, "git": null}'
+    for name, content in (
+        ("list", "[]"),
+        ("more", more),
+        ("untold", '{"test": null, "validation": null}'),
+    ):
         runs.with_name(name).mkdir()
         runs.with_name(name).joinpath("results.json").write_text(content)
     before = runs.read_text()
@@ -227,6 +241,13 @@ def test_document_that_cannot_be_read_leaves_the_others_alone(document, capsys):
     (document.parent / "zig.md").write_bytes(b"caf\xe9")
     assert "zig.md is no text in UTF-8" in refusal(capsys, documents.main, ".")
     assert document.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["bench.json", "zig.md"])
+def test_pipe_is_not_waited_for(name, document, capsys):
+    (document.parent / name).unlink(missing_ok=True)
+    os.mkfifo(document.parent / name)
+    assert f"{name} is a folder, a pipe or a device" in refusal(capsys, documents.main, ".")
 
 
 def test_folder_without_documents_is_refused(workplace, capsys):

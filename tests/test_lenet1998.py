@@ -147,7 +147,11 @@ def test_schedule_follows_the_passes_whatever_the_block_size(block_size, tiny_ro
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"momentum": 1}, "momentum must be from 0"), ({"rubbish": 0}, "rubbish must be above 0")],
+    [
+        ({"momentum": 1}, "momentum must be from 0"),
+        ({"rubbish": 0}, "rubbish must be above 0, and finite, got 0"),
+        ({"rubbish": math.inf}, "rubbish must be above 0, and finite, got inf"),
+    ],
 )
 def test_bad_values_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

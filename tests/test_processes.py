@@ -139,6 +139,16 @@ REFUSED = {
     "second machine of one": (MEETING | {"NODE_RANK": "1"}, TWO, "unset NODE_RANK"),
     "machines that cannot meet": ({}, [*TWO, "--trainer.num_nodes=2"], "have nowhere to meet"),
     "torchrun that has ended": (TORCHRUN, [], "no torchrun answers at MASTER_ADDR=127.0.0.1"),
+    "rank that is no number": (
+        MEETING | {"RANK": "0", "WORLD_SIZE": "two"},
+        [],
+        "the environment says WORLD_SIZE=two, which is no number",
+    ),
+    "port of a service": (
+        {"MASTER_PORT": "tcp://10.0.0.1:80"},
+        TWO,
+        "MASTER_PORT=tcp://10.0.0.1:80, which is no number",
+    ),
     "more tasks than devices": (srun(1, 4), TWO, "the number of tasks per node"),
     "fewer nodes than asked for": (
         srun(1, 2) | {"SLURM_NNODES": "1"},

@@ -158,9 +158,11 @@ def test_seeds_and_iterations_draw_differently():
     [
         ({"momentum": 1}, "momentum must be from 0 to below 1, got 1"),
         ({"momentum": 0}, "nesterov needs a momentum above 0"),
-        ({"weight_decay": -1}, "weight_decay must be 0 or more, got -1"),
-        ({"shift": -1}, "shift must be 0 or more, got -1"),
-        ({"rotation": float("nan")}, "rotation must be 0 or more, got nan"),
+        ({"weight_decay": -1}, "weight_decay must be 0 or more, and finite, got -1"),
+        ({"weight_decay": float("inf")}, "weight_decay must be 0 or more, and finite, got inf"),
+        ({"shift": float("inf")}, "shift must be 0 or more, and finite, got inf"),
+        ({"shift": -1}, "shift must be 0 or more, and finite, got -1"),
+        ({"rotation": float("nan")}, "rotation must be 0 or more, and finite, got nan"),
         ({"scale": 1}, "scale must be from 0 to below 1, got 1"),
     ],
 )

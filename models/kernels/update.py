@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 
@@ -25,8 +26,8 @@ class Update(NamedTuple):
         """
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be from 0 to below 1, got {self.momentum}")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay must be 0 or more, and finite, got {self.weight_decay}")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
 

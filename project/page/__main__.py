@@ -6,7 +6,7 @@ from pathlib import Path
 
 from callbacks.files import write_text
 from data.paths import expanded
-from project.errors import OneLineParser, UserError, user_errors
+from project.errors import OneLineParser, UserError, file_content, user_errors
 from project.page.assemble import assemble, content_of
 
 
@@ -28,7 +28,7 @@ def main(args: list[str] | None = None) -> None:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return file_content(path).decode()
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no page of project.export.") from error
 
