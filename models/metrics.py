@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 STAGES = ("val", "test")
@@ -22,6 +22,13 @@ def of_stages(classes: int) -> nn.ModuleDict:
         compute_groups=False,  # each is updated with arguments of its own
     )
     return nn.ModuleDict({stage: metrics.clone() for stage in STAGES})
+
+
+def keep_to_this_rank(metrics: nn.ModuleDict) -> None:
+    """Lets a rank compute what it has counted itself; by default ranks add up what they have."""
+    for module in metrics.modules():
+        if isinstance(module, Metric):
+            module.distributed_available_fn = lambda: False
 
 
 def scalars(values: Mapping[str, Tensor]) -> dict[str, Tensor]:

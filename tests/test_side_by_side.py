@@ -8,6 +8,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 import yaml
 from helpers import assert_same_weights, of_a_gpu
 
@@ -202,6 +203,24 @@ def test_a_training_that_comes_to_no_number_is_left_to_who_says_so(
     monkeypatch.setattr(side_by_side.Lane, "_done", done)
     train_all(Task(tiny_root, tmp_path), wanted, timed=0)
     assert one_gpu == wanted[1:]
+
+
+def test_ranks_test_their_seeds_by_themselves(configure, tiny_root, tmp_path, monkeypatch):
+    """They have other seeds, and perhaps another number of them: who waited would wait for ever."""
+
+    def wait(*args, **options):
+        raise AssertionError("ranks wait for each other")
+
+    configure("plain", PLAIN)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        for name in ("barrier", "all_gather", "all_reduce"):
+            monkeypatch.setattr(dist, name, wait)
+        wanted = {Wanted("plain", 0)}
+        done = side_by_side.train(Task(tiny_root, tmp_path), [*wanted], DEVICE, lambda share: None)
+        assert done == wanted
+    finally:
+        dist.destroy_process_group()
 
 
 def test_ranks_of_a_machine_have_a_gpu_each(monkeypatch):

@@ -29,7 +29,7 @@ from callbacks.results import outcome, record_of
 from callbacks.run_folder import claim_version
 from data import MNISTDataModule
 from data.blocks import BlockLoader, InOrder
-from models import learners
+from models import learners, metrics
 from models.classifier import Classifier
 from models.kernels import doors
 from models.layers import conv_pool
@@ -251,6 +251,8 @@ class Lane:
         self._model = model = experiment.model(0).to(device)
         if any(model.distortion) or model.teachers:
             raise ObstacleError("images are distorted, or there are teachers")
+        # Of several ranks, each tests seeds of its own.
+        metrics.keep_to_this_rank(model.metrics)
         optimizer = model.configure_optimizers()
         run = Run(device, "32-true", 1, experiment.batch_size, optimizer, is_scheduled=True)
         kind, model.why_not_faster = learners.choose(model, run)
