@@ -28,7 +28,10 @@ from models.lenet import LeNet5
 from models.lenet1998 import LeNet1998
 from models.linear import Linear
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.usefixtures("torch_that_records"),
+]
 
 
 def digits(root, **options):

@@ -16,6 +16,8 @@ from models.lenet1998 import LeNet1998
 
 GPU = torch.cuda.is_available()
 
+pytestmark = pytest.mark.usefixtures("torch_that_records")
+
 
 COMPOSITE = {"backend": "composite"}
 NETS = {
@@ -211,10 +213,14 @@ def test_ranks_are_joined_inside_of_the_recording_or_between_two(breaks, monkeyp
         assert torch.equal(weight, old)
 
 
-def test_rocm_records_nothing(monkeypatch):
+def test_old_torch_and_rocm_record_nothing(monkeypatch):
     assert graph.obstacle() is None
     monkeypatch.setattr(torch.version, "hip", "7.0")
     assert graph.obstacle() == "recording on ROCm has not been seen to work"
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch, "__version__", "2.10.0+cu128")
+    why = "torch before 2.11 has not been seen to get over a recording that fails"
+    assert graph.obstacle() == why
 
 
 @pytest.mark.skipif(not GPU, reason="records on a GPU")

@@ -19,7 +19,10 @@ from models.lenet import LeNet5
 from models.linear import Linear
 from models.teachers import Teachers, TeachersError
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.usefixtures("torch_that_records"),
+]
 
 SAME = {"standardize": False, "classes": 10}
 
