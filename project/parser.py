@@ -31,7 +31,10 @@ ALIASES = {
     "root": "data.root",
     "checkpoint": "ckpt_path",
     "resume": "ckpt_path",
+    "class_path": "model",
 }
+# What is no option, but a method of a model of one's own.
+METHODS = {"optimizer": "configure_optimizers", "lr_scheduler": "configure_optimizers"}
 # A word that is no option.
 STRAY = re.compile(r"unrecognized arguments: (?P<word>[^-\s]\S*)$")
 # The sections of a configuration that say the most.
@@ -68,6 +71,8 @@ class Parser(LightningArgumentParser):
         dashes = "--" if found["key"] else ""
         key = f"{group}.{member}" if group else found["key"] or found["option"]
         key, options = key.replace("-", "_"), self._options()
+        if method := METHODS.get(key.split(".")[0]):
+            return f"; it is what {method} of a model says: docs/make-it-yours.md."
         # "lr" stands for "model.lr", whatever else looks like it.
         names = [ALIASES.get(key.split(".")[-1], key), key.split(".")[-1]]
         ends = [name for name in names if name in options]

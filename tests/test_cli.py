@@ -278,11 +278,18 @@ def test_programs_are_listed(capsys):
         ("--nam=foo", "--name"),
         ("--conf=lenet5-modern", "--config"),
         ("--trainer.max_ep=1", "--trainer.max_epochs"),
+        ("--model.class_path=mine.Net", "--model"),
         ("lenet5-modern", "--config lenet5-modern"),
     ],
 )
 def test_typo_gets_the_nearest_option(typo, meant, tiny, capsys):
     assert refusal(capsys, fit.main, typo).endswith(f"did you mean {meant}?")
+
+
+@pytest.mark.parametrize("option", ["--optimizer=Adam", "--lr_scheduler.step_size=3"])
+def test_optimizers_are_a_model_s(option, tiny, capsys):
+    line = refusal(capsys, fit.main, option)
+    assert line.endswith("it is what configure_optimizers of a model says: docs/make-it-yours.md.")
 
 
 @pytest.mark.parametrize(
