@@ -11,6 +11,9 @@ from pathlib import Path
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
+# What a run writes before it learns anything.
+HEADS = ("config.yaml", "hparams.yaml", "events.out.tfevents.*")
+
 
 class RunFolder(Callback):
     """Says where the files of a run go, whatever it logs to.
@@ -76,11 +79,15 @@ def claim_version(folder: Path) -> int:
 
 @contextmanager
 def removed_if_empty(folder: Path | None) -> Iterator[None]:
-    """Takes a claimed folder back where the run ended before it wrote anything."""
+    """Takes a claimed folder back where the run ended before there was anything to keep."""
     try:
         yield
     except BaseException:
         if folder is not None:
-            with suppress(OSError):  # not empty, as of most runs
+            with suppress(OSError):  # not empty, as of most runs; or a file is still open
+                heads = {path for pattern in HEADS for path in folder.glob(pattern)}
+                if heads >= {*folder.iterdir()}:
+                    for path in heads:
+                        path.unlink()
                 folder.rmdir()
         raise

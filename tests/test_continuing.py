@@ -293,6 +293,13 @@ def test_folder_is_given_back_where_nothing_came_of_the_run(tiny, monkeypatch):
     assert not list(Path("runs").glob("*/version_*"))
 
 
+def test_folder_is_given_back_where_the_training_was_refused(tiny):
+    for option in ("limit_train_batches=0.001", "val_check_interval=100"):
+        with pytest.raises(SystemExit):
+            fit.main([*SMALL, "--data.val_size=30", f"--trainer.{option}"])
+        assert not list(Path("runs").glob("*/version_*"))
+
+
 def test_nothing_is_saved_where_nothing_may_be(tiny):
     fit.main([*SMALL, "--trainer.fast_dev_run=2"])
     assert not Path("runs").exists()
