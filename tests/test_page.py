@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -74,10 +75,16 @@ def test_page_is_made_anew_with_the_networks_in_it(tmp_path, capsys):
     path.write_text(assemble.assemble(content).replace("<style>", "<style>/* an older one */"))
     renew.main([str(path)])
     assert path.read_text() == assemble.assemble(content)
+    older = path.with_name("older.html")
+    older.write_text(path.read_text().replace("<style>", "<style>/* an older one */"))
+    before = older.read_text()
     path.write_text("something else")
-    line = refusal(capsys, renew.main, str(path))
+    line = refusal(capsys, renew.main, str(older), str(path))
     assert "name a page of project.export" in line
     assert path.read_text() == "something else"
+    assert older.read_text() == before, "all or none"
+    os.mkfifo(tmp_path / "pipe")
+    assert "a pipe or a device" in refusal(capsys, renew.main, str(tmp_path / "pipe"))
 
 
 @pytest.fixture

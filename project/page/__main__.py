@@ -21,8 +21,9 @@ def main(args: list[str] | None = None) -> None:
         "pages", nargs="+", type=expanded, metavar="FILE", help="Written by export."
     )
     with user_errors():
-        for path in parser.parse_args(args).pages:
-            write_text(path, assemble(content_of(_read(path))))
+        pages = {path: assemble(content_of(_read(path))) for path in parser.parse_args(args).pages}
+        for path, page in pages.items():
+            write_text(path, page)
             print(path)
 
 
