@@ -523,7 +523,7 @@ def test_gradient_of_block_on_cuda(changes):
 def test_more_pixels_than_a_cuda_kernel_counts_are_refused():
     cuda = pytest.importorskip("models.kernels.conv_pool.cuda")
     x = torch.zeros(1, 1, 1, 1).expand(3_000_000, 1, 28, 28)
-    with pytest.raises(ValueError, match="expected fewer than 2,147,483,520 pixels at once"):
+    with pytest.raises(ValueError, match="expected fewer than 2,147,483,616 pixels at once"):
         cuda.forward(x, torch.zeros(1, 5, 5), torch.zeros(1), torch.zeros(1, 2).long(), 0)
 
 
