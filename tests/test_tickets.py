@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 import torch
 from helpers import TUNED, threads_of_torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from models.kernels import threads
 from models.kernels.compiled import entry
+from models.kernels.lanes import LANES
 from models.kernels.lenet5.cpu import MiniBatches
+from models.kernels.stretches import chunks_of
 from models.kernels.tickets import (
     close,
     is_last,
@@ -67,6 +71,35 @@ def test_any_number_of_threads_gives_the_same_bits(name, sizes):
         with threads_of_torch(count):
             found.append(trained(name, sizes))
     assert all(equal(found[0], other) for other in found[1:])
+
+
+SIZES = [0, 1, 15, 16, 17, 33, 64, 65, 100, 128, 129, 1100]
+
+
+@given(
+    sizes=st.lists(st.sampled_from(SIZES), min_size=1, max_size=5),
+    count=st.sampled_from([2, 3, 8, 20]),
+    late=st.booleans(),
+)
+@settings(max_examples=25)
+def test_threads_that_are_late_or_never_come_change_no_bit(sizes, count, late):
+    """Whoever is there does both halves of the last group, of mini-batches of any sizes."""
+    with threads_of_torch(1):
+        alone = trained("original", sizes)
+    with threads_of_torch(count), pytest.MonkeyPatch.context() as patch:
+        if late:
+            patch.setattr(threads._helpers, "call", lambda errand, count: None)
+        assert equal(alone, trained("original", sizes))
+
+
+def test_a_smaller_mini_batch_may_be_more_chunks_and_has_memory_for_them():
+    """Of nine groups two are a chunk, of eight each: the sums went behind the end of memory."""
+    compute = gradient_of(LeNet5())
+    images, labels = torch.zeros(1, 28, 28, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64)
+    sizes = np.array([9 * LANES, 8 * LANES])
+    batches = MiniBatches(images, labels, torch.zeros(sizes.sum(), dtype=torch.int64))
+    compute.descend(batches, sizes, torch.ones(2), torch.zeros(2))
+    assert len(compute._memory.sums.bias) >= chunks_of(8) == 8
 
 
 def test_trainings_in_two_threads_at_once_do_not_disturb_each_other():

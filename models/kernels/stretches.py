@@ -20,6 +20,11 @@ def chunks_of(groups):
     return max(1, -(-groups // size))
 
 
+def most_chunks(groups: int) -> int:
+    """Into how many chunks so many groups or fewer are cut: nine are five, but eight are eight."""
+    return max(chunks_of(fewer) for fewer in range(groups + 1))
+
+
 @compiled()
 def begin_of(chunk, chunks, groups):
     """The first group of a chunk, and behind the last one's end."""

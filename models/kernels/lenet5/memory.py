@@ -18,7 +18,7 @@ from models.kernels.conv_pool.pair import Sums, kept, new_sums
 from models.kernels.lanes import LANES, empty, zeros
 from models.kernels.lenet5.distort import FRAME
 from models.kernels.lenet5.head import Head
-from models.kernels.stretches import chunks_of
+from models.kernels.stretches import most_chunks
 
 
 class Parameters(NamedTuple):
@@ -181,7 +181,7 @@ def new_memory(
         c3_taps,
         new_taps(parts.c1),
         new_taps(parts.c3),
-        *new_sums(threads, chunks_of(-(-images // LANES)), numbers, c1_taps, numbers2, c3_taps),
+        *new_sums(threads, most_chunks(-(-images // LANES)), numbers, c1_taps, numbers2, c3_taps),
         new_rows(images, net.c3, folded),
     )
 
