@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sys
 
+import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import (
     BackboneFinetuning,
@@ -123,8 +124,8 @@ def _check_callbacks(cli: RecordedRun) -> None:
         if isinstance(callback, WeightAveraging) and _averages_integers(callback, cli):
             raise UserError(
                 f"{type(callback).__name__} averages whole numbers too, such as C3's connections, "
-                "and on a GPU torch cannot: set its use_buffers to false, or choose "
-                "EMAWeightAveraging."
+                "and on a GPU torch cannot: set its use_buffers to false or its device to cpu, or "
+                "choose EMAWeightAveraging."
             )
         if getattr(callback, "_train_time_interval", None):
             raise UserError(
@@ -136,8 +137,9 @@ def _check_callbacks(cli: RecordedRun) -> None:
 def _averages_integers(callback: WeightAveraging, cli: RecordedRun) -> bool:
     is_mean = not callback._kwargs.keys() & {"avg_fn", "multi_avg_fn"}
     integers = any(not buffer.is_floating_point() for buffer in cli.model.buffers())
-    on_gpu = cli.trainer.strategy.root_device.type == "cuda"
-    return is_mean and callback._use_buffers and integers and on_gpu
+    # Where the mean is kept, which is where the model is unless the callback says otherwise.
+    device = torch.device(callback._device or cli.trainer.strategy.root_device)
+    return is_mean and callback._use_buffers and integers and device.type == "cuda"
 
 
 def _check_monitors(cli: RecordedRun) -> None:

@@ -234,6 +234,7 @@ def test_a_mean_of_whole_numbers_is_refused_on_a_gpu():
     for callback, model, is_refused in (
         (WeightAveraging(), LeNet5(), True),
         (WeightAveraging(use_buffers=False), LeNet5(), False),
+        (WeightAveraging(device="cpu"), LeNet5(), False),
         (EMAWeightAveraging(), LeNet5(), False),
         (WeightAveraging(), Linear("mse"), False),
     ):
