@@ -64,8 +64,8 @@ def check_devices(devices: Any) -> None:
     number = str(devices).strip()
     if re.fullmatch(r"[-+]?[\d.]+", number) and not re.fullmatch(r"-1|0*[1-9]\d*", number):
         raise UserError(
-            "--trainer.devices is a number above 0, -1 for all, auto, or a list such as [0, 1], "
-            f"got {devices}."
+            "--trainer.devices is a number above 0 or auto; of GPUs also -1 for all, or a list "
+            f"such as [0, 1]. Got {devices}."
         )
 
 

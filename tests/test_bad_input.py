@@ -265,7 +265,7 @@ CASES = {
         "ModelCheckpoint waits for 'val_loss'",
     ),
     "devices below 0": (fit, ["--trainer.devices=-5"], "a number above 0"),
-    "part of a device": (fit, ["--trainer.devices=1.5"], "a number above 0"),
+    "part of a device": (fit, ["--trainer.devices=1.5"], "of GPUs also -1"),
     "epochs below -1": (fit, ["--trainer.max_epochs=-2"], "-1. You passed in -2"),
     "share above 1": (fit, ["--trainer.limit_train_batches=1.5"], "it has to be in [0.0, 1.0]"),
     "validation all the time": (
