@@ -347,6 +347,9 @@ def test_seconds_of_seeds_that_shared_a_gpu_are_nobodys(monkeypatch):
     variants = {"original": variant(0.98, 0.98), "modern": variant(0.98, 0.98)}
     variants["modern"].trainings[0].record["seconds"] = {}
     assert variants["modern"].seconds == 1.5
+    original, modern, _ = lenet_rows.seconds(variants, SimpleNamespace(runs=2))
+    assert original.measured.endswith("the median of 2 seeds")
+    assert modern.measured.endswith("without set-up")
     variants["modern"].trainings[1].record["seconds"] = {}
     _, modern, ratio = lenet_rows.seconds(variants, SimpleNamespace(runs=2))
     assert modern.measured == "not measured: the seeds shared cuda:0 (a GPU)"

@@ -42,14 +42,15 @@ class Variant(NamedTuple):
         return [training.record["test"]["accuracy"] for training in self.trainings]
 
     @property
-    def seconds(self) -> float | None:
-        """To train and test, the median: a busy neighbour can slow down one or two many times.
-
-        None where all of them shared a GPU.
-        """
+    def timed(self) -> list[float]:
+        """Seconds to train and test, of the first ones that shared no GPU."""
         stages = [training.record["seconds"] for training in self.trainings[:TIMED]]
-        alone = [stage["train"] + stage["test"] for stage in stages if stage]
-        return float(statistics.median(alone)) if alone else None
+        return [stage["train"] + stage["test"] for stage in stages if stage]
+
+    @property
+    def seconds(self) -> float | None:
+        """Their median, if there are any: a busy neighbour can slow down one or two many times."""
+        return statistics.median(self.timed) if self.timed else None
 
     @property
     def device(self) -> str:
@@ -170,7 +171,7 @@ def seconds(variants: dict[C3, Variant], task: Task) -> list[Row]:
             Row(
                 f"seconds to train and test, {c3}",
                 f"{SECONDS[c3] // 60} min {SECONDS[c3] % 60} s",
-                _seconds_of(variants[c3], task),
+                _seconds_of(variants[c3]),
             )
             for c3 in VARIANTS
         ),
@@ -183,10 +184,11 @@ def seconds(variants: dict[C3, Variant], task: Task) -> list[Row]:
     ]
 
 
-def _seconds_of(variant: Variant, task: Task) -> str:
+def _seconds_of(variant: Variant) -> str:
     if variant.seconds is None:
         return f"not measured: the seeds shared {variant.device}"
-    middle = f", the median of {min(task.runs, TIMED)} seeds" if task.runs > 1 else ""
+    count = len(variant.timed)
+    middle = f", the median of {count} seeds" if count > 1 else ""
     return (
         f"{variant.seconds:.1f} on {variant.device} for {variant.iterations:,} iterations and the "
         f"test, without set-up{middle}"
