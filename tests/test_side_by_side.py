@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from contextlib import nullcontext
 
 import numpy as np
@@ -203,6 +205,24 @@ def test_a_training_that_comes_to_no_number_is_left_to_who_says_so(
     monkeypatch.setattr(side_by_side.Lane, "_done", done)
     train_all(Task(tiny_root, tmp_path), wanted, timed=0)
     assert one_gpu == wanted[1:]
+
+
+def test_a_disk_that_is_full_ends_what_nobody_can_write(
+    configure, tiny_root, tmp_path, monkeypatch
+):
+    configure("plain", PLAIN)
+    monkeypatch.setattr(side_by_side, "AT_ONCE", 1)
+    written = []
+
+    def write(folder, one, done):
+        written.append(one)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+    monkeypatch.setattr(side_by_side, "_write", write)
+    wanted = [Wanted("plain", seed) for seed in range(6)]
+    with pytest.raises(OSError, match="No space left"):
+        side_by_side.train(Task(tiny_root, tmp_path), wanted, DEVICE, lambda share: None)
+    assert len(written) < len(wanted)
 
 
 def test_ranks_test_their_seeds_by_themselves(configure, tiny_root, tmp_path, monkeypatch):

@@ -119,6 +119,8 @@ def _train_kind(
     with ThreadPoolExecutor(HELPERS) as helpers:
 
         def keep(one: Wanted, done: Done) -> None:
+            # A full disk is told of now, not behind the last training.
+            finished.update(future.result() for future in written if future.done())
             if np.isfinite(done.losses).all():
                 written.append(helpers.submit(_write, task.folder, one, done))
 
