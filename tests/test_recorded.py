@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from functools import partial
 
 import pytest
@@ -238,3 +239,16 @@ def test_a_recording_that_fails_leaves_the_stream_as_it_was():
     launch = graph.record(lambda: x.add_(1), device)
     launch()
     assert x.sum().item() == 3 * (1 + graph.WARM_UPS + 1)
+
+
+def test_an_iteration_keeps_the_connections_that_its_recording_reads():
+    """A net that went to the CPU and back may lie where it was, with connections elsewhere."""
+    model = LeNet5()
+    optimizer = model.configure_optimizers()
+    memory = Memory(model, torch.device("cpu"), 1, 1)
+    iteration = Iteration(model, memory, optimizer, None)
+    connections = weakref.ref(model.net.c3.connections)
+    model.net.c3.connections = model.net.c3.connections.clone()
+    assert connections() is not None
+    del iteration
+    assert connections() is None

@@ -100,6 +100,8 @@ class Iteration:
     ) -> None:
         self._model, self.memory, self._all_reduce = model, memory, all_reduce
         self.parameters: list[Tensor] = list(model.net.parameters())
+        # A recording reads them, and the tables that stay as long, even where the net has others.
+        self._buffers = list(model.net.buffers())
         self.velocities: list[Tensor] = []
         if model.update.momentum:
             self.velocities = [velocity_of(optimizer, weight) for weight in self.parameters]
