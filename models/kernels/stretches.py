@@ -22,7 +22,7 @@ def chunks_of(groups):
 
 def most_chunks(groups: int) -> int:
     """Into how many chunks so many groups or fewer are cut: nine are five, but eight are eight."""
-    return max(chunks_of(fewer) for fewer in range(groups + 1))
+    return max(int(chunks_of(fewer)) for fewer in range(groups + 1))
 
 
 @compiled()
