@@ -30,8 +30,11 @@ EXAMPLES = """examples:
   python -m project.fit --ckpt_path last --trainer.max_epochs 20"""
 
 
-# Of an evaluation; results.json has them, and curves of them would be dots.
-COUNTS = ("/correct", "/total", "/predicted_classes")
+# Once in a run, or of an evaluation; results.json has them, and curves of them would be dots.
+DOTS = (
+    *("/correct", "/total", "/predicted_classes"),
+    *("/setup_seconds", "/validate_seconds", "/test_seconds"),
+)
 
 
 class SaveConfig(SaveConfigCallback):
@@ -124,7 +127,7 @@ class RecordedRun(Program):
             folder = self._folder()
             records.append(folder)
             if config.logger in (None, True):
-                kwargs["logger"] = TensorBoard(folder, left_out=COUNTS, default_hp_metric=False)
+                kwargs["logger"] = TensorBoard(folder, left_out=DOTS, default_hp_metric=False)
         if config.enable_checkpointing is not False:
             every, minutes = self.config.checkpoint_every, self.config.checkpoint_minutes
             self.checkpoints = BlockCheckpoint(every, minutes)

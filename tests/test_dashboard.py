@@ -51,8 +51,9 @@ def test_every_tag_of_the_default_dashboard_is_there(name, options, tiny):
     assert set(tags["images"]) == PICTURES[name] | {"test/confusion", "test/mistakes"}
     # TensorBoard sorts them by name, and opens on the first.
     assert min(tags["scalars"] + tags["images"]) == "test/accuracy"
-    counts = {"test/correct", "test/total", "test/predicted_classes", "val/total"}
-    assert not counts & set(tags["scalars"])
+    dots = {"test/correct", "test/total", "test/predicted_classes", "val/total"}
+    dots |= {"time/setup_seconds", "time/test_seconds", "time/validate_seconds"}
+    assert not dots & set(tags["scalars"])
     assert not tags["histograms"]
     assert "custom_scalars__config__" in tags["tensors"]
     steps = {event.step for tag in tags["images"] for event in run.Images(tag)}
