@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -83,7 +82,7 @@ class Classifier(LightningModule):
         distortion: Distortion = NONE,
     ) -> None:
         super().__init__()
-        if not 0 < lr < math.inf:
+        if not 0 < lr < float("inf"):
             raise ValueError(f"lr must be above 0, and finite, got {lr}")
         update.check()
         distortion.check()
