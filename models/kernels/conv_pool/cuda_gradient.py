@@ -146,54 +146,22 @@ def _weight_gradient(
         bias += d00 + d01 + (d10 + d11)
         top = 2 * r - padding
         # Each pixel of the 6x6 window is read once for the four sums of d it belongs to.
-        p0, p1, p2, p3, p4, p5 = _six_pixels(
-            x_ptr, base, top + 0, left, inside, height, width
-        )
-        v0, v1, v2, v3, v4 = _five_sums(
-            v0, v1, v2, v3, v4, d00, d01, p0, p1, p2, p3, p4, p5
-        )
-        p0, p1, p2, p3, p4, p5 = _six_pixels(
-            x_ptr, base, top + 1, left, inside, height, width
-        )
-        w0, w1, w2, w3, w4 = _five_sums(
-            w0, w1, w2, w3, w4, d00, d01, p0, p1, p2, p3, p4, p5
-        )
-        v0, v1, v2, v3, v4 = _five_sums(
-            v0, v1, v2, v3, v4, d10, d11, p0, p1, p2, p3, p4, p5
-        )
-        p0, p1, p2, p3, p4, p5 = _six_pixels(
-            x_ptr, base, top + 2, left, inside, height, width
-        )
-        x0, x1, x2, x3, x4 = _five_sums(
-            x0, x1, x2, x3, x4, d00, d01, p0, p1, p2, p3, p4, p5
-        )
-        w0, w1, w2, w3, w4 = _five_sums(
-            w0, w1, w2, w3, w4, d10, d11, p0, p1, p2, p3, p4, p5
-        )
-        p0, p1, p2, p3, p4, p5 = _six_pixels(
-            x_ptr, base, top + 3, left, inside, height, width
-        )
-        y0, y1, y2, y3, y4 = _five_sums(
-            y0, y1, y2, y3, y4, d00, d01, p0, p1, p2, p3, p4, p5
-        )
-        x0, x1, x2, x3, x4 = _five_sums(
-            x0, x1, x2, x3, x4, d10, d11, p0, p1, p2, p3, p4, p5
-        )
-        p0, p1, p2, p3, p4, p5 = _six_pixels(
-            x_ptr, base, top + 4, left, inside, height, width
-        )
-        z0, z1, z2, z3, z4 = _five_sums(
-            z0, z1, z2, z3, z4, d00, d01, p0, p1, p2, p3, p4, p5
-        )
-        y0, y1, y2, y3, y4 = _five_sums(
-            y0, y1, y2, y3, y4, d10, d11, p0, p1, p2, p3, p4, p5
-        )
-        p0, p1, p2, p3, p4, p5 = _six_pixels(
-            x_ptr, base, top + 5, left, inside, height, width
-        )
-        z0, z1, z2, z3, z4 = _five_sums(
-            z0, z1, z2, z3, z4, d10, d11, p0, p1, p2, p3, p4, p5
-        )
+        p0, p1, p2, p3, p4, p5 = _six_pixels(x_ptr, base, top + 0, left, inside, height, width)
+        v0, v1, v2, v3, v4 = _five_sums(v0, v1, v2, v3, v4, d00, d01, p0, p1, p2, p3, p4, p5)
+        p0, p1, p2, p3, p4, p5 = _six_pixels(x_ptr, base, top + 1, left, inside, height, width)
+        w0, w1, w2, w3, w4 = _five_sums(w0, w1, w2, w3, w4, d00, d01, p0, p1, p2, p3, p4, p5)
+        v0, v1, v2, v3, v4 = _five_sums(v0, v1, v2, v3, v4, d10, d11, p0, p1, p2, p3, p4, p5)
+        p0, p1, p2, p3, p4, p5 = _six_pixels(x_ptr, base, top + 2, left, inside, height, width)
+        x0, x1, x2, x3, x4 = _five_sums(x0, x1, x2, x3, x4, d00, d01, p0, p1, p2, p3, p4, p5)
+        w0, w1, w2, w3, w4 = _five_sums(w0, w1, w2, w3, w4, d10, d11, p0, p1, p2, p3, p4, p5)
+        p0, p1, p2, p3, p4, p5 = _six_pixels(x_ptr, base, top + 3, left, inside, height, width)
+        y0, y1, y2, y3, y4 = _five_sums(y0, y1, y2, y3, y4, d00, d01, p0, p1, p2, p3, p4, p5)
+        x0, x1, x2, x3, x4 = _five_sums(x0, x1, x2, x3, x4, d10, d11, p0, p1, p2, p3, p4, p5)
+        p0, p1, p2, p3, p4, p5 = _six_pixels(x_ptr, base, top + 4, left, inside, height, width)
+        z0, z1, z2, z3, z4 = _five_sums(z0, z1, z2, z3, z4, d00, d01, p0, p1, p2, p3, p4, p5)
+        y0, y1, y2, y3, y4 = _five_sums(y0, y1, y2, y3, y4, d10, d11, p0, p1, p2, p3, p4, p5)
+        p0, p1, p2, p3, p4, p5 = _six_pixels(x_ptr, base, top + 5, left, inside, height, width)
+        z0, z1, z2, z3, z4 = _five_sums(z0, z1, z2, z3, z4, d10, d11, p0, p1, p2, p3, p4, p5)
     at = parts_ptr + (p * chunks + chunk) * TAPS
     _store_five(at + 0, v0, v1, v2, v3, v4)
     _store_five(at + 5, w0, w1, w2, w3, w4)
