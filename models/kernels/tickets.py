@@ -103,11 +103,7 @@ def open_phase(tickets, phase):
 @compiled()
 def wait_for_another(tickets, phase):
     """Returns when that phase is over."""
-    looks = 0
-    while _load(tickets, NEXT) >> HALF == phase:
-        looks += 1
-        if looks > SPINS:
-            _yield()
+    _wait_for(tickets, NEXT, (phase + 1) << HALF)
 
 
 @compiled()
@@ -119,8 +115,14 @@ def say_halfway(tickets, phase):
 @compiled()
 def wait_for_half(tickets, phase):
     """Returns when that has been said of the phase; whoever says so got an earlier ticket."""
+    _wait_for(tickets, HALFWAY, phase)
+
+
+@compiled()
+def _wait_for(tickets, place, number):
+    """Returns when there is that number, or one above it: what is there only grows."""
     looks = 0
-    while _load(tickets, HALFWAY) < phase:
+    while _load(tickets, place) < number:
         looks += 1
         if looks > SPINS:
             _yield()

@@ -43,14 +43,13 @@ from project.reproduce.record import Task
 from project.reproduce.training import Wanted
 
 AT_ONCE = 16
-"""Learners on one GPU: with more, they wait for each other."""
+"""Learners on one GPU; twice as many take as long for each training."""
 
 HELPERS = 4
 """Threads that shuffle epochs and write files meanwhile."""
 
 TURN = 50
-"""Iterations that are asked for at a time: whoever fills a stream with more has to wait before the
-driver takes them all, and the others run dry."""
+"""Iterations that are asked for at a time, so that no stream has all the work that is waiting."""
 
 SECTIONS = {"experiment", "seed_everything", "model", "data", "trainer"}
 FLAGS = {"max_epochs", "devices"}
