@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from models import ends, learners, metrics, progress, ranks, schedules, transfer
-from models.distortion import NONE, Distortion, distort, draw
+from models.distortion import distort, draw
 from models.epoch_loss import EpochLoss
 from models.kernels import doors
+from models.kernels.distortion import NONE, Distortion
 from models.kernels.update import PLAIN, Update
 from models.learners import Block, Learner, Run
 from models.schedules import Length, Schedule
@@ -274,18 +275,16 @@ class Classifier(LightningModule):
         doors.check_labels_once(block.labels, self.labels, block.images)
 
     def draw(self, block: Block) -> Tensor | None:
-        """Random numbers for the distortion of a block's images, (n, 6); None where there is none.
-
-        They depend on the seed, the iteration and the place in the mini-batch alone.
-        """
+        """Random numbers for a block's images, see `models.distortion`; None if none is needed."""
         if not any(self.distortion):
             return None
-        return draw(torch.initial_seed(), self.global_step, block.totals, block.starts, block.sizes)
+        which = block.totals, block.starts, block.sizes
+        return draw(torch.initial_seed(), self.global_step, *which, self.distortion.numbers)
 
     def batch(
         self, block: Block, index: Tensor, numbers: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Inputs and labels of the images of `index` (B,), distorted by `numbers` (B, 6) if any."""
+        """Inputs and labels of the images of `index` (B,), distorted by numbers (B, ...) if any."""
         # index_select, since images[index] takes 20 times as long for bytes.
         images = block.images.index_select(0, index)
         if numbers is not None:

@@ -3,56 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.kernels.distortion import OF_MAP, WAVES, Distortion, waves
+
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 
-NUMBERS = 6
-"""Random numbers that the distortion of one image takes."""
 
-
-class Distortion(NamedTuple):
-    """How far images are distorted at most; each image draws its own values, uniformly.
-
-    LeCun et al. 1998, III.A distort their training images likewise: shift, scale, squeeze, shear.
-    """
-
-    rotation: float = 0
-    """Degrees, either way."""
-    scale: float = 0
-    """Of height and width apart: factors from 1 - scale to 1 + scale."""
-    shear: float = 0
-    """Columns moved sideways per row."""
-    shift: float = 0
-    """Pixels, in both directions."""
-
-    def check(self) -> None:
-        """Refuses what is no distortion.
-
-        Raises:
-            ValueError: a limit below 0, or a scale that leaves nothing.
-
-        >>> Distortion(scale=1).check()
-        Traceback (most recent call last):
-        ValueError: scale must be from 0 to below 1, got 1
-        """
-        for name, limit in zip(self._fields, self, strict=True):
-            if not 0 <= limit < math.inf or (name == "scale" and limit >= 1):
-                below = " to below 1" if name == "scale" else " or more, and finite"
-                start = "from 0" if name == "scale" else "0"
-                raise ValueError(f"{name} must be {start}{below}, got {limit}")
-
-
-NONE = Distortion()
-"""Images as they are."""
-
-
-def draw(seed: int, iteration: int, totals: Counts, starts: Counts, sizes: Counts) -> Tensor:
+def draw(
+    seed: int, iteration: int, totals: Counts, starts: Counts, sizes: Counts, count: int
+) -> Tensor:
     """Random numbers from -1 to 1 for the images of K mini-batches, one after the other.
 
     Those of an image depend on the seed, the iteration and its place in the mini-batch alone:
@@ -64,15 +29,16 @@ def draw(seed: int, iteration: int, totals: Counts, starts: Counts, sizes: Count
         totals: (K,) images of each mini-batch, over all ranks.
         starts: (K,) which of them is the first that is asked for.
         sizes: (K,) how many are.
+        count: numbers for each image, `Distortion.numbers`.
 
     Returns:
-        (n, NUMBERS) float32, on the CPU.
+        (n, count) float32, on the CPU.
     """
     numbers = []
     for k, (total, start, size) in enumerate(zip(totals, starts, sizes, strict=True)):
         # The last numbers set these streams apart from those of the data's order.
         stream = np.random.default_rng((seed, iteration + k, 0, 1))
-        numbers.append(stream.random((total, NUMBERS), np.float32)[start : start + size])
+        numbers.append(stream.random((total, count), np.float32)[start : start + size])
     return 2 * torch.from_numpy(np.concatenate(numbers)) - 1
 
 
@@ -81,13 +47,13 @@ def maps_of(distortion: Distortion, numbers: Tensor, size: int) -> Tensor:
 
     Args:
         distortion: how far they may go.
-        numbers: (B, NUMBERS) from -1 to 1.
+        numbers: (B, OF_MAP or more) from -1 to 1.
         size: height and width of an image, which the grid calls -1 to 1.
     """
     angle = numbers[:, 0] * math.radians(distortion.rotation)
     height, width = 1 + distortion.scale * numbers[:, 1], 1 + distortion.scale * numbers[:, 2]
     shear = distortion.shear * numbers[:, 3]
-    right, down = (distortion.shift * numbers[:, 4:]).mul(2 / size).unbind(1)
+    right, down = (distortion.shift * numbers[:, 4:OF_MAP]).mul(2 / size).unbind(1)
     cos, sin = angle.cos(), angle.sin()
     # Rotation times [[width, shear], [0, height]], and the shift.
     rows = (
@@ -97,15 +63,31 @@ def maps_of(distortion: Distortion, numbers: Tensor, size: int) -> Tensor:
     return torch.stack([torch.stack(row, 1) for row in rows], 1)
 
 
+def bends_of(distortion: Distortion, numbers: Tensor, size: int) -> Tensor:
+    """Pixels that each place is moved sideways and down, (B, size, size, 2).
+
+    Args:
+        distortion: how far on average.
+        numbers: (B, `distortion.numbers`) from -1 to 1.
+        size: height and width of an image.
+    """
+    table = waves(size, numbers.dtype, numbers.device)
+    drawn = numbers[:, OF_MAP:].view(-1, 2, WAVES, WAVES)
+    return distortion.elastic * (table.T @ drawn @ table).movedim(1, -1)
+
+
 def distort(images: Tensor, distortion: Distortion, numbers: Tensor) -> Tensor:
     """Draws each image where its random numbers say, between pixels in straight lines.
 
     Args:
         images: (B, H, H), floating; zeros are around them.
         distortion: how far it may go.
-        numbers: (B, NUMBERS) from -1 to 1.
+        numbers: (B, `distortion.numbers`) from -1 to 1.
     """
     x = images.unsqueeze(1)
     maps = maps_of(distortion, numbers, images.shape[-1]).to(x)
     grid = F.affine_grid(maps, list(x.shape), align_corners=False)
+    if distortion.elastic:
+        size = images.shape[-1]
+        grid = grid + 2 / size * bends_of(distortion, numbers, size).to(grid)
     return F.grid_sample(x, grid, mode="bilinear", align_corners=False).squeeze(1)

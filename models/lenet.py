@@ -11,8 +11,8 @@ from torch import Tensor
 
 from models import nets, schedules
 from models.classifier import Classifier
-from models.distortion import Distortion
 from models.kernels.conv_pool.dispatch import Backend
+from models.kernels.distortion import Distortion
 from models.kernels.lenet5.design import LENET5, Design
 from models.kernels.update import Update
 from models.layers import conv_pool
@@ -43,7 +43,7 @@ class LeNet5(Classifier):
         lr: Highest learning rate.
         momentum: Share of the last step that is taken again.
         nesterov: Whether momentum is of Nesterov's kind.
-        weight_decay: Pull of the weights towards 0; distorted images need none.
+        weight_decay: Pull of the weights towards 0.
         schedule: The learning rate stays (constant), rises over the first epoch and falls along a
             cosine to 0 at the end of the last one, or rises over two fifths of the training and
             falls in a straight line to 0 at its end (one-cycle).
@@ -51,6 +51,7 @@ class LeNet5(Classifier):
         scale: Distortion: factor of height and of width, from 1 - scale to 1 + scale.
         shear: Distortion: columns moved sideways per row, at most.
         shift: Distortion: pixels at most, in both directions.
+        elastic: Distortion: pixels that places move on average.
         standardize: Pixels of mean 0 and variance 1 over the training images, instead of 0 to 1.
         teachers: Checkpoints of trained LeNet-5s, or folders of their runs, as "runs/teacher-*":
             what is learnt are their mean answers to the distorted images, in place of the labels.
@@ -73,6 +74,7 @@ class LeNet5(Classifier):
         scale: float = 0,
         shear: float = 0,
         shift: float = 0,
+        elastic: float = 0,
         standardize: bool = False,
         teachers: str = "",
         backend: Backend = "auto",
@@ -86,7 +88,7 @@ class LeNet5(Classifier):
             lr=lr,
             update=Update(momentum, nesterov, weight_decay),
             schedule=SCHEDULES[schedule],
-            distortion=Distortion(rotation, scale, shear, shift),
+            distortion=Distortion(rotation, scale, shear, shift, elastic),
         )
         self.net: nets.LeNet5
         self.standardize = standardize

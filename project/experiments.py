@@ -43,8 +43,13 @@ EXPERIMENTS: dict[str, own.Experiment] = {
 }
 
 
-# What it said in older configurations, and which one says today what that meant.
-FORMER = {"lenet5-tuned": "lenet5-original-tuned"}
+# What older configurations call their experiment, and what that set of LeNet5.
+FORMER: dict[str, dict[str, Any]] = {
+    "lenet5-tuned": {
+        **{"lr": 0.05, "momentum": 0.9, "nesterov": True, "schedule": "cosine"},
+        **{"rotation": 15, "scale": 0.15, "shear": 0.2, "shift": 2},
+    }
+}
 
 
 def is_known(experiment: object) -> bool:
@@ -156,10 +161,8 @@ def _escaped(text: str) -> str:
 
 def _renewed(content: dict[str, Any]) -> dict[str, Any]:
     """A configuration of an experiment that has become another one with settings of its own."""
-    text = (CONFIGS / f"{FORMER[content['experiment']]}.yaml").read_text(encoding="utf-8")
-    today = yaml.safe_load(text)
-    model = today["model"] | content.get("model", {})
-    return content | {"experiment": today["experiment"], "model": model}
+    model = FORMER[content["experiment"]] | content.get("model", {})
+    return content | {"experiment": "lenet5", "model": model}
 
 
 def with_model(model: str, config: Config | None) -> Config:

@@ -6,13 +6,14 @@ import json
 import os
 import signal
 import time
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import REPOSITORY, TUNED, assert_same_weights, python, refusal
+from helpers import REPOSITORY, assert_same_weights, python, refusal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data import source
@@ -368,8 +369,10 @@ def test_former_experiment_is_today_s_with_its_settings(tiny, capsys):
     fit.main(["--config=old.yaml", "--trainer.max_epochs=1"])
     (written,) = Path("runs/old").glob("version_0/config.yaml")
     model = yaml.safe_load(written.read_text())["model"]
-    settings = {"lr": 0.02, "momentum": 0.8, "backend": "auto", "classes": 10, "teachers": ""}
-    assert model == TUNED | settings
+    settings = {"lr": 0.02, "momentum": 0.8, "nesterov": True, "schedule": "cosine"}
+    distortion = {"rotation": 15, "scale": 0.15, "shear": 0.2, "shift": 2}
+    defaults = {name: value.default for name, value in signature(LeNet5).parameters.items()}
+    assert model == defaults | settings | distortion
     weights = {"state_dict": LeNet5().state_dict(), "config": f"{text}name: old\n"}
     torch.save(weights, "old.ckpt")
     evaluate.main(["--ckpt_path=old.ckpt"])

@@ -57,7 +57,8 @@ import torch
 import torch.nn.functional as F
 from helpers import relative_error
 from models import nets
-from models.distortion import NONE, Distortion, distort
+from models.distortion import distort
+from models.kernels.distortion import NONE, Distortion, waves
 from models.kernels.lenet5 import cuda
 from models.kernels.lenet5.design import LENET5
 
@@ -68,17 +69,18 @@ torch.manual_seed(0)
 def laid_out(batch, classes):
     laid = {
         "images": torch.randint(0, 256, (2, batch, 28, 28), dtype=torch.uint8),
-        "labels": torch.randint(0, classes, (2, batch)), "numbers": None,
+        "labels": torch.randint(0, classes, (2, batch)), "numbers": None, "waves": None,
         "shares": torch.tensor([0.5, 1 / batch]), "losses": torch.zeros(2), "k": torch.tensor([1]),
     }
     return {name: part if part is None else part.to(DEVICE) for name, part in laid.items()}
 
 
 design = LENET5._replace(paper=-0.4, ink=2.8)
-for distortion in (NONE, Distortion(10, 0.1, 0.1, 2)):
+for distortion in (NONE, Distortion(10, 0.1, 0.1, 2), Distortion(10, 0.1, 0.1, 2, elastic=1.5)):
     laid = laid_out(4, 10)
-    numbers = 2 * torch.rand(2, 4, 6) - 1
-    laid["numbers"] = numbers.to(DEVICE) if any(distortion) else None
+    numbers = 2 * torch.rand(2, 4, distortion.numbers) - 1
+    if any(distortion):
+        laid |= {"numbers": numbers.to(DEVICE), "waves": waves(28).to(DEVICE)}
     images = laid["images"][1].cpu().float()
     expected = distort(images, distortion, numbers[1]) if any(distortion) else images
     x = cuda._picked(SimpleNamespace(**laid), design, distortion)
@@ -167,9 +169,10 @@ OF_NET = {"images_ptr": "*u8", "labels_ptr": "*i64", "k_ptr": "*i64", "tiles_ptr
           "batch": "i32", "classes": "i32"}
 OF_DESCENT = {"images_ptr": "*u8", "labels_ptr": "*i64", "order_ptr": "*i64"}
 CONSTANTS = {"BLOCK": cuda.BLOCK, "TAPS": cuda.TAPS, "CHUNKS": cuda.CHUNKS, "SIZE": 1024}
-OF_LENET5 = {"IS_DISTORTED": True, "SIZE": 28, "PIXELS": 1024, "X": lenet5.X, "C5": lenet5.C5,
-             "F6": lenet5.F6, "WIDTH": lenet5.WIDTH, "CLASSES": 16, "COLUMNS": lenet5.COLUMNS,
-             "IS_ROUNDED": False, "HAS_VELOCITY": True, "IS_NESTEROV": True,
+OF_LENET5 = {"NUMBERS": 56, "OF_MAP": 6, "WAVES": 5, "SIZE": 28, "PIXELS": 1024,
+             "X": lenet5.X, "C5": lenet5.C5, "F6": lenet5.F6, "WIDTH": lenet5.WIDTH, "CLASSES": 16,
+             "COLUMNS": lenet5.COLUMNS, "IS_ROUNDED": False,
+             "HAS_VELOCITY": True, "IS_NESTEROV": True,
              "TILE": cuda_update.TILE}
 
 

@@ -18,9 +18,10 @@ from torch._subclasses import FakeTensorMode
 
 from data import FourNineDataModule, MNISTDataModule
 from models import nets
-from models.distortion import Distortion, distort
+from models.distortion import distort
 from models.kernels import doors
 from models.kernels.conv_pool import cpu, operator, reference
+from models.kernels.distortion import Distortion
 from models.kernels.lanes import LANES, from_lanes, to_lanes
 from models.kernels.lenet5.cpu import LeNet5Gradient, MiniBatches
 from models.kernels.lenet5.design import LENET5
@@ -368,19 +369,20 @@ def test_dense_layers_that_read_less_than_the_widest_vector_are_refused(layer):
 
 GENERATOR = torch.Generator().manual_seed(0)
 DIGITS = torch.randint(0, 256, (12, 28, 28), dtype=torch.uint8, generator=GENERATOR)
+DISTORTION = Distortion(rotation=30, scale=0.3, shear=0.2, shift=3, elastic=1)
+
 STEPS = {
     "images": DIGITS,
     "labels": torch.arange(12) % 10,
     "order": torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 11]),
     "sizes": np.array([3, 3, 3]),
     "shares": torch.full((3,), 1 / 3),
-    "numbers": 2 * torch.rand(9, 6, generator=GENERATOR) - 1,
+    "numbers": 2 * torch.rand(9, DISTORTION.numbers, generator=GENERATOR) - 1,
     "rates": torch.linspace(0.1, 0.05, 3, dtype=torch.float64),
 }
 
 
 UPDATE = Update(momentum=0.9, nesterov=True, weight_decay=0.01)
-DISTORTION = Distortion(rotation=30, scale=0.3, shear=0.2, shift=3)
 
 
 def descended(sizes, shares, rates, **batches):

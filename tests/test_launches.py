@@ -158,7 +158,7 @@ KERNELS = [
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.__name__)
 def test_one_compilation_serves_all_sizes(kernel):
     """Else Triton makes constants of what is 1 or divisible by 16, and compiles in a training."""
-    limits = {"unit", "offset", "rotation", "scale", "shear", "shift"}  # no integers
+    limits = {"unit", "offset", "rotation", "scale", "shear", "shift", "elastic"}  # no integers
     integers = [
         parameter
         for parameter in kernel.params

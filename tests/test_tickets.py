@@ -46,7 +46,9 @@ def trained(name, sizes):
     model = MODELS[name]()
     images, labels = torch.randint(256, (50, 28, 28), dtype=torch.uint8), torch.randint(10, (50,))
     order = torch.randint(50, (sum(sizes),))
-    numbers = torch.rand(len(order), 6) * 2 - 1 if name == "tuned" else None
+    numbers = None
+    if any(model.distortion):
+        numbers = torch.rand(len(order), model.distortion.numbers) * 2 - 1
     settings = {"distortion": model.distortion}
     if name == "tuned":
         velocities = [torch.zeros_like(p) for p in model.net.parameters()]

@@ -12,7 +12,8 @@ from helpers import TUNED, StopAfter, fit, trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from data import MNISTDataModule, source
-from models.distortion import NONE, Distortion, distort, draw, maps_of
+from models.distortion import bends_of, distort, draw, maps_of
+from models.kernels.distortion import NONE, Distortion
 from models.lenet import LeNet5
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -20,19 +21,19 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 tuned = partial(LeNet5, **TUNED)
 
 
-def numbers(count, seed=0):
+def numbers(count, distortion=NONE):
     sizes = np.array([count])
-    return draw(seed, 0, sizes, np.array([0]), sizes)
+    return draw(0, 0, sizes, np.array([0]), sizes, distortion.numbers)
 
 
-def slow_distort(image, matrix):
+def slow_distort(image, matrix, bends):
     """One image, pixel by pixel: where does it come from, and what lies between the four there?"""
     size = len(image)
     result = torch.zeros_like(image)
     for row in range(size):
         for column in range(size):
             place = torch.tensor([2 * column + 1, 2 * row + 1]) / size - 1
-            x, y = (matrix[:, :2] @ place + matrix[:, 2] + 1) * size / 2 - 0.5
+            x, y = (matrix[:, :2] @ place + matrix[:, 2] + 1) * size / 2 - 0.5 + bends[row, column]
             for r in (int(y.floor()), int(y.floor()) + 1):
                 for c in (int(x.floor()), int(x.floor()) + 1):
                     if 0 <= r < size and 0 <= c < size:
@@ -41,11 +42,34 @@ def slow_distort(image, matrix):
     return result
 
 
-def test_distortion_equals_the_slow_one():
-    images, drawn = torch.rand(3, 9, 9), numbers(3)
-    distortion = Distortion(30, 0.3, 0.3, 2)
-    maps = maps_of(distortion, drawn, 9)
-    expected = torch.stack([slow_distort(i, m) for i, m in zip(images, maps, strict=True)])
+def slow_bends(distortion, drawn, size):
+    """For one image: of each wave down times each wave along, how much there is of it."""
+    result = torch.zeros(size, size, 2)
+    deviations = [np.exp(-((4 * np.pi * k / size) ** 2) / 2) for k in range(5)]
+    power = sum(deviation**2 for deviation in deviations)
+    for axis, rows in enumerate(drawn[6:].view(2, 5, 5)):
+        for i, columns in enumerate(rows):
+            for j, number in enumerate(columns):
+                for row in range(size):
+                    for column in range(size):
+                        wave = 3**0.5 / power * deviations[i] * deviations[j] * float(number)
+                        wave *= np.cos(np.pi * i * (row + 0.5) / size) * (2**0.5 if i else 1)
+                        wave *= np.cos(np.pi * j * (column + 0.5) / size) * (2**0.5 if j else 1)
+                        result[row, column, axis] += distortion.elastic * wave
+    return result
+
+
+@pytest.mark.parametrize(
+    "distortion",
+    [Distortion(30, 0.3, 0.3, 2), Distortion(elastic=1.5), Distortion(30, 0.3, 0.3, 2, 0.7)],
+)
+def test_distortion_equals_the_slow_one(distortion):
+    images, drawn = torch.rand(3, 9, 9), numbers(3, distortion)
+    maps, bends = maps_of(distortion, drawn, 9), torch.zeros(3, 9, 9, 2)
+    if distortion.elastic:
+        bends = torch.stack([slow_bends(distortion, one, 9) for one in drawn])
+    ways = zip(images, maps, bends, strict=True)
+    expected = torch.stack([slow_distort(*way) for way in ways])
     torch.testing.assert_close(distort(images, distortion, drawn), expected, atol=1e-5, rtol=1e-5)
 
 
@@ -65,6 +89,23 @@ def test_draws_stay_within_their_limits_and_reach_them(limits):
         assert shift.abs().max() > 0.99 * limits.shift
     else:
         assert scale.max() > 1 + 0.99 * limits.scale
+
+
+def test_elastic_is_how_far_places_move_and_neighbours_move_alike():
+    limits = Distortion(elastic=1.5)
+    bends = bends_of(limits, numbers(5000, limits), 28)
+    assert bends.square().mean().sqrt() == pytest.approx(1.5, rel=0.01)
+    across, down = bends.flatten(0, 2).T
+    assert torch.corrcoef(torch.stack([across, down]))[0, 1].abs() < 0.01
+    row = bends[:, 14, :, 0]
+
+    def alike(distance):
+        pairs = torch.stack([row[:, 10], row[:, 10 + distance]])
+        return float(torch.corrcoef(pairs)[0, 1])
+
+    # A Gaussian of deviation s makes noise whose correlation falls like one of deviation 1.41 s.
+    assert alike(4) == pytest.approx(np.exp(-(4**2) / (4 * 4**2)), abs=0.05)
+    assert abs(alike(14)) < 0.2
 
 
 def data(root, block_size=4, **options):
@@ -130,13 +171,13 @@ def test_who_learns_distorts_in_the_same_way(tiny_root, tmp_path):
 @pytest.mark.parametrize("ranks", [2, 3, 50])
 def test_an_image_is_distorted_the_same_on_any_rank(ranks):
     totals = np.array([9, 4])
-    whole = draw(3, 7, totals, 0 * totals, totals).split(totals.tolist())
+    whole = draw(3, 7, totals, 0 * totals, totals, 9).split(totals.tolist())
     for rank in range(ranks):
         places = [torch.arange(total).tensor_split(ranks)[rank] for total in totals]
         sizes = np.array([len(place) for place in places])
         starts = np.array([rank * (n // ranks) + min(rank, n % ranks) for n in totals.tolist()])
         expected = torch.cat([part[place] for part, place in zip(whole, places, strict=True)])
-        assert torch.equal(draw(3, 7, totals, starts, sizes), expected)
+        assert torch.equal(draw(3, 7, totals, starts, sizes, 9), expected)
 
 
 def test_standardized_pixels_have_mean_0_and_variance_1(mnist_root):
@@ -148,8 +189,8 @@ def test_standardized_pixels_have_mean_0_and_variance_1(mnist_root):
 
 def test_seeds_and_iterations_draw_differently():
     one = np.array([5])
-    drawn = [draw(*place, one, 0 * one, one) for place in ((0, 0), (0, 1), (1, 0))]
-    assert torch.equal(drawn[0], draw(0, 0, one, 0 * one, one))
+    drawn = [draw(*place, one, 0 * one, one, 6) for place in ((0, 0), (0, 1), (1, 0))]
+    assert torch.equal(drawn[0], draw(0, 0, one, 0 * one, one, 6))
     assert len({tuple(numbers.flatten().tolist()) for numbers in drawn}) == 3
 
 

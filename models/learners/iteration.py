@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from models.distortion import NUMBERS, distort
+from models.distortion import distort
+from models.kernels.distortion import waves
 from models.learners.compiled import velocity_of
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Piece(NamedTuple):
     order: Tensor
     """(K, B) int64: their images."""
     numbers: Tensor | None
-    """(K, B, NUMBERS) for their distortion."""
+    """(K, B, n) for their distortion, as it says."""
     shares: Tensor
     """(K,) weight of each image in the loss."""
     rates: Tensor
@@ -53,9 +54,10 @@ class Memory:
     def __init__(self, model: Classifier, device: torch.device, size: int, count: int) -> None:
         self.images = torch.zeros(count, size, *model.pixels, dtype=torch.uint8, device=device)
         self.labels = torch.zeros(count, size, dtype=torch.int64, device=device)
-        self.numbers = None
+        self.numbers = self.waves = None
         if any(model.distortion):
-            self.numbers = torch.zeros(count, size, NUMBERS, device=device)
+            self.numbers = torch.zeros(count, size, model.distortion.numbers, device=device)
+            self.waves = waves(model.pixels[-1], device=device)
         self.shares = torch.zeros(count, device=device)
         self.rates = torch.zeros(count, device=device)
         self.losses = torch.zeros(count, device=device)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from models.distortion import NUMBERS, distort
+from models.distortion import distort
 from models.kernels.trust import Errors, relative_error
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Step(NamedTuple):
     labels: Tensor
     """(B,) int64"""
     numbers: Tensor | None
-    """(B, NUMBERS) for the distortion; None where there is none."""
+    """(B, n) for the distortion, as it says; None where there is none."""
 
 
 def randomise(parameters: Sequence[Tensor]) -> list[Tensor]:
@@ -47,7 +47,7 @@ def random_step(model: Classifier, size: int) -> Step:
     # Smooth, as digits are: else distortion in float32 is as coarse as its coordinates.
     images = torch.nn.functional.avg_pool2d(images.float(), 5, 1, 2).to(torch.uint8)
     labels = torch.randint(0, len(model.labels), (size,), generator=generator)
-    numbers = 2 * torch.rand(size, NUMBERS, generator=generator) - 1
+    numbers = 2 * torch.rand(size, model.distortion.numbers, generator=generator) - 1
     return Step(images, labels, numbers if any(model.distortion) else None)
 
 

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from models.distortion import NUMBERS
 from models.kernels import trust
 from models.kernels.looks import send
 from models.kernels.update import Update
@@ -140,7 +139,7 @@ def _pieces(block: Block, numbers: Tensor | None, rates: Tensor) -> Iterator[tup
             size,
             Piece(
                 block.order[images].view(count, size),
-                None if numbers is None else numbers[images].view(count, size, NUMBERS),
+                None if numbers is None else numbers[images].view(count, size, numbers.shape[1]),
                 *steps[:, k : k + count],
             ),
         )

@@ -13,6 +13,7 @@ from torch import Tensor
 from models.kernels import doors
 from models.kernels.conv_pool.cpu import Convolution, flat, shapes_of
 from models.kernels.conv_pool.memory import shape_of
+from models.kernels.distortion import NONE, Distortion
 from models.kernels.lanes import LANES
 from models.kernels.lenet5.design import LENET5, SIZE, Design
 from models.kernels.lenet5.folding import arrays_of, net_of
@@ -40,7 +41,7 @@ class MiniBatches(NamedTuple):
     order: Tensor
     """(n,) int64, the images of the first mini-batch, of the second, ..."""
     numbers: Tensor | None = None
-    """(n, 6) float32, see `models.distortion.draw`; None where nothing is distorted"""
+    """(n, `Distortion.numbers`) float32 from -1 to 1; None where nothing is distorted"""
 
 
 class LeNet5Gradient:
@@ -55,7 +56,7 @@ class LeNet5Gradient:
         parameters: weights and biases of the layers that have some, in order, contiguous; read
             anew by every call.
         design: which of the nets it is.
-        distortion: as `models.distortion.Distortion`, of the images of `descend`.
+        distortion: of the images of `descend`.
         update: what `descend` does beside the plain step.
         velocities: what momentum keeps, like the parameters; needed where there is some.
 
@@ -71,7 +72,7 @@ class LeNet5Gradient:
         second: Convolution,
         parameters: Sequence[Tensor],
         design: Design = LENET5,
-        distortion: Sequence[float] = (0, 0, 0, 0),
+        distortion: Distortion = NONE,
         update: Update = PLAIN,
         velocities: Sequence[Tensor] | None = None,
     ) -> None:
@@ -135,7 +136,7 @@ class LeNet5Gradient:
         doors.check_tensor("x", x, torch.float32, ("B", 1, self._size, self._size), CPU)
         doors.check_targets(labels, self._classes, x)
         batches = MiniBatches(x, labels, torch.arange(len(x)))
-        batch = _batch(batches, (0, 0, 0, 0), AS_THEY_ARE)
+        batch = _batch(batches, NONE, AS_THEY_ARE)
         step = Steps(np.array([0, len(x)]), np.array([share], np.float32), NO_RATES)
         losses = self._run(self._net, batch, step, np.empty(1, np.float32))
         self._hand_over()
@@ -180,7 +181,8 @@ class LeNet5Gradient:
         doors.check_targets(labels, self._classes, images)
         doors.check_steps(sizes, shares, rates, len(order))
         if numbers is not None:
-            doors.check_tensor("numbers", numbers, torch.float32, (len(order), 6), CPU)
+            shape = len(order), self._distortion.numbers
+            doors.check_tensor("numbers", numbers, torch.float32, shape, CPU)
         losses = np.empty(len(sizes), np.float32)
         batch = _batch(batches, self._distortion, self._design)
         ends = np.concatenate([[0], np.cumsum(sizes)])
@@ -203,12 +205,12 @@ def _in_float32(update: Update) -> Any:
     return Update(numbers[0], update.nesterov, numbers[1])
 
 
-def _batch(batches: MiniBatches, distortion: Sequence[float], design: Design) -> Batch:
+def _batch(batches: MiniBatches, distortion: Distortion, design: Design) -> Batch:
     rotation, *others = distortion
     labels, targets = batches.labels, torch.empty(0, 1)
     if labels.is_floating_point():
         labels, targets = torch.empty(0, dtype=torch.int64), labels
-    numbers = torch.empty(0, 6) if batches.numbers is None else batches.numbers
+    numbers = torch.empty(0, 0) if batches.numbers is None else batches.numbers
     return Batch(
         flat(batches.images),
         np.float32(design.unit),

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from models.kernels import doors
 from models.kernels.conv_pool import cuda as conv_pool
+from models.kernels.distortion import OF_MAP, WAVES, Distortion
 from models.kernels.lenet5 import cuda_kernels as kernels
 from models.kernels.lenet5.design import SIZE, Design
 
@@ -38,7 +39,9 @@ class Laid(Protocol):
     labels: Tensor
     """(K, B) int64, from 0 to C - 1"""
     numbers: Tensor | None
-    """(K, B, 6) for the distortion"""
+    """(K, B, `Distortion.numbers`) for the distortion"""
+    waves: Tensor | None
+    """(WAVES, 28) for its elastic part"""
     shares: Tensor
     """(K,) weight of each image in the loss"""
     losses: Tensor
@@ -53,7 +56,7 @@ def differentiate(
     parameters: Sequence[Tensor],
     gradients: Sequence[Tensor],
     design: Design,
-    limits: Sequence[float],
+    distortion: Distortion,
     *,
     is_rounded: bool,
 ) -> None:
@@ -65,7 +68,7 @@ def differentiate(
         parameters: weight and bias of each layer, in order.
         gradients: are written, in the shapes of the parameters.
         design: what the bytes of an image become.
-        limits: of the distortion, as `models.distortion.Distortion` has them.
+        distortion: of the images.
         is_rounded: whether factors of the dense layers' products have the digits of bfloat16.
 
     Raises:
@@ -74,7 +77,7 @@ def differentiate(
     """
     doors.check_parameters([*parameters], [*layers[0][:2], *layers[1][:2]], X)
     first, second = layers
-    x = _picked(laid, design, limits)
+    x = _picked(laid, design, distortion)
     maps, slope = conv_pool.forward(x, *first)
     features, slope2 = conv_pool.forward(maps, *second)
     c1_dw, c1_db, c3_dw, c3_db, *dense = gradients
@@ -87,16 +90,17 @@ def differentiate(
     conv_pool.add_up(part, part2)
 
 
-def _picked(laid: Laid, design: Design, limits: Sequence[float]) -> Tensor:
+def _picked(laid: Laid, design: Design, distortion: Distortion) -> Tensor:
     """The images as the net takes them (B, 1, 28, 28)."""
     batch = laid.labels.shape[1]
     x = torch.empty(batch, 1, SIZE, SIZE, device=laid.images.device)
-    rotation, *others = limits
+    rotation, *others = distortion
     if batch:
         with torch.cuda.device_of(x):  # Triton launches on the current device
             kernels.pick[(batch,)](
                 laid.images,
                 laid.shares if laid.numbers is None else laid.numbers,
+                laid.shares if laid.waves is None else laid.waves,
                 laid.k,
                 x,
                 batch,
@@ -104,7 +108,9 @@ def _picked(laid: Laid, design: Design, limits: Sequence[float]) -> Tensor:
                 design.paper,
                 math.radians(rotation),
                 *map(float, others),
-                IS_DISTORTED=laid.numbers is not None,
+                NUMBERS=0 if laid.numbers is None else distortion.numbers,
+                OF_MAP=OF_MAP,
+                WAVES=WAVES,
                 SIZE=SIZE,
                 PIXELS=triton.next_power_of_2(SIZE * SIZE),
             )

@@ -20,17 +20,21 @@ COUNTS = ["batch", "classes"]
 @triton.jit(do_not_specialize=COUNTS)
 def pick(
     images_ptr,  # (K, B, 28, 28) uint8
-    numbers_ptr,  # (K, B, 6) for the distortion, if there is one
+    numbers_ptr,  # (K, B, NUMBERS) for the distortion, if there is one
+    waves_ptr,  # (WAVES, 28)
     k_ptr,  # (1,)
     x_ptr,  # (B, 1, 28, 28)
     batch,
     unit,
     offset,
-    rotation,  # radians; limits of the distortion
+    rotation,  # radians; how far the distortion goes
     scale,
     shear,
     shift,
-    IS_DISTORTED: tl.constexpr,
+    elastic,
+    NUMBERS: tl.constexpr,  # 0 where nothing is distorted
+    OF_MAP: tl.constexpr,  # those of them that say more than how places move by themselves
+    WAVES: tl.constexpr,
     SIZE: tl.constexpr,  # 28
     PIXELS: tl.constexpr,  # of an image, filled up to a power of two
 ):
@@ -40,19 +44,22 @@ def pick(
     image_ptr = images_ptr + place * SIZE * SIZE
     n = tl.arange(0, PIXELS)
     inside = n < SIZE * SIZE
-    if IS_DISTORTED:
-        at = numbers_ptr + place * 6
-        value = _distorted(image_ptr, at, n, inside, rotation, scale, shear, shift, SIZE)
+    if NUMBERS > 0:
+        at = numbers_ptr + place * NUMBERS
+        x, y = _mapped(at, n, rotation, scale, shear, shift, SIZE)
+        if NUMBERS > OF_MAP:
+            across, down = _bends(at + OF_MAP, waves_ptr, n, inside, WAVES, SIZE)
+            x += elastic * across
+            y += elastic * down
+        value = _at(image_ptr, x, y, inside, SIZE)
     else:
         value = tl.load(image_ptr + n, inside, 0).to(tl.float32)
     tl.store(x_ptr + b * SIZE * SIZE + n, value / unit + offset, inside)
 
 
 @triton.jit
-def _distorted(
-    image_ptr, numbers_ptr, n, inside, rotation, scale, shear, shift, SIZE: tl.constexpr
-):
-    """As `models/distortion.py` says: between pixels in straight lines, zeros around the image."""
+def _mapped(numbers_ptr, n, rotation, scale, shear, shift, SIZE: tl.constexpr):
+    """The column and the row that place n shows, as `maps_of` of `models/distortion.py` says."""
     angle = rotation * tl.load(numbers_ptr)
     cos = tl.cos(angle)
     sin = tl.sin(angle)
@@ -66,6 +73,32 @@ def _distorted(
     y = sin * width * across + (sin * lean + cos * height) * down
     x += shift * tl.load(numbers_ptr + 4) + middle
     y += shift * tl.load(numbers_ptr + 5) + middle
+    return x, y
+
+
+@triton.jit
+def _bends(numbers_ptr, waves_ptr, n, inside, WAVES: tl.constexpr, SIZE: tl.constexpr):
+    """How many columns and rows place n moves, as `bends_of` of `models/distortion.py` says."""
+    column_ptr, row_ptr = waves_ptr + n % SIZE, waves_ptr + n // SIZE
+    across = tl.zeros_like(n).to(tl.float32)
+    down = across
+    for i in range(WAVES):
+        sideways = tl.zeros_like(across)
+        upright = sideways
+        for j in range(WAVES):
+            wave = tl.load(column_ptr + j * SIZE, inside, 0.0)
+            at = numbers_ptr + i * WAVES + j
+            sideways += wave * tl.load(at)
+            upright += wave * tl.load(at + WAVES * WAVES)
+        wave = tl.load(row_ptr + i * SIZE, inside, 0.0)
+        across += wave * sideways
+        down += wave * upright
+    return across, down
+
+
+@triton.jit
+def _at(image_ptr, x, y, inside, SIZE: tl.constexpr):
+    """An image at column x and row y: between pixels in straight lines, zeros around it."""
     left = tl.floor(x)
     top = tl.floor(y)
     column = left.to(tl.int32)

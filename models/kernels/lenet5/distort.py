@@ -10,10 +10,9 @@ import math
 import numpy as np
 
 from models.kernels.compiled import compiled
+from models.kernels.distortion import OF_MAP, WAVES, waves
 from models.kernels.lanes import LANES
-
-SIZE = 28
-"""Height and width of an image."""
+from models.kernels.lenet5.design import SIZE
 
 LINE = 32
 """Floats of a row of the frame: an image with a zero before each row, and more behind it."""
@@ -21,13 +20,18 @@ LINE = 32
 FRAME = (SIZE + 3) * LINE
 """Floats of a frame: a row of zeros above the image, and two below."""
 
+BENDS = (2 + 2 * WAVES) * SIZE
+"""Floats of how far a row's places move, and of what they are summed up from."""
+
+TABLE = waves(SIZE).flatten().numpy()
+
 
 @compiled()
-def pick_images(batch, first, pixels, frame, out):
+def pick_images(batch, first, pixels, frame, bends, out):
     """Images batch.order[first], batch.order[first + 1], ... as the net takes them.
 
     A pixel v becomes v / unit + offset: out (L, pixels). What is around the image in `frame` must
-    be 0; those that are distorted have SIZE x SIZE pixels.
+    be 0, and `bends` too; those that are distorted have SIZE x SIZE pixels.
     """
     for lane in range(min(len(batch.order) - first, LANES)):
         start = batch.order[first + lane] * pixels
@@ -36,7 +40,7 @@ def pick_images(batch, first, pixels, frame, out):
         row = out[lane * pixels : (lane + 1) * pixels]
         if len(batch.numbers):
             _into_frame(image, frame)
-            _distort(frame, batch.limits, batch.numbers[first + lane], row)
+            _distort(frame, batch.limits, batch.numbers[first + lane], bends, row)
             for s in range(pixels):
                 row[s] = row[s] / batch.unit + batch.offset
         else:
@@ -54,9 +58,9 @@ def _into_frame(image, frame):
 
 
 @compiled()
-def _distort(frame, limits, numbers, out):
+def _distort(frame, limits, numbers, bends, out):
     """Draws an image (28, 28) where its random numbers say, between pixels in straight lines."""
-    rotation, scale, shear, shift = limits
+    rotation, scale, shear, shift, elastic = limits
     angle = rotation * numbers[0]
     cos, sin = math.cos(angle), math.sin(angle)
     height, width = np.float32(1) + scale * numbers[1], np.float32(1) + scale * numbers[2]
@@ -67,11 +71,44 @@ def _distort(frame, limits, numbers, out):
     middle = np.float32((SIZE - 1) / 2)
     x_start = shift * numbers[4] + middle - middle * (x_column + x_row) + np.float32(1)
     y_start = shift * numbers[5] + middle - middle * (y_column + y_row) + np.float32(1)
+    is_bent = len(numbers) > OF_MAP
+    across, down, sums = bends[:SIZE], bends[SIZE : 2 * SIZE], bends[2 * SIZE :]
+    if is_bent:
+        _sum_waves(numbers[OF_MAP:], elastic, sums)
     for r in range(SIZE):
+        if is_bent:
+            _bend(sums, r, across, down)
         for c in range(SIZE):
-            x = x_column * np.float32(c) + (x_row * np.float32(r) + x_start)
-            y = y_column * np.float32(c) + (y_row * np.float32(r) + y_start)
+            x = x_column * np.float32(c) + (x_row * np.float32(r) + x_start) + across[c]
+            y = y_column * np.float32(c) + (y_row * np.float32(r) + y_start) + down[c]
             out[r * SIZE + c] = _between(frame, _inside(x), _inside(y))
+
+
+@compiled()
+def _sum_waves(numbers, factor, sums):
+    """Over the waves along a row, times their numbers: (2, WAVES, 28), one for each wave down."""
+    for i in range(2 * WAVES):
+        line = sums[i * SIZE : (i + 1) * SIZE]
+        line[:] = 0
+        for wave in range(WAVES):
+            _add(factor * numbers[i * WAVES + wave], TABLE[wave * SIZE : (wave + 1) * SIZE], line)
+
+
+@compiled()
+def _bend(sums, r, across, down):
+    """How many columns and rows the places of row r move."""
+    across[:] = 0
+    down[:] = 0
+    for wave in range(WAVES):
+        factor, start = TABLE[wave * SIZE + r], wave * SIZE
+        _add(factor, sums[start : start + SIZE], across)
+        _add(factor, sums[start + WAVES * SIZE : start + (WAVES + 1) * SIZE], down)
+
+
+@compiled()
+def _add(factor, values, line):
+    for c in range(SIZE):
+        line[c] += factor * values[c]
 
 
 @compiled()

@@ -20,7 +20,8 @@ from models.kernels.lenet5.head import loss_of_group
 def there(batch, first, blocks, net, group):
     """The group's images from batch.order[first] on -> each layer's values up to F6's."""
     c1, images = blocks.first.shape, len(batch.order) - first
-    pick_images(batch, first, c1.maps * c1.height * c1.width, group.frame, group.picked)
+    pixels = c1.maps * c1.height * c1.width
+    pick_images(batch, first, pixels, group.frame, group.bends, group.picked)
     frame_images(group.picked, 0, images, c1, blocks.scratch.framed)
     s2 = PerMap(net.c1_bias, net.s2, net.s2_bias)
     s4 = PerMap(net.c3_bias, net.s4, net.s4_bias)

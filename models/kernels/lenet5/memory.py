@@ -16,7 +16,7 @@ from models.kernels.conv_pool.forward import new_taps
 from models.kernels.conv_pool.memory import Scratch, Shape, Table, new_scratches
 from models.kernels.conv_pool.pair import Sums, kept, new_sums
 from models.kernels.lanes import LANES, empty, zeros
-from models.kernels.lenet5.distort import FRAME
+from models.kernels.lenet5.distort import BENDS, FRAME
 from models.kernels.lenet5.head import Head
 from models.kernels.stretches import most_chunks
 
@@ -70,13 +70,13 @@ class Batch(NamedTuple):
     offset: np.float32
     """A pixel v is v / unit + offset to the net"""
     limits: np.ndarray[Any, Any]
-    """(4,) how far images are distorted at most: radians, scale, shear, pixels"""
+    """(5,) how far images are distorted: radians, scale, shear, pixels, elastic pixels"""
     labels: np.ndarray[Any, Any]
     """(N,)"""
     targets: np.ndarray[Any, Any]
     """(N, 10) how probable each class shall be; (0, 10) where the labels say it"""
     numbers: np.ndarray[Any, Any]
-    """(B, 6) from -1 to 1, which say how far each one is; (0, 6) where none is"""
+    """(B, n) from -1 to 1, which say how far each one is; (0, 0) where none is"""
     order: np.ndarray[Any, Any]
     """(B,) which images"""
     share: np.float32
@@ -116,6 +116,8 @@ class Group(NamedTuple):
 
     frame: np.ndarray[Any, Any]
     """(31, 32) an image that is distorted, and zeros around it"""
+    bends: np.ndarray[Any, Any]
+    """(2 + 2 WAVES, 28) how far the places of a row of it are moved; see `distort.py`"""
     picked: np.ndarray[Any, Any]
     """(L, 28, 28) the images"""
     state: np.ndarray[Any, Any]
@@ -222,6 +224,7 @@ def new_groups(threads: int, c1: Shape, c3: Shape, parameters: Parameters) -> Gr
     s4, c5, f6 = c3.features, len(parameters.c5_bias), len(parameters.f6_bias)
     return Group(
         zeros(threads, FRAME),
+        zeros(threads, BENDS),
         empty(threads, pixels * LANES),
         empty(threads, kept(c1, c3)),
         empty(threads, s4 * LANES),
@@ -239,6 +242,7 @@ def group_of(groups, t):
     """The memory of thread t."""
     return Group(
         groups.frame[t],
+        groups.bends[t],
         groups.picked[t],
         groups.state[t],
         groups.s4[t],
