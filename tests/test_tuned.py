@@ -119,7 +119,7 @@ def test_rates_rise_for_an_epoch_and_fall_to_nothing(tiny_root, tmp_path):
     lightning_step = run.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
     lightning_step.completed = 0
     rates = model.learning_rates(60)
-    assert rates[0] == pytest.approx(0.05 / 15)
+    assert rates[0] == pytest.approx(TUNED["lr"] / 15)
     assert rates.argmax() in (13, 14, 15)
     assert (rates[15:].diff() < 0).all()
     assert 0 < rates[-1] < 1e-4
