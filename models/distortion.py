@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.kernels.distortion import OF_MAP, WAVES, Distortion, waves
+from models.kernels.distortion import OF_MAP, WAVES, Distortion, spectrum
 
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -20,8 +20,8 @@ def draw(
 ) -> Tensor:
     """Random numbers from -1 to 1 for the images of K mini-batches, one after the other.
 
-    Those of an image depend on the seed, the iteration and its place in the mini-batch alone:
-    nothing has to be kept for a continued run, and neither blocks nor ranks change anything.
+    Those of an image depend on the seed, the iteration, its place in the mini-batch and how many it
+    takes: nothing has to be kept for a continued run, and neither blocks nor ranks change anything.
 
     Args:
         seed: of the run.
@@ -42,52 +42,68 @@ def draw(
     return 2 * torch.from_numpy(np.concatenate(numbers)) - 1
 
 
-def maps_of(distortion: Distortion, numbers: Tensor, size: int) -> Tensor:
+def maps_of(distortion: Distortion, numbers: Tensor, height: int, width: int) -> Tensor:
     """Maps from output to input coordinates, (B, 2, 3), as `F.affine_grid` wants them.
 
     Args:
         distortion: how far they may go.
         numbers: (B, OF_MAP or more) from -1 to 1.
-        size: height and width of an image, which the grid calls -1 to 1.
+        height: of an image, which the grid calls -1 to 1.
+        width: likewise.
     """
     angle = numbers[:, 0] * math.radians(distortion.rotation)
-    height, width = 1 + distortion.scale * numbers[:, 1], 1 + distortion.scale * numbers[:, 2]
+    tall, wide = 1 + distortion.scale * numbers[:, 1], 1 + distortion.scale * numbers[:, 2]
     shear = distortion.shear * numbers[:, 3]
-    right, down = (distortion.shift * numbers[:, 4:OF_MAP]).mul(2 / size).unbind(1)
+    right, down = (distortion.shift * numbers[:, 4:OF_MAP]).unbind(1)
     cos, sin = angle.cos(), angle.sin()
-    # Rotation times [[width, shear], [0, height]], and the shift.
+    # Rotation times [[wide, shear], [0, tall]], and the shift.
+    ratio = height / width
     rows = (
-        (cos * width, cos * shear - sin * height, right),
-        (sin * width, sin * shear + cos * height, down),
+        (cos * wide, ratio * (cos * shear - sin * tall), right * (2 / width)),
+        (sin * wide / ratio, sin * shear + cos * tall, down * (2 / height)),
     )
     return torch.stack([torch.stack(row, 1) for row in rows], 1)
 
 
-def bends_of(distortion: Distortion, numbers: Tensor, size: int) -> Tensor:
-    """Pixels that each place is moved sideways and down, (B, size, size, 2).
+def bends_of(distortion: Distortion, numbers: Tensor, height: int, width: int) -> Tensor:
+    """Pixels that each place is moved sideways and down, (B, 2, height, width).
 
     Args:
-        distortion: how far on average.
+        distortion: how far.
         numbers: (B, `distortion.numbers`) from -1 to 1.
-        size: height and width of an image.
+        height: of an image.
+        width: of an image.
     """
-    table = waves(size, numbers.dtype, numbers.device)
     drawn = numbers[:, OF_MAP:].view(-1, 2, WAVES, WAVES)
-    return distortion.elastic * (table.T @ drawn @ table).movedim(1, -1)
+    return distortion.elastic * (waves_on(height, numbers).T @ drawn @ waves_on(width, numbers))
+
+
+def waves_on(size: int, like: Tensor) -> Tensor:
+    """Those of `spectrum`, (WAVES, size), made on the device: it would be waited for by a copy."""
+    places = torch.arange(size, dtype=like.dtype, device=like.device) + 0.5
+    return torch.stack(
+        [factor * (frequency * places).cos() for factor, frequency in spectrum(size)]
+    )
 
 
 def distort(images: Tensor, distortion: Distortion, numbers: Tensor) -> Tensor:
     """Draws each image where its random numbers say, between pixels in straight lines.
 
     Args:
-        images: (B, H, H), floating; zeros are around them.
+        images: (B, H, W), floating; zeros are around them.
         distortion: how far it may go.
         numbers: (B, `distortion.numbers`) from -1 to 1.
     """
-    x = images.unsqueeze(1)
-    maps = maps_of(distortion, numbers, images.shape[-1]).to(x)
-    grid = F.affine_grid(maps, list(x.shape), align_corners=False)
-    if distortion.elastic:
-        size = images.shape[-1]
-        grid = grid + 2 / size * bends_of(distortion, numbers, size).to(grid)
-    return F.grid_sample(x, grid, mode="bilinear", align_corners=False).squeeze(1)
+    if not len(images):
+        return images
+    # Autocast would round the coordinates to eighths of a pixel.
+    with torch.autocast(images.device.type, enabled=False):
+        height, width = images.shape[1:]
+        shape = [len(images), 1, height, width]
+        maps = maps_of(distortion, numbers, height, width).to(images)
+        grid = F.affine_grid(maps, shape, align_corners=False)
+        if distortion.elastic:
+            across, down = bends_of(distortion, numbers, height, width).to(images).unbind(1)
+            grid = grid + torch.stack([across * (2 / width), down * (2 / height)], -1)
+        x = images.unsqueeze(1)
+        return F.grid_sample(x, grid, mode="bilinear", align_corners=False).squeeze(1)

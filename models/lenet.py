@@ -51,7 +51,7 @@ class LeNet5(Classifier):
         scale: Distortion: factor of height and of width, from 1 - scale to 1 + scale.
         shear: Distortion: columns moved sideways per row, at most.
         shift: Distortion: pixels at most, in both directions.
-        elastic: Distortion: pixels that places move on average.
+        elastic: Distortion: pixels that places move, root mean square.
         standardize: Pixels of mean 0 and variance 1 over the training images, instead of 0 to 1.
         teachers: Checkpoints of trained LeNet-5s, or folders of their runs, as "runs/teacher-*":
             what is learnt are their mean answers to the distorted images, in place of the labels.

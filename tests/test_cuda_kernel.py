@@ -80,7 +80,7 @@ for distortion in (NONE, Distortion(10, 0.1, 0.1, 2), Distortion(10, 0.1, 0.1, 2
     laid = laid_out(4, 10)
     numbers = 2 * torch.rand(2, 4, distortion.numbers) - 1
     if any(distortion):
-        laid |= {"numbers": numbers.to(DEVICE), "waves": waves(28).to(DEVICE)}
+        laid |= {"numbers": numbers.to(DEVICE), "waves": torch.from_numpy(waves(28)).to(DEVICE)}
     images = laid["images"][1].cpu().float()
     expected = distort(images, distortion, numbers[1]) if any(distortion) else images
     x = cuda._picked(SimpleNamespace(**laid), design, distortion)

@@ -5,36 +5,38 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
 OF_MAP = 6
 """Random numbers that the map of one image takes."""
 
 WAVES = 5
-"""Along either side of an image; the next would carry a hundredth of the largest one's power."""
+"""Along either side. Of 28 pixels, the next would carry a hundredth of the largest one's power."""
 
 SMOOTHNESS = 4
 """Pixels: deviation of the Gaussian that Simard, Steinkraus and Platt 2003 (2) smooth by."""
 
+LARGEST = 1000
+"""Limit of the limits: degrees and pixels beyond which nothing of an image is left."""
+
 
 class Distortion(NamedTuple):
-    """How far images are distorted at most; each image draws its own values, uniformly.
+    """How far images are distorted; each draws its own values, uniformly.
 
     LeCun et al. 1998, III.A distort their training images likewise: shift, scale, squeeze, shear.
     The elastic part is that of Simard, Steinkraus and Platt 2003 (2).
     """
 
     rotation: float = 0
-    """Degrees, either way."""
+    """Degrees at most, either way."""
     scale: float = 0
     """Of height and width apart: factors from 1 - scale to 1 + scale."""
     shear: float = 0
-    """Columns moved sideways per row."""
+    """Columns moved sideways per row, at most."""
     shift: float = 0
-    """Pixels, in both directions."""
+    """Pixels at most, in both directions."""
     elastic: float = 0
-    """Pixels, on average (of the squares), that places move in either direction, smoothly."""
+    """Pixels, root mean square, that places move smoothly in either direction."""
 
     @property
     def numbers(self) -> int:
@@ -45,45 +47,58 @@ class Distortion(NamedTuple):
         """
         return OF_MAP + (2 * WAVES**2 if self.elastic else 0)
 
+    @property
+    def kind(self) -> str:
+        """What tells code for it from code for others, to be added to a name.
+
+        >>> NONE.kind, Distortion(shift=2).kind, Distortion(elastic=1).kind
+        ('', ', distorted', ', distorted elastically')
+        """
+        return ", distorted" * any(self) + " elastically" * bool(self.elastic)
+
     def check(self) -> None:
         """Refuses what is no distortion.
 
         Raises:
-            ValueError: a limit below 0, or a scale that leaves nothing.
+            ValueError: a limit below 0 or above `LARGEST`, or a scale that leaves nothing.
 
         >>> Distortion(scale=1).check()
         Traceback (most recent call last):
         ValueError: scale must be from 0 to below 1, got 1
         """
         for name, limit in zip(self._fields, self, strict=True):
-            if not 0 <= limit < math.inf or (name == "scale" and limit >= 1):
-                below = " to below 1" if name == "scale" else " or more, and finite"
-                start = "from 0" if name == "scale" else "0"
-                raise ValueError(f"{name} must be {start}{below}, got {limit}")
+            if not 0 <= limit <= LARGEST or (name == "scale" and limit >= 1):
+                end = "below 1" if name == "scale" else LARGEST
+                raise ValueError(f"{name} must be from 0 to {end}, got {limit}")
 
 
 NONE = Distortion()
 """Images as they are."""
 
 
-def waves(size: int, dtype: torch.dtype = torch.float32, device: Any = None) -> Tensor:
-    """What noise that is smoothed by a Gaussian is made of: (WAVES, size).
+def spectrum(size: int) -> list[tuple[float, float]]:
+    """What noise that is smoothed by a Gaussian is made of: factors and angular frequencies.
 
-    With u (WAVES, WAVES) drawn uniformly from -1 to 1, waves.T @ u @ waves (size, size) is such
-    noise, mirrored beyond the borders; the mean of its squares, over draws and places, is 1.
+    With waves w_i(x) = factor_i cos(frequency_i (x + 1/2)) and u (WAVES, WAVES) drawn uniformly
+    from -1 to 1, the sum of u_ij w_i(row) w_j(column) is such noise, mirrored beyond the borders;
+    the mean of its squares, over draws and places, is 1.
 
-    Cosines, which smoothing leaves what they are but for a factor: a Gaussian of deviation s makes
-    exp(-(s w)^2 / 2) of an angular frequency w. Computed where they are needed, since a recording
-    may copy nothing to its device.
+    Smoothing leaves cosines what they are but for a factor: a Gaussian of deviation s makes
+    exp(-(s w)^2 / 2) of an angular frequency w.
 
-    >>> waves(28).shape
-    torch.Size([5, 28])
+    >>> len(spectrum(28))
+    5
     """
-    frequencies = math.pi / size * torch.arange(WAVES, dtype=dtype, device=device)
-    places = torch.arange(size, dtype=dtype, device=device) + 0.5
-    factors = torch.exp(-((SMOOTHNESS * frequencies) ** 2) / 2)
-    # The mean square of a cosine is a half, but 1 of the constant one.
-    factors[1:] *= math.sqrt(2)
-    cosines = factors.unsqueeze(1) * torch.outer(frequencies, places).cos()
-    # That of a number from -1 to 1 is a third.
-    return cosines * (math.sqrt(3) / cosines.square().mean(1).sum()).sqrt()
+    frequencies = [math.pi / size * i for i in range(WAVES)]
+    factors = [math.exp(-((SMOOTHNESS * frequency) ** 2) / 2) for frequency in frequencies]
+    # The mean square of a cosine is a half, but 1 of the constant one; of u it is a third.
+    whole = math.sqrt(math.sqrt(3) / sum(factor**2 for factor in factors))
+    scaled = [whole * factor * (math.sqrt(2) if i else 1) for i, factor in enumerate(factors)]
+    return list(zip(scaled, frequencies, strict=True))
+
+
+def waves(size: int) -> np.ndarray[Any, Any]:
+    """Those of `spectrum` at each place: (WAVES, size) float32."""
+    places = np.arange(size) + 0.5
+    lines = [factor * np.cos(frequency * places) for factor, frequency in spectrum(size)]
+    return np.array(lines, np.float32)

@@ -135,7 +135,7 @@ class Compiled(Learner):
 def kernel_of(model: Classifier) -> trust.Kernel:
     """The compiled code for a model of this kind, and how one step of it is compared."""
     net, c3 = type(model.net).__name__, len(model.net.get_parameter("c3.weight"))
-    kind = f"{net}, {c3} connections{', distorted' * any(model.distortion)}"
+    kind = f"{net}, {c3} connections{model.distortion.kind}"
     return trust.Kernel(f"compiled step ({kind})", lambda _: _errors(model), bound=2e-4)
 
 

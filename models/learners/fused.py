@@ -113,7 +113,7 @@ def _other_sizes(model: Any, device: torch.device) -> str | None:
 def kernel_of(model: Classifier) -> trust.Kernel:
     """The kernels for a model of this kind, and how one step by them is compared."""
     connections = len(model.net.get_parameter("c3.weight"))
-    kind = f"{connections} connections{', distorted' * any(model.distortion)}"
+    kind = f"{connections} connections{model.distortion.kind}"
     name = f"LeNet-5's own kernels ({kind})"
     return trust.Kernel(name, lambda device: _errors(model, device), bound=2e-4)
 

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from models.distortion import distort
-from models.kernels.distortion import waves
+from models.distortion import distort, waves_on
 from models.learners.compiled import velocity_of
 
 if TYPE_CHECKING:
@@ -54,13 +53,15 @@ class Memory:
     def __init__(self, model: Classifier, device: torch.device, size: int, count: int) -> None:
         self.images = torch.zeros(count, size, *model.pixels, dtype=torch.uint8, device=device)
         self.labels = torch.zeros(count, size, dtype=torch.int64, device=device)
-        self.numbers = self.waves = None
+        self.numbers = None
         if any(model.distortion):
             self.numbers = torch.zeros(count, size, model.distortion.numbers, device=device)
-            self.waves = waves(model.pixels[-1], device=device)
         self.shares = torch.zeros(count, device=device)
         self.rates = torch.zeros(count, device=device)
         self.losses = torch.zeros(count, device=device)
+        self.waves = None
+        if model.distortion.elastic:
+            self.waves = waves_on(model.pixels[-1], self.losses)
         self.k = torch.zeros(1, dtype=torch.int64, device=device)
         """The next iteration."""
 

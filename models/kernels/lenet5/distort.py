@@ -23,7 +23,7 @@ FRAME = (SIZE + 3) * LINE
 BENDS = (2 + 2 * WAVES) * SIZE
 """Floats of how far a row's places move, and of what they are summed up from."""
 
-TABLE = waves(SIZE).flatten().numpy()
+TABLE = waves(SIZE).ravel()
 
 
 @compiled()
@@ -31,7 +31,7 @@ def pick_images(batch, first, pixels, frame, bends, out):
     """Images batch.order[first], batch.order[first + 1], ... as the net takes them.
 
     A pixel v becomes v / unit + offset: out (L, pixels). What is around the image in `frame` must
-    be 0, and `bends` too; those that are distorted have SIZE x SIZE pixels.
+    be 0, and so must `bends` where nothing bends; what is distorted has SIZE x SIZE pixels.
     """
     for lane in range(min(len(batch.order) - first, LANES)):
         start = batch.order[first + lane] * pixels
