@@ -62,6 +62,15 @@ def test_page_that_would_be_too_large_is_refused():
         assemble.assemble(page_of(*[untrained()["original"]] * 4))
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_page_knows_every_network_of_the_project(name):
+    model = MODELS[name]().eval()
+    plain, x = contents.as_in_page(model), model.inputs(digits(5))
+    assert plain is not None
+    with torch.no_grad():
+        assert torch.equal(plain(x), model(x))
+
+
 def test_shipped_page_has_todays_sources():
     text = SHIPPED.read_text(encoding="utf-8")
     assert assemble.assemble(assemble.content_of(text)) == text, (

@@ -19,7 +19,7 @@ from models.lenet1998 import LeNet1998
 from models.linear import Linear
 
 # Connections of the modern C3.
-MODERN = len(nets.C3_TABLES["modern"])
+MODERN = sum(map(len, nets.C3_TABLES["modern"]))
 # Test digits in a page: so many of each, and so many that a network gets wrong.
 EACH, WRONG = 8, 30
 
