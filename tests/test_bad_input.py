@@ -207,7 +207,7 @@ CASES = {
     "shift": (
         fit,
         ["--config=lenet5-original-tuned", "--model.shift=-1"],
-        "shift must be 0 or more",
+        "shift must be from 0 to 1000",
     ),
     "no teachers": (fit, ["--model.teachers=runs/nobody-*"], "no checkpoint at teachers 'runs/no"),
     "no last epoch": (
