@@ -79,7 +79,7 @@ def bends_of(distortion: Distortion, numbers: Tensor, height: int, width: int) -
 
 
 def waves_on(size: int, like: Tensor) -> Tensor:
-    """Those of `spectrum`, (WAVES, size), made on the device: it would be waited for by a copy."""
+    """Those of `spectrum`, (WAVES, size), made on the device: it would have to wait for a copy."""
     places = torch.arange(size, dtype=like.dtype, device=like.device) + 0.5
     return torch.stack(
         [factor * (frequency * places).cos() for factor, frequency in spectrum(size)]

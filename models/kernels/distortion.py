@@ -17,7 +17,7 @@ SMOOTHNESS = 4
 """Pixels: deviation of the Gaussian that Simard, Steinkraus and Platt 2003 (2) smooth by."""
 
 LARGEST = 1000
-"""Limit of the limits: degrees and pixels beyond which nothing of an image is left."""
+"""Of the limits, in degrees and pixels: more than any image needs, and far from overflow."""
 
 
 class Distortion(NamedTuple):
