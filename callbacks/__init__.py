@@ -16,6 +16,7 @@ _MODULES = {
     "LossLog": "loss_log",
     "NonFiniteLossError": "finite",
     "ProgressBar": "progress",
+    "ProgressLines": "progress",
     "Results": "results",
     "RunFolder": "run_folder",
     "SyncedCheckpointIO": "checkpoint",

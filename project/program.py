@@ -20,7 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 from callbacks.finite import FiniteLoss
 from callbacks.loss_log import LossLog
-from callbacks.progress import ProgressBar
+from callbacks.progress import ProgressBar, ProgressLines
 from callbacks.ranks import EndRanks, limit_waiting
 from callbacks.results import Results
 from callbacks.timing import Timing
@@ -215,7 +215,8 @@ class Program(LightningCLI):
             if bar is None:
                 # A bar in a log file is noise.
                 bar = options["enable_progress_bar"] = sys.stdout.isatty()
-            if bar:
+                callbacks.append(ProgressBar() if bar else ProgressLines())
+            elif bar:
                 callbacks.append(ProgressBar())
         self.trainer_defaults["callbacks"] = [*callbacks, *ends]
         if self.config.trainer.enable_model_summary is None:

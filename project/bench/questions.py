@@ -9,10 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.progress import Progress
-
 from data import source
+from project.bar import shown
 from project.bench import drawing, fit, iteration, kernel, race, scaling
 from project.bench.measure import devices
 from project.text_table import TextTable
@@ -45,14 +43,10 @@ class Question(NamedTuple):
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[str], None]]:
-    """A bar over `total` measurements; call what it yields with the name of the one that begins."""
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total)
-
-        def begin(text: str) -> None:
-            bar.update(task, description=text, advance=1)
-
-        yield begin
+    """Of `total` measurements; call what it yields with the name of the one that begins."""
+    begun = itertools.count()
+    with shown(total) as at:
+        yield lambda name: at(name, next(begun))
 
 
 def _data(options: argparse.Namespace) -> Path:

@@ -1,4 +1,4 @@
-"""Runs parts one after the other, under one progress bar, and keeps what they found."""
+"""Runs parts one after the other, says how far they are, and keeps what they found."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import dataclasses
 import importlib
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
+from project.bar import shown
 from project.drawing import default_style
 from project.reproduce import store
 from project.reproduce.parts import Part
@@ -69,24 +68,16 @@ def run(parts: Sequence[Part], options: Options, rank: int) -> None:
     root = source.resolve_root(options.root).resolve()
     source.ensure(root)
     options.folder.mkdir(parents=True, exist_ok=True)
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TextColumn("done, left"),
-        TimeRemainingColumn(),
-    )
-    is_seen = console.is_terminal and rank == 0
-    with Progress(*columns, console=console, disable=not is_seen) as bar:
-        weights = [_weight(part, options) for part in parts]
-        total = bar.add_task("", total=sum(weights))
+    weights = [_weight(part, options) for part in parts]
+    with shown(sum(weights)) if rank == 0 else nullcontext(_nothing) as at:
         for i, part in enumerate(parts):
-            done, weight = sum(weights[:i]), weights[i]
-            bar.update(total, description=part.name, completed=done)
+            before, weight = sum(weights[:i]), weights[i]
+            at(part.name, before)
 
-            def progress(share: float, done: float = done, weight: float = weight) -> None:
-                bar.update(total, completed=done + share * weight)
+            def progress(
+                share: float, name: str = part.name, before: float = before, weight: float = weight
+            ) -> None:
+                at(name, before + share * weight)
 
             wanted = options.of(part)
             task = Task(
@@ -96,7 +87,11 @@ def run(parts: Sequence[Part], options: Options, rank: int) -> None:
                 store.save(options.folder, part.name, _finish(part, task, wanted))
             else:
                 _module(part).run_own_part(task)
-        bar.update(total, completed=sum(weights))
+            at(part.name, before + weight)
+
+
+def _nothing(what: str, done: float) -> None:
+    """Of several ranks the first one says how far they are."""
 
 
 def _weight(part: Part, options: Options) -> float:

@@ -55,8 +55,9 @@ def train(task: Task, wanted: Wanted, progress: Callable[[float], None]) -> Trai
         f"--name={wanted.name}",
         f"--seed_everything={wanted.seed}",
         f"--data.root={task.root}",
-        # The report draws its own.
+        # The report draws its own, and says itself how far it is.
         "--figures=none",
+        "--trainer.enable_progress_bar=false",
     ]
     if wanted.epochs is not None:
         options.append(f"--trainer.max_epochs={wanted.epochs}")
