@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,27 @@ def test_a_training_in_a_process_of_its_own_is_that_of_this_one(mnist_root, tmp_
     assert there.losses.tobytes() == here.losses.tobytes()
     assert there.record["test"] == here.record["test"]
     assert shares == [1]
+
+
+def test_memory_of_a_training_in_a_process_of_its_own_is_free_behind_it(monkeypatch, tmp_path):
+    class Cycle:
+        pass
+
+    left = []
+
+    def trains(*_):
+        cycle = Cycle()
+        cycle.itself = cycle
+        left.append(weakref.ref(cycle))
+
+    monkeypatch.setattr(trainings, "train", trains)
+    gc.disable()
+    try:
+        trainings._train_alone(Task(tmp_path, tmp_path), Wanted("lenet5-original", 0))
+        assert left[0]() is None
+    finally:
+        gc.unfreeze()
+        gc.enable()
 
 
 def wanted(seeds):
