@@ -143,7 +143,9 @@ class Classifier(LightningModule):
         self.losses_taken = []
         before, count = self.global_step, len(block.sizes)
         # A subclass may have an on_fit_start of its own.
-        learner = self._learner or self._choose(learners.run_of(self))
+        learner = self._learner
+        if learner is None or not learner.is_current():
+            learner = self._choose(self._run or learners.run_of(self))
         losses = learner(block, self.learning_rates(count))
         # Those that Lightning has not seen.
         progress.count_iterations(self.trainer, before + count - self.global_step)
@@ -172,7 +174,8 @@ class Classifier(LightningModule):
         self._learner = self._run = None
 
     def _choose(self, run: Run) -> Learner:
-        self._run, self._length = run, None
+        # A recording gives its memory back before there is another one.
+        self._learner, self._run, self._length = None, run, None
         self._learner, self.why_not_faster = learners.start(self, run)
         self.learner = self._learner.name
         return self._learner
@@ -239,7 +242,9 @@ class Classifier(LightningModule):
         # The schedule's rates stand in the optimizer by now; groups that came later have their own.
         is_one = run.optimizer is not None and len(run.optimizer.param_groups) == 1
         run = run._replace(is_scheduled=self._run.is_scheduled and (run.is_scheduled or is_one))
-        if run != self._run or learners.choose(self, run).learner is not type(self._learner):
+        known = self._learner
+        is_same = known is not None and known.is_current() and run == self._run
+        if not is_same or learners.choose(self, run).learner is not type(known):
             self._choose(run)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -274,12 +279,13 @@ class Classifier(LightningModule):
         doors.check_images(block.images, self.pixels, block.order)
         doors.check_labels_once(block.labels, self.labels, block.images)
 
-    def draw(self, block: Block) -> Tensor | None:
-        """Random numbers for a block's images, see `models.distortion`; None if none is needed."""
+    def draw(self, block: Block, first: int = 0, end: int | None = None) -> Tensor | None:
+        """Random numbers for the distortion of some of a block's mini-batches; None without one."""
         if not any(self.distortion):
             return None
-        which = block.totals, block.starts, block.sizes
-        return draw(torch.initial_seed(), self.global_step, *which, self.distortion.numbers)
+        totals, starts, sizes = (p[first:end] for p in (block.totals, block.starts, block.sizes))
+        seed, iteration = torch.initial_seed(), self.global_step + first
+        return draw(seed, iteration, totals, starts, sizes, self.distortion.numbers)
 
     def batch(
         self, block: Block, index: Tensor, numbers: Tensor | None = None
@@ -319,7 +325,6 @@ class Classifier(LightningModule):
         outputs: Tensor = self(x)
         predicted, true = self.predicted_and_true(outputs, labels)
         collection = self._metrics(stage)
-        collection["accuracy"].update(predicted, true)
         collection["confusion"].update(predicted, true)
         collection["loss"].update(self.losses(outputs, labels))
         return outputs

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 STAGES = ("val", "test")
 
 
+class Confusion(MulticlassConfusionMatrix):
+    """Counts without a look at what is counted, for which a GPU would be waited for.
+
+    `torch.bincount`, by which torchmetrics counts, asks for the largest value.
+    """
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Counts predicted and true classes, both (B,) int64 from 0 to below the number of them."""
+        places = target * self.num_classes + preds
+        self.confmat.view(-1).index_add_(0, places, torch.ones_like(places))
+
+
 def of_stages(classes: int) -> nn.ModuleDict:
-    """A collection for each stage: "accuracy", "confusion" and "loss"."""
+    """A collection for each stage: "confusion" and "loss"."""
     metrics = MetricCollection(
         {
-            "accuracy": MulticlassAccuracy(classes, average="micro"),
-            "confusion": MulticlassConfusionMatrix(classes),
-            "loss": MeanMetric(),
+            "confusion": Confusion(classes, validate_args=False),
+            # A NaN is not looked for, which a GPU would be waited for, and stays in the mean.
+            "loss": MeanMetric(nan_strategy="disable"),
         },
         compute_groups=False,  # each is updated with arguments of its own
     )
@@ -34,10 +47,11 @@ def keep_to_this_rank(metrics: nn.ModuleDict) -> None:
 def scalars(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Accuracy, loss and the counts behind them, of what a collection computes."""
     confusion = values["confusion"]
+    correct, total = confusion.trace().float(), confusion.sum().float()
     return {
-        "accuracy": values["accuracy"],
+        "accuracy": correct / total,
         "loss": values["loss"],
-        "correct": confusion.trace().float(),
-        "total": confusion.sum().float(),
+        "correct": correct,
+        "total": total,
         "predicted_classes": (confusion.sum(0) > 0).sum().float(),
     }

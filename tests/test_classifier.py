@@ -7,10 +7,12 @@ import torch
 from helpers import StopAfter, assert_same_weights, fit, trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from data import FourNineDataModule, MNISTDataModule
 from models.lenet import LeNet5
 from models.linear import Linear
+from models.metrics import Confusion
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -156,3 +158,12 @@ def test_training_step_returns_the_loss_of_every_iteration(tiny_root, tmp_path):
 def test_learning_rate_must_be_positive():
     with pytest.raises(ValueError, match="lr must be above 0, and finite, got 0"):
         LeNet5(lr=0)
+
+
+def test_confusion_is_that_of_torchmetrics():
+    ours, theirs = Confusion(7), MulticlassConfusionMatrix(7)
+    for size in (100, 1, 0):
+        predicted, true = torch.randint(0, 7, (2, size))
+        ours.update(predicted, true)
+        theirs.update(predicted, true)
+        assert torch.equal(ours.compute(), theirs.compute())

@@ -96,7 +96,7 @@ def test_a_training_proves_what_nobody_has(monkeypatch, capsys, tiny):
     record = json.loads((tiny / "runs/lenet5-original/version_0/results.json").read_text())
     assert (record["learner"], record["backend"]) == ("eager", "composite")
     told = capsys.readouterr().err.splitlines()
-    assert len([line for line in told if line.startswith("Without the ")]) == 2
+    assert len([line for line in told if line.startswith("Not using the ")]) == 2
 
 
 def test_an_experiment_that_breaks_is_written_down(monkeypatch, tmp_path):

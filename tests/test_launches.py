@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from functools import partial
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -14,9 +16,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from data.blocks import Block
+from models import metrics
 from models.kernels import doors, looks, sgd
 from models.kernels.table import C3_TABLE, connections
-from models.learners import Run
+from models.learners import Run, fused
 from models.learners.fused import Fused, FusedIteration
 from models.learners.iteration import Iteration, Memory
 from models.learners.recorded import Recorded
@@ -63,7 +66,7 @@ class Waits(TorchDispatchMode):
         if copies and kwargs.get("non_blocking"):
             assert args[0].device.type == "cpu", "nobody knows when it has come"
             copies = False
-        if copies or name in ("_local_scalar_dense", "nonzero", "equal"):
+        if copies or name in ("_local_scalar_dense", "nonzero", "equal", "_unique2"):
             self.found.append(name)
         return result
 
@@ -92,6 +95,17 @@ def test_losses_of_single_images_let_no_gpu_wait(loss):
         y = torch.empty(5, device="cuda", dtype=torch.int64)
         LOSSES[loss](z, y).sum()
         LOSSES[loss].amounts(z)
+    assert waits == []
+
+
+def test_an_evaluation_waits_for_no_look_at_labels_or_losses():
+    counted = metrics.of_stages(10)["test"]
+    with fake_gpu() as waits:
+        counted.to("cuda")
+        waits.clear()
+        labels = torch.zeros(5, dtype=torch.int64, device="cuda")
+        counted["confusion"].update(labels, labels)
+        counted["loss"].update(torch.zeros(5, device="cuda"))
     assert waits == []
 
 
@@ -136,6 +150,25 @@ def launcher(monkeypatch):
     ):
         monkeypatch.setattr(module, name, launcher)
     return launcher
+
+
+@pytest.mark.parametrize(("c5", "f6"), [(100, 84), (160, 84), (120, 96), (120, 64)])
+def test_dense_layers_of_other_widths_are_not_for_the_kernels(c5, f6, launcher):
+    model = LeNet5()
+    model.net.c5, model.net.f6 = nn.Linear(400, c5), nn.Linear(c5, f6)
+    model.net.output = nn.Linear(f6, 10)
+    expected = rf"expected dense layers of \(400, 120, 84\) numbers, got \(400, {c5}, {f6}\)"
+    parameters = [weight.detach() for weight in model.net.parameters()]
+    layers = model.net.c1.arguments(), model.net.c3.arguments()
+    memory = Memory(model, torch.device("cpu"), 5, 1)
+    options = {"is_rounded": False}
+    with pytest.raises(ValueError, match=expected):
+        lenet5.differentiate(
+            memory, layers, parameters, parameters, model.design, model.distortion, **options
+        )
+    assert launcher.launches == 0
+    with patch.object(fused.dispatch, "choose", lambda *_: "cuda"):
+        assert re.fullmatch(expected, fused._other_sizes(model, CUDA))
 
 
 def test_kernels_are_launched_on_the_device_of_their_tensors(launcher):
@@ -250,12 +283,12 @@ CUDA = torch.device("cuda")
 def recorded_by(kind, model, run, monkeypatch):
     """The learner, whose recordings are calls; what it proves is no matter here."""
     monkeypatch.setattr(kind, "_record", lambda self: None)
-    monkeypatch.setattr(kind.iteration, "places", lambda *_: [])
+    monkeypatch.setattr(kind.iteration, "reads", lambda *_: [])
     learner = object.__new__(kind)
     Recorded.__init__(learner, model, run)
     memory = Memory(model, CUDA, 100, 2)
     learner._launch = kind.iteration(model, memory, run.optimizer, None)
-    learner._iterations, learner._places = {100: learner._launch}, []
+    learner._iterations, learner._read = {100: learner._launch}, []
     return learner
 
 

@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 from helpers import TUNED, Curve, StopAfter, assert_same_weights, fit, of_a_gpu, trainer
+from lightning.pytorch import Callback
 
 from data import MNISTDataModule
 from models.learners import graph, recorded
@@ -107,9 +108,111 @@ def test_what_cannot_be_recorded_is_told_once_and_trained_the_next_way(
     why = f"{type(error).__name__}: {error}"
     assert (model.learner, model.why_not_faster) == ("eager", f"not recorded: {why}")
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"Without the recorded learner, which is slower: {why}"
+    assert line == f"Not using the recorded learner, so slower: {why}"
     _, expected, _ = trained(partial(LeNet5, **settings), tiny_root, tmp_path)
     torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-5)
+
+
+class OwnMomentum(of_a_gpu(LeNet5)):
+    """Has another update than `update` says, and the rates of `LeNet5`."""
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.5, weight_decay=0.01)
+
+    def learning_rates(self, count):
+        return super().learning_rates(count)
+
+
+class Changes(Callback):
+    """Gives the optimizer another update before the second epoch, or weights other memory."""
+
+    def __init__(self, what):
+        self.what = what
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1 and self.what == "update":
+            trainer.optimizers[0].param_groups[0].update(momentum=0.8, weight_decay=0.02)
+        if trainer.current_epoch == 1 and self.what == "memory":
+            for weight in pl_module.parameters():
+                weight.data = weight.data.clone()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("changed", ["nothing", "update", "memory"])
+@pytest.mark.parametrize("kind", [OwnMomentum, of_a_gpu(LeNet5)])
+def test_a_step_is_what_the_optimizer_says(
+    kind, changed, tiny_root, tmp_path, recordings, monkeypatch
+):
+    make = partial(kind, **COMPOSITE)
+    model, losses, _ = trained(make, tiny_root, tmp_path, more=[Changes(changed)])
+    assert (model.learner, model.why_not_faster) == ("recorded", "")
+    if not GPU:
+        assert len(recordings) == (1 if changed == "nothing" else 2)
+    monkeypatch.setattr(graph, "obstacle", lambda: "it is not wanted")
+    model, expected, _ = trained(make, tiny_root, tmp_path, more=[Changes(changed)])
+    assert model.learner == "eager"
+    torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_second_recording_that_fails_is_told_and_the_training_goes_on(
+    tiny_root, tmp_path, recordings, monkeypatch, capsys
+):
+    record = graph.record
+
+    def only_once(function, device):
+        if recorded_before:
+            raise RuntimeError("no more")
+        recorded_before.append(True)
+        return record(function, device)
+
+    recorded_before = []
+    monkeypatch.setattr(graph, "record", only_once)
+    make = partial(of_a_gpu(LeNet5), **COMPOSITE)
+    model, losses, _ = trained(make, tiny_root, tmp_path, more=[Changes("memory")])
+    assert (model.learner, model.why_not_faster) == ("eager", "not recorded: RuntimeError: no more")
+    line = "Not using the recorded learner, so slower: RuntimeError: no more"
+    assert capsys.readouterr().err.splitlines() == [line]
+    _, expected, _ = trained(partial(LeNet5, **COMPOSITE), tiny_root, tmp_path)
+    torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_gpu_without_memory_for_a_recording_trains_the_next_way(
+    tiny_root, tmp_path, monkeypatch, capsys
+):
+    def none_left(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(recorded, "Memory", none_left)
+    make = partial(of_a_gpu(LeNet5), **COMPOSITE)
+    model, losses, _ = trained(make, tiny_root, tmp_path, max_epochs=1)
+    why = "OutOfMemoryError: CUDA out of memory"
+    assert (model.learner, model.why_not_faster) == ("eager", f"not recorded: {why}")
+    assert capsys.readouterr().err == f"Not using the recorded learner, so slower: {why}\n"
+    assert losses.isfinite().all()
+
+
+@pytest.mark.parametrize(("size", "count"), [(0, 128), (100, 128), (60_000, 4), (10**6, 1)])
+def test_large_mini_batches_are_laid_out_a_few_at_a_time(size, count, monkeypatch):
+    monkeypatch.setattr(recorded, "Memory", lambda model, device, *sizes: sizes)
+    learner = object.__new__(recorded.Recorded)
+    device = torch.device("cpu")
+    learner._model, learner._size = None, size
+    learner._run = recorded.Run(device, "32-true", 1, size, None, True)
+    assert learner._memory() == (size, count)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_block_longer_than_what_is_laid_out_is_distorted_the_same_way(
+    tiny_root, tmp_path, recordings, monkeypatch
+):
+    make = partial(of_a_gpu(LeNet5), **TUNED | COMPOSITE)
+    _, expected, _ = trained(make, tiny_root, tmp_path)
+    monkeypatch.setattr(recorded, "AT_ONCE", 3)
+    model, losses, _ = trained(make, tiny_root, tmp_path)
+    assert model.learner == "recorded"
+    torch.testing.assert_close(losses, expected, rtol=0, atol=0)
 
 
 def nothing(iteration):

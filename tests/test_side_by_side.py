@@ -157,16 +157,24 @@ def test_report_goes_on_behind_the_seeds_that_are_finished(
 
 
 @pytest.mark.parametrize(
-    ("model", "more"),
+    ("model", "more", "why"),
     [
-        ({"rotation": 5}, {}),
-        (PLAIN, {"trainer": {"max_epochs": 2, "precision": "64-true"}}),
-        (PLAIN, {"data": {"batch_size": 9, "val_size": 30}}),
+        ({"rotation": 5}, {}, "images are distorted, or there are teachers"),
+        (
+            PLAIN,
+            {"trainer": {"max_epochs": 2, "precision": "64-true"}},
+            "the configuration has precision",
+        ),
+        (
+            PLAIN,
+            {"data": {"batch_size": 9, "val_size": 30}},
+            "the data are of another kind, or some are held out for validation",
+        ),
     ],
     ids=["distorted", "precision", "validation"],
 )
 def test_what_asks_for_more_trains_one_after_the_other(
-    model, more, configure, tiny_root, tmp_path, one_gpu, capsys
+    model, more, why, configure, tiny_root, tmp_path, one_gpu, capsys
 ):
     configure("plain", PLAIN)
     configure("other", model, **more)
@@ -174,7 +182,7 @@ def test_what_asks_for_more_trains_one_after_the_other(
     train_all(Task(tiny_root, tmp_path), wanted, timed=0)
     assert one_gpu == [wanted[0], wanted[2]]
     assert find(tmp_path, wanted[1]) is not None
-    assert not capsys.readouterr().err
+    assert capsys.readouterr().err == f"other: one training after the other, since {why}\n"
 
 
 @pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError("out"), RuntimeError("no capture")])
@@ -189,7 +197,11 @@ def test_what_cannot_be_recorded_trains_one_after_the_other(
     wanted = [Wanted("plain", 0)]
     train_all(Task(tiny_root, tmp_path), wanted, timed=0)
     assert one_gpu == wanted
-    assert not capsys.readouterr().err
+    why = f"{type(error).__name__}: {error}"
+    assert capsys.readouterr().err.splitlines() == [
+        f"Not using the recorded learner, so slower: {why}",
+        f"plain: one training after the other, since not recorded: {why}",
+    ]
 
 
 def test_a_training_that_comes_to_no_number_is_left_to_who_says_so(

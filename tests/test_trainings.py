@@ -19,7 +19,8 @@ DONE = Training({}, np.zeros(1, np.float32), Path())
 
 
 @pytest.mark.slow
-def test_a_training_in_a_process_of_its_own_is_that_of_this_one(mnist_root, tmp_path):
+def test_a_training_in_a_process_of_its_own_is_that_of_this_one(mnist_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainings, "own_gpu", lambda: None)
     task, one = Task(mnist_root, tmp_path), Wanted("lenet5-original", seed=3, epochs=1)
     here = train(task, one, lambda share: None)
     shares = []

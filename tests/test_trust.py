@@ -60,7 +60,7 @@ def test_what_is_wrong_is_told_in_one_line_by_every_process(error, capsys):
         assert "it is off, result by" in trust.obstacle(wrong, CPU)
         assert trust.obstacle(wrong, CPU) == trust.known(wrong, CPU)
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("Without the kernel on ")
+        assert line.startswith("Not using the kernel on ")
         forget()
 
 

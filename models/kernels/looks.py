@@ -13,6 +13,10 @@ from torch.utils.weak import WeakIdKeyDictionary
 Extremes = tuple[int, ...]
 """The least and the greatest; nothing of an empty tensor."""
 
+PAGEABLE = 2**16
+"""Bytes; of larger copies from memory that is not pinned CUDA first lets its stream run empty (CUDA
+Runtime API, API synchronization behavior)."""
+
 _known: WeakIdKeyDictionary = WeakIdKeyDictionary()
 """From tensors to the state that was looked at, and what was seen."""
 
@@ -51,4 +55,7 @@ def _whole(values: Tensor) -> Tensor:
 def send(tensor: Tensor, to: torch.device) -> Tensor:
     """The tensor on a device; to a GPU it is on its way, behind all that the GPU has to do."""
     # The other way round nobody would know when it has come; and MPS takes what is not there yet.
-    return tensor.to(to, non_blocking=tensor.device.type == "cpu" and to.type == "cuda")
+    is_sent = tensor.device.type == "cpu" and to.type == "cuda"
+    if is_sent and tensor.nbytes > PAGEABLE and torch.cuda.is_available():
+        tensor = tensor.pin_memory()
+    return tensor.to(to, non_blocking=is_sent)

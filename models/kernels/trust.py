@@ -79,7 +79,7 @@ def tell(kernel: Kernel, device: torch.device, found: str) -> None:
     if key not in _told and not torch.compiler.is_compiling():
         _told.add(key)
         name = machine.describe(device)
-        print(f"Without the {kernel.name} on {name}, which is slower: {found}", file=sys.stderr)
+        print(f"Not using the {kernel.name} on {name}, so slower: {found}", file=sys.stderr)
 
 
 def proved(kernel: Kernel, device: torch.device) -> str | None:

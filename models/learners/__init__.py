@@ -35,12 +35,23 @@ def choose(model: Classifier, run: Run) -> Choice:
     return Choice(Eager, why)
 
 
-def start(model: Classifier, run: Run) -> tuple[Learner, str]:
-    """The chosen learner, ready to learn, and why it is not a faster one."""
+def start(model: Classifier, run: Run, among: type[Learner] = Learner) -> tuple[Learner, str]:
+    """The chosen learner, ready to learn, and why it is not a faster one.
+
+    Args:
+        model: what learns.
+        run: the training.
+        among: the class of all learners that may be chosen.
+
+    Raises:
+        ObstacleError: another one would be chosen.
+    """
     while True:
         kind, why = choose(model, run)
+        if not issubclass(kind, among):
+            raise ObstacleError(why)
         try:
             return kind(model, run), why
         except ObstacleError as error:
             model.failed[kind] = str(error)
-            print(f"Without the {kind.name} learner, which is slower: {error}", file=sys.stderr)
+            print(f"Not using the {kind.name} learner, so slower: {error}", file=sys.stderr)

@@ -122,11 +122,10 @@ class Compiled(Learner):
         return losses * self._ranks
 
     def _gradient(self) -> LeNet5Gradient:
-        (group,) = self._optimizer.param_groups
-        update = Update(*(group[name] for name in Update._fields))
-        velocities = None
+        update, velocities = update_of(self._optimizer), None
         if update.momentum:
-            velocities = [velocity_of(self._optimizer, p) for p in group["params"]]
+            parameters = self._optimizer.param_groups[0]["params"]
+            velocities = [velocity_of(self._optimizer, weight) for weight in parameters]
         return gradient_of(
             self._model, distortion=self._model.distortion, update=update, velocities=velocities
         )
@@ -155,7 +154,13 @@ def _errors(model: Any) -> trust.Errors:
     size, rate = np.array([11]), torch.tensor([proof.RATE])
     batches = MiniBatches(step.images, step.labels, torch.arange(11), step.numbers)
     loss = descent.descend(batches, size, torch.tensor([1 / 11]), rate)
-    return proof.errors(model, step, loss[0], before, parameters)
+    return proof.errors(model, model.update, step, loss[0], before, parameters)
+
+
+def update_of(optimizer: torch.optim.SGD) -> Update:
+    """The update that the optimizer's one group of parameters asks for."""
+    (group,) = optimizer.param_groups
+    return Update(*(group[name] for name in Update._fields))
 
 
 def velocity_of(optimizer: torch.optim.SGD, parameter: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 
 from models.kernels import doors, trust
 from models.kernels.conv_pool import dispatch
+from models.kernels.lenet5.design import check_widths
 from models.learners import door, recorded
 from models.learners.iteration import Iteration, Memory
 from models.learners.learner import ObstacleError, Run
@@ -59,7 +60,7 @@ class FusedIteration(Iteration):
         from models.kernels.lenet5 import cuda_update
 
         memory = self.memory
-        cuda_update.take_step(self._tiles, self._row, memory.rates, memory.k, self._model.update)
+        cuda_update.take_step(self._tiles, self._row, memory.rates, memory.k, self.update)
         memory.k.add_(1)
 
 
@@ -103,6 +104,7 @@ def _other_sizes(model: Any, device: torch.device) -> str | None:
     convolutions = [part for layer in (net.c1, net.c3) for part in (layer.weight, layer.bias)]
     try:
         doors.check_parameters([*net.parameters()], convolutions, net.c5.in_features)
+        check_widths([*net.parameters()])
     except (TypeError, ValueError) as error:
         return str(error)
     if not all(parameter.is_contiguous() for parameter in net.parameters()):
@@ -124,10 +126,9 @@ def _errors(model: Any, device: torch.device) -> trust.Errors:
         pixels=model.pixels,
         design=model.design,
         distortion=model.distortion,
-        update=model.update,
     )
     # Neither whole programs nor a whole step of their sums.
     memory = Memory(stand_in, device, 37, 1)
-    optimizer = torch.optim.SGD(stand_in.net.parameters())  # keeps the velocities
+    optimizer = torch.optim.SGD(stand_in.net.parameters(), **model.update._asdict())
     iteration = FusedIteration(stand_in, memory, optimizer, None)
     return recorded.errors(model, iteration, iteration)

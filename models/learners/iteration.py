@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from models.distortion import distort, waves_on
-from models.learners.compiled import velocity_of
+from models.learners.compiled import update_of, velocity_of
 
 if TYPE_CHECKING:
     from models.classifier import Classifier
@@ -105,8 +105,9 @@ class Iteration:
         self.parameters: list[Tensor] = list(model.net.parameters())
         # A recording reads them, and the tables that stay as long, even where the net has others.
         self._buffers = list(model.net.buffers())
+        self.update = update_of(optimizer)
         self.velocities: list[Tensor] = []
-        if model.update.momentum:
+        if self.update.momentum:
             self.velocities = [velocity_of(optimizer, weight) for weight in self.parameters]
         # In a row, so that ranks have one tensor to add up.
         self._row = self.parameters[0].new_zeros(sum(p.numel() for p in self.parameters))
@@ -127,12 +128,16 @@ class Iteration:
         other.memory = memory
         return other
 
-    def places(self, optimizer: torch.optim.SGD) -> list[int]:
-        """Where the weights are, and the velocities that the optimizer knows."""
+    def reads(self, optimizer: torch.optim.SGD) -> tuple[Any, ...]:
+        """What a recording has taken over: the update, the addresses of weights and velocities.
+
+        Args:
+            optimizer: knows the update and the velocities of today.
+        """
         tensors = list(self.parameters)
         if self.velocities:
             tensors += [velocity_of(optimizer, weight) for weight in self.parameters]
-        return [tensor.data_ptr() for tensor in tensors]
+        return update_of(optimizer), *(tensor.data_ptr() for tensor in tensors)
 
     @contextmanager
     def undone(self) -> Iterator[None]:
@@ -166,13 +171,13 @@ class Iteration:
 
     def take_step(self) -> None:
         """Descends, and counts."""
-        update, memory = self._model.update, self.memory
+        memory = self.memory
         with torch.no_grad():
             torch._fused_sgd_(
                 self.parameters,
                 self._gradients,
                 self.velocities,
-                **update._asdict(),
+                **self.update._asdict(),
                 lr=memory.next(memory.rates),
                 dampening=0.0,
                 maximize=False,

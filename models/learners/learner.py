@@ -88,6 +88,13 @@ class Learner(ABC):
     def obstacle(cls, model: Classifier, run: Run) -> str | None:
         """Why it would not compute exactly what is written; None where it does."""
 
+    def is_current(self) -> bool:
+        """Whether what it holds of the model and its optimizer is still theirs.
+
+        Where it is not, another one has to be made in its place, before the next block.
+        """
+        return True
+
     @abstractmethod
     def __call__(self, block: Block, rates: Tensor) -> Tensor:
         """Learns from K mini-batches, one after the other.

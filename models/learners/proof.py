@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.distortion import distort
 from models.kernels.trust import Errors, relative_error
+from models.kernels.update import Update
 
 if TYPE_CHECKING:
     from models.classifier import Classifier
@@ -52,12 +53,18 @@ def random_step(model: Classifier, size: int) -> Step:
 
 
 def errors(
-    model: Classifier, step: Step, loss: Tensor, before: Sequence[Tensor], after: Sequence[Tensor]
+    model: Classifier,
+    update: Update,
+    step: Step,
+    loss: Tensor,
+    before: Sequence[Tensor],
+    after: Sequence[Tensor],
 ) -> Errors:
     """How far a step is off that began without velocity and had the rate `RATE`.
 
     Args:
         model: what learns.
+        update: what the step is beside its rate.
         step: what was learnt from.
         loss: () the mean loss that was found.
         before: the parameters of its net before the step, in order.
@@ -70,7 +77,7 @@ def errors(
         x = _inputs(model, step)
         expected = model.losses(net(x), model.targets(x, step.labels)).mean()
         torch.autograd.backward(expected, inputs=list(net.parameters()))
-    torch.optim.SGD(net.parameters(), lr=RATE, **model.update._asdict()).step()
+    torch.optim.SGD(net.parameters(), lr=RATE, **update._asdict()).step()
     found = {"loss": relative_error(loss, expected.detach())}
     columns = zip(net.named_parameters(), before, after, strict=False)
     for (name, weight), start, end in columns:

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 BOUNDS = {"32-true": 1e-3, "bf16-mixed": 0.1}
 """How far a recorded step may be off, as a share of the step in float64."""
 
-AT_ONCE = 128
-"""Iterations that are laid out at a time."""
+AT_ONCE, IMAGES = 128, 2**18
+"""Iterations that are laid out at a time, and images: fewer iterations where they are larger."""
 
 
 class Recorded(Learner):
@@ -67,7 +67,7 @@ class Recorded(Learner):
 
     def _record(self) -> None:
         model, run = self._model, self._run
-        memory = Memory(model, run.device, self._size, AT_ONCE)
+        memory = self._memory()
         iteration = self.iteration(model, memory, self._optimizer, run.all_reduce)
         with conv_pool.compiling(), iteration.undone():
             if "mixed" not in run.precision:
@@ -76,7 +76,23 @@ class Recorded(Learner):
                 self._launch = _recorded(iteration, run)
                 _prove(model, iteration, self._launch, run)
         self._iterations = {self._size: iteration}
-        self._places = iteration.places(self._optimizer)
+        self._read = iteration.reads(self._optimizer)
+
+    def _memory(self) -> Memory:
+        """Room for as many iterations as are laid out at a time.
+
+        Raises:
+            ObstacleError: there is none, here or on another rank.
+        """
+        model, run, memory, error = self._model, self._run, None, ""
+        count = max(1, min(AT_ONCE, IMAGES // max(1, self._size)))
+        try:
+            memory = Memory(model, run.device, self._size, count)
+        except torch.OutOfMemoryError as failure:
+            error = trust.one_line(failure)
+        if _on_any_rank(memory is None, run) or memory is None:
+            raise ObstacleError(error or "another rank has no memory for it")
+        return memory
 
     @classmethod
     def obstacle(cls, model: Classifier, run: Run) -> str | None:
@@ -96,14 +112,19 @@ class Recorded(Learner):
             or door.another_descent(model, run, known=Update._fields)
         )
 
+    def is_current(self) -> bool:
+        """Whether the recording still reads what there is.
+
+        A checkpoint brings velocities of its own, and a callback may give parameters other memory,
+        or the optimizer another momentum.
+        """
+        return self._iterations[self._size].reads(self._optimizer) == self._read
+
     def __call__(self, block: Block, rates: Tensor) -> Tensor:
         """As `Learner`, without waiting for the device in between."""
-        # A checkpoint brings velocities of its own, and somebody may have moved the parameters.
-        if self._iterations[self._size].places(self._optimizer) != self._places:
-            self._record()
         whole = self._iterations[self._size]
         losses = []
-        for size, piece in _pieces(block, self._model.draw(block), rates):
+        for size, piece in _pieces(self._model, block, rates):
             if size not in self._iterations:
                 self._iterations[size] = whole.on(Memory(self._model, self._run.device, size, 1))
             iteration = self._iterations[size]
@@ -125,25 +146,28 @@ def _autocast(run: Run) -> AbstractContextManager[Any]:
     return torch.autocast(run.device.type, torch.bfloat16, cache_enabled=False)
 
 
-def _pieces(block: Block, numbers: Tensor | None, rates: Tensor) -> Iterator[tuple[int, Piece]]:
-    """The mini-batches of a block, those of one size in a row together, with that size."""
+def _pieces(model: Classifier, block: Block, rates: Tensor) -> Iterator[tuple[int, Piece]]:
+    """The mini-batches of a block, those of one size in a row together, with that size.
+
+    At most `AT_ONCE` together, so that the GPU learns from the first ones while the numbers by
+    which the next are distorted are drawn.
+    """
     device = block.images.device
-    numbers = numbers if numbers is None else send(numbers, device)
     shares = 1 / torch.from_numpy(block.totals)
     steps = send(torch.stack([shares, rates.to(shares)]).float(), device)
     k, start = 0, 0
     for size, group in itertools.groupby(block.sizes.tolist()):
-        count = len(list(group))
-        images = slice(start, start + count * size)
-        yield (
-            size,
-            Piece(
-                block.order[images].view(count, size),
-                None if numbers is None else numbers[images].view(count, size, numbers.shape[1]),
-                *steps[:, k : k + count],
-            ),
-        )
-        k, start = k + count, images.stop
+        end = k + len(list(group))
+        for first in range(k, end, AT_ONCE):
+            count = min(AT_ONCE, end - first)
+            images = slice(start, start + count * size)
+            numbers = model.draw(block, first, first + count)
+            if numbers is not None:
+                numbers = send(numbers, device).view(count, size, numbers.shape[1])
+            order = block.order[images].view(count, size)
+            yield size, Piece(order, numbers, *steps[:, first : first + count])
+            start = images.stop
+        k = end
 
 
 def _recorded(iteration: Iteration, run: Run) -> Callable[[], None]:
@@ -232,4 +256,5 @@ def errors(
         piece = Piece(order, numbers, share, rate)
         memory.lay_out(step.images.to(device), step.labels.to(device), piece)
         launch()
-        return proof.errors(model, step, memory.losses[0] * ranks, before, iteration.parameters)
+        loss = memory.losses[0] * ranks
+        return proof.errors(model, iteration.update, step, loss, before, iteration.parameters)

@@ -8,6 +8,7 @@ recorded is the same with any weights.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -31,7 +32,8 @@ from data import MNISTDataModule
 from data.blocks import BlockLoader, InOrder
 from models import learners, metrics
 from models.classifier import Classifier
-from models.kernels import doors
+from models.kernels import doors, trust
+from models.kernels.looks import send
 from models.layers import conv_pool
 from models.learners import Run
 from models.learners.learner import ObstacleError
@@ -98,8 +100,9 @@ def train(
 
         try:
             _train_kind(task, some, device, finished, with_more)
-        except (ObstacleError, torch.cuda.OutOfMemoryError):
-            continue
+        except (ObstacleError, torch.OutOfMemoryError) as error:
+            why = error if isinstance(error, ObstacleError) else trust.one_line(error)
+            print(f"{some[0].config}: one training after the other, since {why}", file=sys.stderr)
         finally:
             torch.cuda.empty_cache()
     return finished
@@ -256,11 +259,8 @@ class Lane:
         metrics.keep_to_this_rank(model.metrics)
         optimizer = model.configure_optimizers()
         run = Run(device, "32-true", 1, experiment.batch_size, optimizer, is_scheduled=True)
-        kind, model.why_not_faster = learners.choose(model, run)
-        if not issubclass(kind, Recorded):
-            raise ObstacleError(model.why_not_faster)
-        self._optimizer, self._learner = optimizer, kind(model, run)
-        model.learner = kind.name
+        learner, model.why_not_faster = learners.start(model, run, among=Recorded)
+        self._optimizer, self._learner, model.learner = optimizer, learner, learner.name
         with conv_pool.compiling():
             conv_pool.compile_ahead(model.net, device, gradient=False)
 
@@ -271,7 +271,10 @@ class Lane:
             model.load_state_dict(experiment.model(wanted.seed).state_dict())
             for state in self._optimizer.state.values():
                 state["momentum_buffer"].zero_()
-            blocks = [block._replace(order=block.order.to(experiment.device)) for block in blocks]
+            orders = [block.order for block in blocks]
+            lengths = [len(part) for part in orders]
+            sent = send(torch.cat(orders), experiment.device).split_with_sizes(lengths)
+            blocks = [block._replace(order=part) for block, part in zip(blocks, sent, strict=True)]
         losses, first = [], 0
         for number, block in enumerate(blocks):
             count = len(block.sizes)

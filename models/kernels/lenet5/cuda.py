@@ -17,10 +17,9 @@ from models.kernels import doors
 from models.kernels.conv_pool import cuda as conv_pool
 from models.kernels.distortion import OF_MAP, WAVES, Distortion
 from models.kernels.lenet5 import cuda_kernels as kernels
-from models.kernels.lenet5.design import SIZE, Design
+from models.kernels.lenet5.design import SIZE, WIDTHS, Design, check_widths
 
-X, C5, F6 = 400, 120, 84
-"""Numbers that C5 reads of an image, and that C5 and F6 give."""
+X, C5, F6 = WIDTHS
 
 WIDTH = 128
 COLUMNS = 64
@@ -76,6 +75,7 @@ def differentiate(
         ValueError: parameters that do not fit.
     """
     doors.check_parameters([*parameters], [*layers[0][:2], *layers[1][:2]], X)
+    check_widths(parameters)
     first, second = layers
     x = _picked(laid, design, distortion)
     maps, slope = conv_pool.forward(x, *first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from torch import Tensor
@@ -16,6 +17,9 @@ AMPLITUDE, SLOPE = 1.7159, 2 / 3
 
 SIZE = 28
 """Height and width of the images that are bytes."""
+
+WIDTHS = (400, 120, 84)
+"""How many numbers C5 reads of an image, and how many C5 and F6 give."""
 
 
 class Design(NamedTuple):
@@ -87,3 +91,18 @@ def design_of_1998(
         rubbish=-rubbish,
         codes=codes,
     )
+
+
+def check_widths(parameters: Sequence[Tensor]) -> None:
+    """Refuses other dense layers than the published ones, for which CUDA programs are made.
+
+    Args:
+        parameters: weight and bias of C1, C3, C5, F6 and the output, in order.
+
+    Raises:
+        ValueError: C5 or F6 has another width.
+    """
+    c5, f6 = parameters[4], parameters[6]
+    found = (c5.shape[1], c5.shape[0], f6.shape[0])
+    if found != WIDTHS:
+        raise ValueError(f"expected dense layers of {WIDTHS} numbers, got {found}")
