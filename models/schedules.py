@@ -106,5 +106,7 @@ def passes(iterations: Tensor, length: Length) -> Tensor:
 def _end(length: Length) -> int:
     """The iteration behind the last one."""
     if length.total is None:
-        raise ValueError("the schedule needs a last iteration: set --trainer.max_epochs")
+        raise ValueError(
+            "the schedule needs a last iteration: set --trainer.max_epochs or --trainer.max_steps"
+        )
     return length.total

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-PROGRAMS = ("fit", "evaluate", "predict", "export", "reproduce", "bench")
+PROGRAMS = ("fit", "evaluate", "predict", "export", "reproduce", "bench", "doctor")
 
 
 def main() -> None:

@@ -56,9 +56,8 @@ class ExportCLI(Program):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds --format and --output."""
         super().add_arguments_to_parser(parser)
-        parser.add_argument(
-            "--format", choices=[*FORMATS, "html"], default="onnx", help="Of the file."
-        )
+        formats = [*FORMATS, "html"]
+        parser.add_argument("--format", choices=formats, default="onnx", help="Format of the file.")
         parser.add_argument(
             "--output", type=str | None, help="File to write; default: NAME.FORMAT."
         )

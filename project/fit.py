@@ -84,11 +84,10 @@ def check(cli: RecordedRun) -> None:
             f"{checkpoint.path} holds weights and no state of a training to go on from; "
             "project.evaluate and project.predict can use it."
         )
-    if cli.datamodule.batch_size < ranks:
+    if (size := cli.datamodule.batch_size) < ranks:
         raise UserError(
-            f"{ranks} ranks cannot share mini-batches of {cli.datamodule.batch_size}: one image "
-            "after the other is sequential. Train on one device, many seeds at once with "
-            "python -m project.reproduce table1, or raise --data.batch_size."
+            f"{ranks} ranks cannot share mini-batches of {size}. Train on one device, many seeds "
+            "at once with python -m project.reproduce, or raise --data.batch_size."
         )
     if cli.trainer.val_check_interval == 0:
         raise UserError(

@@ -63,7 +63,9 @@ class PredictCLI(Program):
         )
         parser.add_argument("--show", type=str | None, help="Folder for what the network saw.")
         parser.add_argument("--output", type=str | None, help="File to write; else the terminal.")
-        parser.add_argument("--format", choices=["csv", "json"], default="csv", help="Of that.")
+        parser.add_argument(
+            "--format", choices=["csv", "json"], default="csv", help="Format of the output."
+        )
 
 
 class Gather(Callback):

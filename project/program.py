@@ -111,7 +111,7 @@ class Program(LightningCLI):
         parser.add_argument("--name", help="Names the folder of the run: runs/NAME/version_N.")
         parser.add_argument(
             "--ckpt_path",
-            help='Checkpoint; "last" is the newest, "best" that of the best validation, and with '
+            help='Checkpoint; "last": the newest, "best": that of the newest best validation; with '
             "--name of that run.",
         )
         parser.add_argument(

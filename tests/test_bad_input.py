@@ -237,7 +237,7 @@ CASES = {
             *("--config=mse", "--trainer.devices=2", "--trainer.strategy=ddp"),
             "--trainer.accelerator=cpu",
         ],
-        "python -m project.reproduce table1",
+        "2 ranks cannot share mini-batches of 1",
     ),
     "metric that is none": (
         fit,

@@ -47,6 +47,12 @@ def test_setup_commands_are_one_line_each():
     ]
 
 
+def test_the_programs_of_the_readme_are_listed(capsys):
+    importlib.import_module("project.__main__").main()
+    listed = re.findall(r"^python -m (project\.\w+)", capsys.readouterr().out, re.MULTILINE)
+    assert set(listed) == set(re.findall(r"-m (project\.\w+)", "\n".join(COMMANDS)))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """One place for all of them, since some use what others leave."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from callbacks.files import write_rows
 from project import processes
 from project.bench import fit
@@ -11,6 +13,7 @@ from project.drawing import default_style
 from project.errors import OneLineParser, UserError, user_errors
 from project.output import file_if_named
 from project.precision import in_float32
+from project.quiet import quieten
 from project.text_table import facts
 from project.threads import limit_threads
 
@@ -69,6 +72,9 @@ def main(args: list[str] | None = None) -> None:
         if max(processes.ranks() or 1, processes.srun_tasks()) > 1:
             raise UserError("others at work would change the times; start project.bench alone.")
         in_float32()
+        # What Trainers say of themselves would stand between the lines of the bench.
+        quieten()
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         file, figure = map(file_if_named, (options.json, options.png))
         record = {
             "question": options.question,
