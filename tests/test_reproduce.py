@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from helpers import REPOSITORY, loaded_by
 from torch import nn
 
+from project import confidence
 from project.reproduce import (
     activation,
     jacobians,
@@ -369,9 +370,11 @@ def test_pairs_of_the_same_seed_are_compared():
     assert not lenet_rows.paired_difference("fast", {name: variant(0.98) for name in variants})
 
 
-@pytest.mark.parametrize(("degrees", "quantile"), [(1, 12.706), (4, 2.776), (30, 2.042)])
+@pytest.mark.parametrize(
+    ("degrees", "quantile"), [(1, 12.706), (4, 2.776), (30, 2.042), (343, 1.967), (999, 1.962)]
+)
 def test_quantile_is_that_of_the_tables(degrees, quantile):
-    assert lenet_rows.student_quantile(degrees) == pytest.approx(quantile, abs=1e-3)
+    assert confidence.student_quantile(degrees) == pytest.approx(quantile, abs=1e-3)
 
 
 def test_confusion_counts_errors(tmp_path):

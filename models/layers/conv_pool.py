@@ -11,7 +11,7 @@ from models.kernels.conv_pool import composite, dispatch
 from models.kernels.conv_pool.operator import fused_two
 from models.kernels.notice import notice_if_slow
 from models.kernels.table import ConnectionTable, connections
-from models.layers.hooks import any_everywhere
+from models.layers.hooks import any_everywhere, has_hook
 
 
 class PartialConv(nn.Module):
@@ -134,10 +134,8 @@ def conv_pool_twice(x: Tensor, first: ConvPool, second: ConvPool) -> Tensor:
 
 def _is_heard(layer: ConvPool) -> bool:
     """Whether calling the layer is more than its `forward`: a hook, or one of its own."""
-    hooks = layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks
     return (
-        any(hooks)
-        or bool(layer._backward_pre_hooks)
+        has_hook(layer)
         or "forward" in layer.__dict__
         or type(layer) is not ConvPool
         or any_everywhere()

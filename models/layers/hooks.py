@@ -1,7 +1,8 @@
-"""Who listens to every module of the process."""
+"""Which hooks are registered with a module, or with every module of the process."""
 
 from __future__ import annotations
 
+from torch import nn
 from torch.nn.modules import module
 
 # torch's own question, `_has_any_global_hook`, is younger than torch 2.6.
@@ -16,3 +17,15 @@ EVERYWHERE = (
 def any_everywhere() -> bool:
     """Whether a hook is registered for all modules there are."""
     return any(getattr(module, name) for name in EVERYWHERE)
+
+
+def has_hook(layer: nn.Module) -> bool:
+    """Whether a hook is registered for this module."""
+    return any(
+        (
+            layer._forward_hooks,
+            layer._forward_pre_hooks,
+            layer._backward_hooks,
+            layer._backward_pre_hooks,
+        )
+    )

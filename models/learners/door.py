@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from models.kernels.update import Update
-from models.layers.hooks import any_everywhere
+from models.layers.hooks import any_everywhere, has_hook
 from models.learners.learner import Run
 
 if TYPE_CHECKING:
@@ -67,13 +67,7 @@ def _observer(model: Classifier) -> str | None:
     if any_everywhere():
         return "there is a hook for all modules"
     for name, layer in [("the model", model), *model.net.named_modules(prefix="net")]:
-        hooks: tuple[Mapping[int, Any], ...] = (
-            layer._forward_hooks,
-            layer._forward_pre_hooks,
-            layer._backward_hooks,
-            layer._backward_pre_hooks,
-        )
-        if any(hooks):
+        if has_hook(layer):
             return f"{name} has a hook"
     for name, layer in model.net.named_modules(prefix="net"):
         for attribute in vars(layer):

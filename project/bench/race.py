@@ -31,9 +31,9 @@ from models.nets import C3
 from models.schedules import Length
 from project.bench import job, loops, published
 from project.bench.measure import CPU, has_compiler, trainer_options
+from project.confidence import confidence_interval
 from project.experiments import CONFIGS
 from project.recorded_run import RecordedRun
-from project.reproduce.lenet_rows import confidence_interval
 
 TARGETS = (0.9864, 0.99)
 """What the document publishes for lenet5-original, and more."""

@@ -20,6 +20,8 @@ from project.dashboard.costly import true_classes
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from project.dashboard.figures import Mistake
+
 Amount = Literal["none", "cheap", "full"]
 
 # The charts one wants first; every run draws its line into each.
@@ -141,7 +143,7 @@ def _logger(trainer: Trainer) -> TensorBoard | None:
     return logger if trainer.is_global_zero and isinstance(logger, TensorBoard) else None
 
 
-def _mistakes(data: Any, probabilities: Tensor) -> Iterator[Any]:
+def _mistakes(data: Any, probabilities: Tensor) -> Iterator[Mistake]:
     """Those among the first of the test images: the ones that this rank has seen."""
     from project.dashboard.figures import Mistake
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import statistics
 from typing import NamedTuple
-
-import torch
 
 from models import nets
 from models.kernels.table import C3_TABLE
@@ -16,6 +13,7 @@ from models.nets import C3
 from project.bench import published
 from project.bench.loops import seconds_per_iteration
 from project.bench.measure import CPU
+from project.confidence import confidence_interval
 from project.reproduce.record import Row, Task
 from project.reproduce.training import Training
 
@@ -108,22 +106,6 @@ def table(recipes: dict[str, dict[C3, Variant]], first_seed: int) -> str:
                 test = training.record["test"]
                 writer.writerow([recipe, c3, seed, test["correct"], test["total"]])
     return file.getvalue()
-
-
-def confidence_interval(values: list[float]) -> tuple[float, float]:
-    """Of the mean of normally distributed values, 95 %, by Student's t."""
-    half = student_quantile(len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-    mean = statistics.fmean(values)
-    return mean - half, mean + half
-
-
-def student_quantile(degrees: int) -> float:
-    """What Student's t with that many degrees of freedom stays below in 97.5 % of all cases."""
-    t = torch.linspace(0, 20, 200_001, dtype=torch.float64)
-    density = (1 + t**2 / degrees) ** (-(degrees + 1) / 2)
-    normal = math.gamma((degrees + 1) / 2) / math.gamma(degrees / 2) / math.sqrt(degrees * math.pi)
-    below = 0.5 + normal * torch.cumulative_trapezoid(density, t)
-    return float(t[1:][below < 0.975][-1])
 
 
 def _percent(share: float) -> str:
