@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from contextlib import contextmanager
 from functools import partial
 from unittest.mock import patch
@@ -17,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from data.blocks import Block
 from models import metrics
-from models.kernels import doors, looks, sgd
+from models.kernels import doors, looks, sgd, trust
+from models.kernels.conv_pool import dispatch, operator, proof
 from models.kernels.table import C3_TABLE, connections
 from models.learners import Run, fused
 from models.learners.fused import Fused, FusedIteration
@@ -110,19 +112,27 @@ def test_an_evaluation_waits_for_no_look_at_labels_or_losses():
 
 
 class Launcher:
-    """Stands in for a kernel; looks whether it is launched on the tensors' device."""
-
-    launches = 0
+    """Stands in for kernels; looks whether they are launched on the tensors' device."""
 
     def __init__(self, guarded):
         self.guarded = guarded
+        self.launches = 0
+        self.variants = set()
 
-    def __getitem__(self, grid):
-        return self
-
-    def __call__(self, *arguments, **constants):
+    def launch(self, kernel, *arguments, **options):
         assert self.guarded == [True]
         self.launches += 1
+        given = dict(zip(kernel.arg_names, arguments, strict=False)) | options
+        constants = [(p.name, given[p.name]) for p in kernel.params if p.is_constexpr]
+        self.variants.add((kernel.__name__, *constants))
+
+
+PLACES = [
+    *((cuda.kernels, "forward"), (cuda.gradient, "backward"), (cuda.gradient, "add_up")),
+    *((lenet5.kernels, "pick"), (lenet5.kernels, "head"), (lenet5.kernels, "dense_gradients")),
+    *((update, "step"), (descent, "_run")),
+]
+KERNELS = [getattr(module, name) for module, name in PLACES]
 
 
 @pytest.fixture
@@ -138,17 +148,9 @@ def launcher(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "device_of", device_of)
     launcher = Launcher(guarded)
-    for module, name in (
-        (cuda.kernels, "forward"),
-        (cuda.gradient, "backward"),
-        (cuda.gradient, "add_up"),
-        (lenet5.kernels, "pick"),
-        (lenet5.kernels, "head"),
-        (lenet5.kernels, "dense_gradients"),
-        (update, "step"),
-        (descent, "_run"),
-    ):
-        monkeypatch.setattr(module, name, launcher)
+    for kernel, place in zip(KERNELS, PLACES, strict=True):
+        by_grid = defaultdict(lambda kernel=kernel: partial(launcher.launch, kernel))
+        monkeypatch.setattr(*place, by_grid)
     return launcher
 
 
@@ -182,14 +184,8 @@ def test_kernels_are_launched_on_the_device_of_their_tensors(launcher):
     assert launcher.launches == 4
 
 
-KERNELS = [
-    *(cuda.kernels.forward, cuda.gradient.backward, cuda.gradient.add_up),
-    *(lenet5.kernels.pick, lenet5.kernels.head, lenet5.kernels.dense_gradients),
-]
-
-
-@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.__name__)
-def test_one_compilation_serves_all_sizes(kernel):
+@pytest.mark.parametrize("kernel", KERNELS[:6], ids=lambda kernel: kernel.__name__)
+def test_one_compilation_serves_all_sizes_of_batches(kernel):
     """Else Triton makes constants of what is 1 or divisible by 16, and compiles in a training."""
     limits = {"unit", "offset", "rotation", "scale", "shear", "shift", "elastic"}  # no integers
     integers = [
@@ -201,6 +197,31 @@ def test_one_compilation_serves_all_sizes(kernel):
     ]
     assert integers
     assert all(parameter.do_not_specialize for parameter in integers)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 100])
+@pytest.mark.parametrize("c3", ["original", "modern"])
+def test_all_that_lenet5_launches_has_been_compiled_ahead(c3, batch, launcher, monkeypatch):
+    """On the CPU's tensors: those of a device that is not there take another way."""
+
+    def fused_two(x, first, second):
+        return operator._Eager.apply(operator._Eager.apply(x, *first)[0], *second)[0]
+
+    monkeypatch.setattr(operator, "_kernels", lambda x: cuda)
+    monkeypatch.setattr(proof, "fused_two", fused_two)
+    monkeypatch.setattr(trust, "obstacle", lambda *_: None)
+    dispatch.compile_ahead(torch.device("cpu"), gradient=True)
+    ahead, launcher.variants = launcher.variants, set()
+    assert len(ahead) == 5  # forward and backward of both layers, and the sum of parts
+    model = LeNet5(c3)
+    layers = model.net.c1.arguments(), model.net.c3.arguments()
+    fused_two(torch.zeros(batch, 1, 28, 28), *layers).sum().backward()
+    assert launcher.variants == ahead
+    launcher.variants.clear()
+    memory = Memory(model, torch.device("cpu"), batch, 1)
+    FusedIteration(model, memory, model.configure_optimizers(), None)()
+    of_blocks = ("forward", "backward", "add_up")
+    assert {variant for variant in launcher.variants if variant[0] in of_blocks} == ahead
 
 
 class Launches(TorchDispatchMode):

@@ -1,7 +1,8 @@
 """The fused block on CUDA, in Triton: forward in one launch, backward in two.
 
 Shapes: B batch, C input maps, M output maps, P connections, H W input pixels, R S pooled pixels,
-N = B R S pooled or B 2R 2S convolved pixels of one map over the batch.
+N = B R S pooled or B 2R 2S convolved pixels of one map over the batch. Kernels are compiled for the
+C, M, H, W and padding of a layer; its connections and the batch are data.
 """
 
 from __future__ import annotations
@@ -188,8 +189,8 @@ def differentiate(
             gradient.backward[(input_programs + len(weight) * chunks,)](
                 grad.contiguous(), slope.contiguous(), x.contiguous(), weight.contiguous(),
                 sources, targets, by_source, source_starts, dx, parts, input_programs,
-                input_blocks, batch, maps, height, width, rows, columns, outputs, chunks,
-                per_chunk, padding, BLOCK=BLOCK, TAPS=TAPS, num_warps=1,
+                input_blocks, batch, chunks, per_chunk, maps, height, width, rows, columns,
+                outputs, padding, BLOCK=BLOCK, TAPS=TAPS, num_warps=1,
             )
             # fmt: on
     return Parts(parts, starts, targets, dw, db)

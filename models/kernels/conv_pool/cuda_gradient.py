@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from models.kernels.conv_pool.cuda_kernels import COUNTS
+from models.kernels.conv_pool.cuda_kernels import COUNTS, among, in_map
 
 
 # Arguments as of `backward`, several to a line.
@@ -19,38 +19,42 @@ def _input_gradient(
     block,  # which squares of the input map
     c,  # the input map
     grad_ptr, slope_ptr, weight_ptr, targets_ptr, by_source_ptr, source_starts_ptr, dx_ptr,
-    batch, maps, height, width, rows, columns, outputs, padding, BLOCK: tl.constexpr,
+    batch, MAPS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr, OUTPUTS: tl.constexpr, PADDING: tl.constexpr, BLOCK: tl.constexpr,
 ):
     """BLOCK squares of 2x2 pixels of dx, each from one 6x6 window of d = up(grad) * slope."""
     # Squares begin where their window begins with a pooled pixel: 3x3 of those are all it needs.
-    odd = padding % 2
-    down = (height + odd + 1) // 2
-    across = (width + odd + 1) // 2
+    odd: tl.constexpr = PADDING % 2
+    down: tl.constexpr = (HEIGHT + odd + 1) // 2
+    across: tl.constexpr = (WIDTH + odd + 1) // 2
+    begin: tl.constexpr = PADDING // 2 - 2
     n = block * BLOCK + tl.arange(0, BLOCK)
     inside = n < batch * down * across
     image = n // (down * across)
     top = n // across % down
     left = n % across
-    first_row = top + (padding - odd) // 2 - 2
-    first_column = left + (padding - odd) // 2 - 2
+    first_row = top + begin
+    first_column = left + begin
     dx00 = tl.zeros([BLOCK], tl.float32)
     dx01 = dx00
     dx10 = dx00
     dx11 = dx00
     for i in range(tl.load(source_starts_ptr + c), tl.load(source_starts_ptr + c + 1)):
         p = tl.load(by_source_ptr + i)
-        plane = image * outputs + tl.load(targets_ptr + p)
+        plane = image * OUTPUTS + tl.load(targets_ptr + p)
         w_ptr = weight_ptr + p * 25
+        # All places of a window are a number apart that is known.
+        grad_at = grad_ptr + (plane * ROWS + first_row) * COLUMNS + first_column
+        slope_at = slope_ptr + 2 * ((plane * 2 * ROWS + 2 * first_row) * COLUMNS + first_column)
         for u in tl.static_range(3):
             for v in tl.static_range(3):
-                row = first_row + u
-                column = first_column + v
-                valid = inside & (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
-                g = tl.load(grad_ptr + (plane * rows + row) * columns + column, valid, 0.0)
-                at = slope_ptr + 2 * ((plane * 2 * rows + 2 * row) * columns + column)
+                valid = among(inside, first_row + u, u + begin, u + begin + down - 1, ROWS)
+                valid = among(valid, first_column + v, v + begin, v + begin + across - 1, COLUMNS)
+                g = tl.load(grad_at + (u * COLUMNS + v), valid, 0.0)
                 for e in tl.static_range(2):
                     for f in tl.static_range(2):
-                        d = g * tl.load(at + e * 2 * columns + f, valid, 0.0)
+                        of_slope = (2 * u + e) * 2 * COLUMNS + 2 * v + f
+                        d = g * tl.load(slope_at + of_slope, valid, 0.0)
                         y = 4 - 2 * u - e
                         x = 4 - 2 * v - f
                         if y >= 0 and x >= 0:
@@ -63,28 +67,33 @@ def _input_gradient(
                             dx11 += tl.load(w_ptr + y * 5 + x + 6) * d
     h = 2 * top - odd
     w = 2 * left - odd
-    at = dx_ptr + ((image * maps + c) * height + h) * width + w
+    at = dx_ptr + ((image * MAPS + c) * HEIGHT + h) * WIDTH + w
     upper = inside & (h >= 0)
-    lower = inside & (h + 1 < height)
+    lower = inside & (h + 1 < HEIGHT)
     tl.store(at, dx00, mask=upper & (w >= 0))
-    tl.store(at + 1, dx01, mask=upper & (w + 1 < width))
-    tl.store(at + width, dx10, mask=lower & (w >= 0))
-    tl.store(at + width + 1, dx11, mask=lower & (w + 1 < width))
+    tl.store(at + 1, dx01, mask=upper & (w + 1 < WIDTH))
+    tl.store(at + WIDTH, dx10, mask=lower & (w >= 0))
+    tl.store(at + WIDTH + 1, dx11, mask=lower & (w + 1 < WIDTH))
 # fmt: on
 
 
+# fmt: off
 @triton.jit
-def _six_pixels(x_ptr, base, h, left, inside, height, width):
-    """A row of the window of x."""
-    valid = inside & (h >= 0) & (h < height)
-    at = x_ptr + (base + h) * width + left
-    p0 = tl.load(at, valid & (left >= 0) & (left < width), 0.0)
-    p1 = tl.load(at + 1, valid & (left >= -1) & (left + 1 < width), 0.0)
-    p2 = tl.load(at + 2, valid & (left >= -2) & (left + 2 < width), 0.0)
-    p3 = tl.load(at + 3, valid & (left >= -3) & (left + 3 < width), 0.0)
-    p4 = tl.load(at + 4, valid & (left >= -4) & (left + 4 < width), 0.0)
-    p5 = tl.load(at + 5, valid & (left >= -5) & (left + 5 < width), 0.0)
+def _six_pixels(
+    corner, top, left, inside, N: tl.constexpr,
+    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, PADDING: tl.constexpr,
+):
+    """Row N of the window of x."""
+    valid = in_map(inside, top, N, HEIGHT, PADDING)
+    at = corner + N * WIDTH
+    p0 = tl.load(at, in_map(valid, left, 0, WIDTH, PADDING), 0.0)
+    p1 = tl.load(at + 1, in_map(valid, left, 1, WIDTH, PADDING), 0.0)
+    p2 = tl.load(at + 2, in_map(valid, left, 2, WIDTH, PADDING), 0.0)
+    p3 = tl.load(at + 3, in_map(valid, left, 3, WIDTH, PADDING), 0.0)
+    p4 = tl.load(at + 4, in_map(valid, left, 4, WIDTH, PADDING), 0.0)
+    p5 = tl.load(at + 5, in_map(valid, left, 5, WIDTH, PADDING), 0.0)
     return p0, p1, p2, p3, p4, p5
+# fmt: on
 
 
 @triton.jit
@@ -113,7 +122,8 @@ def _weight_gradient(
     p,  # the connection
     chunk,  # which pooled pixels
     grad_ptr, slope_ptr, x_ptr, sources_ptr, targets_ptr, parts_ptr,
-    batch, maps, height, width, rows, columns, outputs, chunks, per_chunk, padding,
+    batch, chunks, per_chunk, MAPS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, OUTPUTS: tl.constexpr, PADDING: tl.constexpr,
     BLOCK: tl.constexpr, TAPS: tl.constexpr,
 ):
     """The part of a chunk in the gradient at a connection's weights, and at its map's bias."""
@@ -128,39 +138,39 @@ def _weight_gradient(
     y0, y1, y2, y3, y4 = zeros, zeros, zeros, zeros, zeros
     z0, z1, z2, z3, z4 = zeros, zeros, zeros, zeros, zeros
     first = chunk * per_chunk
-    for start in range(first, min(first + per_chunk, batch * rows * columns), BLOCK):
+    for start in range(first, min(first + per_chunk, batch * ROWS * COLUMNS), BLOCK):
         n = start + tl.arange(0, BLOCK)
-        inside = n < batch * rows * columns
-        image = n // (rows * columns)
-        r = n // columns % rows
-        s = n % columns
-        plane = image * outputs + target
-        g = tl.load(grad_ptr + (plane * rows + r) * columns + s, inside, 0.0)
-        base = (image * maps + source) * height
-        left = 2 * s - padding
-        at = slope_ptr + 2 * ((plane * 2 * rows + 2 * r) * columns + s)
+        inside = n < batch * ROWS * COLUMNS
+        image = n // (ROWS * COLUMNS)
+        r = n // COLUMNS % ROWS
+        s = n % COLUMNS
+        plane = image * OUTPUTS + target
+        g = tl.load(grad_ptr + (plane * ROWS + r) * COLUMNS + s, inside, 0.0)
+        at = slope_ptr + 2 * ((plane * 2 * ROWS + 2 * r) * COLUMNS + s)
         d00 = g * tl.load(at, inside, 0.0)
         d01 = g * tl.load(at + 1, inside, 0.0)
-        d10 = g * tl.load(at + 2 * columns, inside, 0.0)
-        d11 = g * tl.load(at + 2 * columns + 1, inside, 0.0)
+        d10 = g * tl.load(at + 2 * COLUMNS, inside, 0.0)
+        d11 = g * tl.load(at + 2 * COLUMNS + 1, inside, 0.0)
         bias += d00 + d01 + (d10 + d11)
-        top = 2 * r - padding
+        top = 2 * r - PADDING
+        left = 2 * s - PADDING
+        corner = x_ptr + ((image * MAPS + source) * HEIGHT + top) * WIDTH + left
         # Each pixel of the 6x6 window is read once for the four sums of d it belongs to.
-        p0, p1, p2, p3, p4, p5 = _six_pixels(x_ptr, base, top + 0, left, inside, height, width)
+        p0, p1, p2, p3, p4, p5 = _six_pixels(corner, top, left, inside, 0, HEIGHT, WIDTH, PADDING)
         v0, v1, v2, v3, v4 = _five_sums(v0, v1, v2, v3, v4, d00, d01, p0, p1, p2, p3, p4, p5)
-        p0, p1, p2, p3, p4, p5 = _six_pixels(x_ptr, base, top + 1, left, inside, height, width)
+        p0, p1, p2, p3, p4, p5 = _six_pixels(corner, top, left, inside, 1, HEIGHT, WIDTH, PADDING)
         w0, w1, w2, w3, w4 = _five_sums(w0, w1, w2, w3, w4, d00, d01, p0, p1, p2, p3, p4, p5)
         v0, v1, v2, v3, v4 = _five_sums(v0, v1, v2, v3, v4, d10, d11, p0, p1, p2, p3, p4, p5)
-        p0, p1, p2, p3, p4, p5 = _six_pixels(x_ptr, base, top + 2, left, inside, height, width)
+        p0, p1, p2, p3, p4, p5 = _six_pixels(corner, top, left, inside, 2, HEIGHT, WIDTH, PADDING)
         x0, x1, x2, x3, x4 = _five_sums(x0, x1, x2, x3, x4, d00, d01, p0, p1, p2, p3, p4, p5)
         w0, w1, w2, w3, w4 = _five_sums(w0, w1, w2, w3, w4, d10, d11, p0, p1, p2, p3, p4, p5)
-        p0, p1, p2, p3, p4, p5 = _six_pixels(x_ptr, base, top + 3, left, inside, height, width)
+        p0, p1, p2, p3, p4, p5 = _six_pixels(corner, top, left, inside, 3, HEIGHT, WIDTH, PADDING)
         y0, y1, y2, y3, y4 = _five_sums(y0, y1, y2, y3, y4, d00, d01, p0, p1, p2, p3, p4, p5)
         x0, x1, x2, x3, x4 = _five_sums(x0, x1, x2, x3, x4, d10, d11, p0, p1, p2, p3, p4, p5)
-        p0, p1, p2, p3, p4, p5 = _six_pixels(x_ptr, base, top + 4, left, inside, height, width)
+        p0, p1, p2, p3, p4, p5 = _six_pixels(corner, top, left, inside, 4, HEIGHT, WIDTH, PADDING)
         z0, z1, z2, z3, z4 = _five_sums(z0, z1, z2, z3, z4, d00, d01, p0, p1, p2, p3, p4, p5)
         y0, y1, y2, y3, y4 = _five_sums(y0, y1, y2, y3, y4, d10, d11, p0, p1, p2, p3, p4, p5)
-        p0, p1, p2, p3, p4, p5 = _six_pixels(x_ptr, base, top + 5, left, inside, height, width)
+        p0, p1, p2, p3, p4, p5 = _six_pixels(corner, top, left, inside, 5, HEIGHT, WIDTH, PADDING)
         z0, z1, z2, z3, z4 = _five_sums(z0, z1, z2, z3, z4, d10, d11, p0, p1, p2, p3, p4, p5)
     at = parts_ptr + (p * chunks + chunk) * TAPS
     _store_five(at + 0, v0, v1, v2, v3, v4)
@@ -187,15 +197,15 @@ def backward(
     input_programs,  # programs for dx, the first ones; 0 if it is not wanted
     input_blocks,  # of them for each input map
     batch,
-    maps,  # C
-    height,
-    width,
-    rows,  # R
-    columns,  # S
-    outputs,  # M
     chunks,
     per_chunk,  # pooled pixels of a map in one chunk, a multiple of BLOCK
-    padding,
+    MAPS: tl.constexpr,  # C
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,  # R
+    COLUMNS: tl.constexpr,  # S
+    OUTPUTS: tl.constexpr,  # M
+    PADDING: tl.constexpr,
     BLOCK: tl.constexpr,
     TAPS: tl.constexpr,
 ):
@@ -205,15 +215,15 @@ def backward(
     if pid < input_programs:
         _input_gradient(
             pid % input_blocks, pid // input_blocks, grad_ptr, slope_ptr, weight_ptr, targets_ptr,
-            by_source_ptr, source_starts_ptr, dx_ptr, batch, maps, height, width, rows, columns,
-            outputs, padding, BLOCK,
+            by_source_ptr, source_starts_ptr, dx_ptr, batch, MAPS, HEIGHT, WIDTH, ROWS, COLUMNS,
+            OUTPUTS, PADDING, BLOCK,
         )
     else:
         rest = pid - input_programs
         _weight_gradient(
             rest // chunks, rest % chunks, grad_ptr, slope_ptr, x_ptr, sources_ptr, targets_ptr,
-            parts_ptr, batch, maps, height, width, rows, columns, outputs, chunks, per_chunk,
-            padding, BLOCK, TAPS,
+            parts_ptr, batch, chunks, per_chunk, MAPS, HEIGHT, WIDTH, ROWS, COLUMNS, OUTPUTS,
+            PADDING, BLOCK, TAPS,
         )
     # fmt: on
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# Else each size of mini-batch would be compiled anew, in the middle of a training.
+# Else each size of mini-batch would be compiled anew, in the middle of a training. What belongs to
+# the layer is constant, but for its connections: places are then computed by the compiler, which
+# takes up to half of the instructions out of the loops.
 COUNTS = [
-    *("pixels", "maps", "height", "width", "rows", "columns", "outputs", "padding", "batch"),
-    *("input_programs", "input_blocks", "chunks", "per_chunk", "connections", "chunks2"),
+    *("pixels", "batch", "input_programs", "input_blocks", "chunks", "per_chunk"),
+    *("connections", "chunks2"),
 ]
 
 
@@ -30,6 +32,23 @@ def tanh(x):
 
 
 @triton.jit
+def among(valid, at, FIRST: tl.constexpr, LAST: tl.constexpr, SIZE: tl.constexpr):
+    """Whether rows or columns from FIRST to LAST are some of SIZE; asks only where that is open."""
+    if FIRST < 0:
+        valid = valid & (at >= 0)
+    if LAST >= SIZE:
+        valid = valid & (at < SIZE)
+    return valid
+
+
+@triton.jit
+def in_map(valid, first, N: tl.constexpr, SIZE: tl.constexpr, PADDING: tl.constexpr):
+    """Whether row or column N of windows of 6, which begin at `first`, is one of SIZE."""
+    last: tl.constexpr = (SIZE + 2 * PADDING - 4) // 2 * 2 - 2 - PADDING  # where the last begins
+    return among(valid, first + N, N - PADDING, N + last, SIZE)
+
+
+@triton.jit
 def _four_sums(
     x_ptr,
     weight_ptr,
@@ -40,26 +59,27 @@ def _four_sums(
     plane,
     top,
     left,
-    inside,
-    height,
-    width,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    PADDING: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """The sums that are pooled together, by the connections from first to last - 1."""
+    everywhere = tl.full([BLOCK], True, tl.int1)
     z00 = tl.zeros([BLOCK], tl.float32) + bias
     z01 = z00
     z10 = z00
     z11 = z00
     for p in range(first, last):
-        base = (plane + tl.load(sources_ptr + p)) * height
+        # All places of a window are a number apart that is known.
+        at = x_ptr + ((plane + tl.load(sources_ptr + p)) * HEIGHT + top) * WIDTH + left
         w_ptr = weight_ptr + p * 25
         # Each pixel of the 6x6 window is read once for the four sums it belongs to.
         for i in tl.static_range(6):
             for j in tl.static_range(6):
-                h = top + i
-                w = left + j
-                valid = inside & (h >= 0) & (h < height) & (w >= 0) & (w < width)
-                pixel = tl.load(x_ptr + (base + h) * width + w, mask=valid, other=0.0)
+                valid = in_map(everywhere, top, i, HEIGHT, PADDING)
+                valid = in_map(valid, left, j, WIDTH, PADDING)
+                pixel = tl.load(at + (i * WIDTH + j), mask=valid, other=0.0)
                 if i < 5 and j < 5:
                     z00 += tl.load(w_ptr + i * 5 + j) * pixel
                 if i < 5 and j > 0:
@@ -81,24 +101,25 @@ def forward(
     y_ptr,  # (B, M, R, S)
     slope_ptr,  # (B, M, 2R, 2S)
     pixels,  # B R S
-    maps,  # C
-    height,
-    width,
-    rows,  # R
-    columns,  # S
-    outputs,  # M
-    padding,
+    MAPS: tl.constexpr,  # C
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,  # R
+    COLUMNS: tl.constexpr,  # S
+    OUTPUTS: tl.constexpr,  # M
+    PADDING: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """BLOCK pooled pixels of one output map: y, and slope, its derivative by the four sums."""
     m = tl.program_id(1)
     n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = n < pixels
-    image = n // (rows * columns)
-    r = n // columns % rows
-    s = n % columns
-    top = 2 * r - padding
-    left = 2 * s - padding
+    n = tl.minimum(n, pixels - 1)  # those beyond compute the last one too, and do not ask
+    image = n // (ROWS * COLUMNS)
+    r = n // COLUMNS % ROWS
+    s = n % COLUMNS
+    top = 2 * r - PADDING
+    left = 2 * s - PADDING
     z00, z01, z10, z11 = _four_sums(
         x_ptr,
         weight_ptr,
@@ -106,12 +127,12 @@ def forward(
         sources_ptr,
         tl.load(starts_ptr + m),
         tl.load(starts_ptr + m + 1),
-        image * maps,
+        image * MAPS,
         top,
         left,
-        inside,
-        height,
-        width,
+        HEIGHT,
+        WIDTH,
+        PADDING,
         BLOCK,
     )
     a00 = tanh(z00)
@@ -119,10 +140,10 @@ def forward(
     a10 = tanh(z10)
     a11 = tanh(z11)
     y = tanh(0.25 * (a00 + a01 + (a10 + a11)))
-    tl.store(y_ptr + ((image * outputs + m) * rows + r) * columns + s, y, mask=inside)
+    tl.store(y_ptr + ((image * OUTPUTS + m) * ROWS + r) * COLUMNS + s, y, mask=inside)
     scale = 0.25 * (1.0 - y * y)
-    at = slope_ptr + ((image * outputs + m) * 2 * rows + 2 * r) * 2 * columns + 2 * s
+    at = slope_ptr + ((image * OUTPUTS + m) * 2 * ROWS + 2 * r) * 2 * COLUMNS + 2 * s
     tl.store(at, scale * (1.0 - a00 * a00), mask=inside)
     tl.store(at + 1, scale * (1.0 - a01 * a01), mask=inside)
-    tl.store(at + 2 * columns, scale * (1.0 - a10 * a10), mask=inside)
-    tl.store(at + 2 * columns + 1, scale * (1.0 - a11 * a11), mask=inside)
+    tl.store(at + 2 * COLUMNS, scale * (1.0 - a10 * a10), mask=inside)
+    tl.store(at + 2 * COLUMNS + 1, scale * (1.0 - a11 * a11), mask=inside)

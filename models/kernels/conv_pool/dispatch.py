@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.kernels import packages, trust
 from models.kernels.conv_pool import composite, proof, reference
-from models.kernels.conv_pool.operator import fused, fused_two
+from models.kernels.conv_pool.operator import fused
 from models.kernels.packages import NEEDS
 from models.kernels.sizes import KERNEL
 
@@ -110,7 +110,8 @@ _is_transformed._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def compile_ahead(device: torch.device, *, gradient: bool) -> None:
     """Compiles the fused kernel of a device, or loads it from its cache, before anything is timed.
 
-    Proves it first, where nobody has.
+    For the sizes of LeNet-5's layers: a GPU's is compiled for the layer, and one of other sizes
+    when it is first called. Proves it first, where nobody has.
 
     Args:
         device: where it will run.
@@ -120,11 +121,4 @@ def compile_ahead(device: torch.device, *, gradient: bool) -> None:
         gradient and trust.obstacle(proof.GRADIENT, device)
     ):
         return
-    x = torch.zeros(1, 1, 16, 16, device=device)
-    pairs = torch.zeros(1, 2, dtype=torch.int64, device=device)
-    weight = torch.zeros(1, KERNEL, KERNEL, device=device, requires_grad=gradient)
-    block = (weight, torch.zeros(1, device=device), pairs, 0)
-    # As LeNet-5 runs them: on the CPU two blocks in one.
-    total = fused_two(x, block, block).sum()
-    if gradient:
-        torch.autograd.grad(total, weight)
+    proof.rehearse(device, gradient=gradient)

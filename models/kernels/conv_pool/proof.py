@@ -1,6 +1,12 @@
-"""How the fused block is compared with the reference in float64: C1, and C3 behind it."""
+"""How the fused block is compared with the reference in float64: C1, and C3 behind it.
+
+Triton compiles a block for the sizes of its layer, so those that run are those that are proved,
+LeNet-5's; two blocks more stand for all other layers, odd where LeNet-5's are even.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,67 +16,104 @@ from models.kernels.conv_pool.operator import fused_two
 from models.kernels.table import C3_TABLE, ConnectionTable, connections, full_table
 from models.kernels.trust import Errors, Kernel, relative_error
 
+
+class Sizes(NamedTuple):
+    """Of two blocks in a row."""
+
+    image: tuple[int, int, int]
+    """Maps, height and width."""
+    tables: tuple[ConnectionTable, ConnectionTable]
+    paddings: tuple[int, int]
+
+
 BATCH = 19  # neither whole groups nor whole programs
-TABLES = {"original": C3_TABLE, "modern": full_table(6, 16)}
-NAMES = ("C1's weights", "C1's biases", "C3's weights", "C3's biases")
+ORIGINAL = Sizes((1, 28, 28), (full_table(1, 6), C3_TABLE), (2, 0))
+SIZES = {
+    "original C3": ORIGINAL,
+    "modern C3": ORIGINAL._replace(tables=(full_table(1, 6), full_table(6, 16))),
+    "other sizes": Sizes((2, 15, 18), (((0,), (0, 1), (1,)), ((0, 2), (1,))), (1, 3)),
+}
+NAMES = ("first weights", "first biases", "second weights", "second biases")
 
 
-def _problem(table: ConnectionTable) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Images (B, 1, 28, 28), weights and biases of both blocks, and their tables, in float64."""
+class Problem(NamedTuple):
+    """Two blocks in a row, and what they are given."""
+
+    x: Tensor
+    """(B, C, H, W)"""
+    parts: list[Tensor]
+    """Weight and bias of the first, and of the second."""
+    tables: list[Tensor]
+    paddings: tuple[int, int]
+
+    def on(self, device: torch.device) -> Problem:
+        """In float32."""
+        parts = [part.float().to(device) for part in self.parts]
+        tables = [table.to(device) for table in self.tables]
+        return Problem(self.x.float().to(device), parts, tables, self.paddings)
+
+
+def _problem(sizes: Sizes, batch: int = BATCH) -> Problem:
+    """Random, in float64."""
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:
         return torch.randn(*shape, dtype=torch.float64, generator=generator)
 
-    tables = [connections(full_table(1, 6), 1), connections(table, 6)]
-    parts = [random(6, 5, 5) / 5, random(6), random(len(tables[1]), 5, 5) / 12, random(16)]
-    return random(BATCH, 1, 28, 28), parts, tables
+    first, second = sizes.tables
+    tables = [connections(first, sizes.image[0]), connections(second, len(first))]
+    weights = random(len(tables[0]), 5, 5) / 5, random(len(tables[1]), 5, 5) / 12
+    parts = [weights[0], random(len(first)), weights[1], random(len(second))]
+    return Problem(random(batch, *sizes.image), parts, tables, sizes.paddings)
 
 
-def _outputs(x: Tensor, parts: list[Tensor], tables: list[Tensor]) -> Tensor:
-    weight, bias, weight2, bias2 = parts
+def _outputs(problem: Problem) -> Tensor:
+    x, (weight, bias, weight2, bias2), (table, table2), (padding, padding2) = problem
     if x.dtype == torch.float64:
-        maps = reference.conv_pool(x, weight, bias, tables[0], 2)
-        return reference.conv_pool(maps, weight2, bias2, tables[1], 0)
-    return fused_two(x, (weight, bias, tables[0], 2), (weight2, bias2, tables[1], 0))
+        maps = reference.conv_pool(x, weight, bias, table, padding)
+        return reference.conv_pool(maps, weight2, bias2, table2, padding2)
+    return fused_two(x, (weight, bias, table, padding), (weight2, bias2, table2, padding2))
 
 
 def _answers(device: torch.device) -> Errors:
     errors = {}
-    for name, table in TABLES.items():
-        x, parts, tables = _problem(table)
+    for name, sizes in SIZES.items():
+        problem = _problem(sizes)
         with torch.no_grad():
-            expected = _outputs(x, parts, tables)
-            actual = _outputs(
-                x.float().to(device), [p.float().to(device) for p in parts], _to(device, tables)
-            )
-        errors[f"{name} C3"] = relative_error(actual, expected)
+            expected = _outputs(problem)
+            errors[name] = relative_error(_outputs(problem.on(device)), expected)
     return errors
 
 
 def _gradients(device: torch.device) -> Errors:
     errors = {}
-    for name, table in TABLES.items():
-        x, parts, tables = _problem(table)
-        expected = _differentiated(x, parts, tables)
-        x, parts = x.float().to(device), [part.float().to(device) for part in parts]
-        actual = _differentiated(x, parts, _to(device, tables))
+    for name, sizes in SIZES.items():
+        problem = _problem(sizes)
+        # A copy first: what follows makes its parts ask for a gradient.
+        actual = _differentiated(problem.on(device))
+        expected = _differentiated(problem)
         for part, a, e in zip(NAMES, actual, expected, strict=True):
-            errors[f"{name} C3, {part}"] = relative_error(a, e)
+            errors[f"{name}, {part}"] = relative_error(a, e)
     return errors
 
 
-def _differentiated(x: Tensor, parts: list[Tensor], tables: list[Tensor]) -> tuple[Tensor, ...]:
-    parts = [part.requires_grad_() for part in parts]
+def _differentiated(problem: Problem) -> tuple[Tensor, ...]:
+    parts = [part.requires_grad_() for part in problem.parts]
     with torch.enable_grad():
-        outputs = _outputs(x, parts, tables)
+        outputs = _outputs(problem)
         # All positive: sums that cancel would measure float32, not the kernel.
-        direction = torch.linspace(0.5, 1.5, outputs.numel(), device=x.device, dtype=x.dtype)
+        count, x = outputs.numel(), problem.x
+        direction = torch.linspace(0.5, 1.5, count, device=x.device, dtype=x.dtype)
         return torch.autograd.grad((outputs * direction.view(outputs.shape)).sum(), parts)
 
 
-def _to(device: torch.device, tensors: list[Tensor]) -> list[Tensor]:
-    return [tensor.to(device) for tensor in tensors]
+def rehearse(device: torch.device, *, gradient: bool) -> None:
+    """Does once what LeNet-5 will ask for, with one image; its connections and batch are data."""
+    problem = _problem(ORIGINAL, 1).on(device)
+    if gradient:
+        _differentiated(problem)
+    else:
+        _outputs(problem)
 
 
 ANSWERS = Kernel("fused convolutional block", _answers, bound=1e-5)
