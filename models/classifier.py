@@ -259,7 +259,7 @@ class Classifier(LightningModule):
 
     # Not the public hook, which is for users; Lightning warns of it beside a data module.
     def _apply_batch_transfer_handler(self, batch: Any, *args: Any, **options: Any) -> Any:
-        """Reads the order of a block before its transfer, since reading it from a GPU would wait."""
+        """Reads the order of a block before its transfer; on a GPU that would synchronise."""
         moved = super()._apply_batch_transfer_handler(batch, *args, **options)
         transfer.follow(self, batch, moved)
         return moved

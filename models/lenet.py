@@ -139,7 +139,7 @@ class LeNet5(Classifier):
             raise MisconfigurationException(f"{error}.") from error
 
     def targets(self, x: Tensor, labels: Tensor) -> Tensor:
-        """The teachers' mean probabilities (B, classes) for inputs x; without teachers the labels."""
+        """The teachers' mean probabilities (B, classes) for inputs x; without any, the labels."""
         return self._teachers(x) if self.teachers else labels
 
     def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
