@@ -103,7 +103,7 @@ class Iteration:
     ) -> None:
         self._model, self.memory, self._all_reduce = model, memory, all_reduce
         self.parameters: list[Tensor] = list(model.net.parameters())
-        # Kept alive: a recording reads them and the tables cached for them, whatever the net has.
+        # Kept: a recording reads them and the tables cached for them, even if the net gets others.
         self._buffers = list(model.net.buffers())
         self.velocities: list[Tensor] = []
         if model.update.momentum:

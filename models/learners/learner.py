@@ -52,7 +52,7 @@ class Run(NamedTuple):
     strategy: str = ""
     """How the training is distributed, such as "there are 2 ranks"; empty on a single device."""
     all_reduce: Callable[[Tensor], Any] | None = None
-    """Sums a tensor over the ranks in place; None unless that is all that joins them (plain DDP)."""
+    """Sums a tensor over the ranks in place, if that is all that joins them (plain DDP)."""
     timeout: timedelta | None = None
     """How long ranks wait for each other; None is torch's default."""
 
