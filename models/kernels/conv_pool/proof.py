@@ -1,4 +1,4 @@
-"""How the fused block is compared with the reference in float64: C1, and C3 behind it."""
+"""Compares the fused block with the reference in float64, for C1 followed by C3."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from models.kernels.conv_pool.operator import fused_two
 from models.kernels.table import C3_TABLE, ConnectionTable, connections, full_table
 from models.kernels.trust import Errors, Kernel, relative_error
 
-BATCH = 19  # neither whole groups nor whole programs
+BATCH = 19  # fills neither whole groups nor whole programs
 TABLES = {"original": C3_TABLE, "modern": full_table(6, 16)}
 NAMES = ("C1's weights", "C1's biases", "C3's weights", "C3's biases")
 
@@ -64,7 +64,7 @@ def _differentiated(x: Tensor, parts: list[Tensor], tables: list[Tensor]) -> tup
     parts = [part.requires_grad_() for part in parts]
     with torch.enable_grad():
         outputs = _outputs(x, parts, tables)
-        # All positive: sums that cancel would measure float32, not the kernel.
+        # All positive: with cancellation the errors would be those of float32, not of the kernel.
         direction = torch.linspace(0.5, 1.5, outputs.numel(), device=x.device, dtype=x.dtype)
         return torch.autograd.grad((outputs * direction.view(outputs.shape)).sum(), parts)
 
