@@ -84,7 +84,7 @@ def tell(kernel: Kernel, device: torch.device, found: str) -> None:
 
 
 def proved(kernel: Kernel, device: torch.device) -> str | None:
-    """As `obstacle`, without a report."""
+    """Same as `obstacle`, without a report."""
     found, key = doubt(kernel, device), (kernel.name, device)
     if _verdicts.get(key) is None and not torch.compiler.is_compiling():
         found = prove(kernel, device).obstacle
@@ -92,7 +92,7 @@ def proved(kernel: Kernel, device: torch.device) -> str | None:
 
 
 def doubt(kernel: Kernel, device: torch.device) -> str | None:
-    """As `known`, without a report."""
+    """Same as `known`, without a report."""
     key = kernel.name, device
     if key not in _verdicts and not torch.compiler.is_compiling():
         _verdicts[key] = _read(kernel, device)

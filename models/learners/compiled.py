@@ -100,7 +100,7 @@ class Compiled(Learner):
 
     @classmethod
     def obstacle(cls, model: Classifier, run: Run) -> str | None:
-        """As `CompiledGradient`, but allows plain DDP and needs the class's inputs, labels, SGD."""
+        """Refuses what `CompiledGradient` does but plain DDP, and other inputs, targets, steps."""
         if run.all_reduce is not None:
             run = run._replace(strategy="")
         return (

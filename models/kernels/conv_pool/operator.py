@@ -155,7 +155,7 @@ class _Eager(torch.autograd.Function):
 
 
 def fused(x: Tensor, weight: Tensor, bias: Tensor, connections: Tensor, padding: int = 0) -> Tensor:
-    """As `reference.conv_pool`, for float32 and 5x5 kernels; takes and returns lanes too."""
+    """Same as `reference.conv_pool`, for float32 and 5x5 kernels; takes and returns lanes too."""
     if x.device.type == "cpu" and x.dim() == 4:
         lanes = fused(to_lanes(x), weight, bias, connections, padding)
         return from_lanes(lanes, len(x))

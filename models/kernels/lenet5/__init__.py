@@ -1,1 +1,1 @@
-"""LeNet-5 as a whole, on CPU and CUDA: forward and backward pass without autograd, and steps."""
+"""LeNet-5 as a whole, on CPU and CUDA: forward pass, backward pass and step without autograd."""

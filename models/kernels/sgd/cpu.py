@@ -81,7 +81,7 @@ def sequential_sgd(
     loss: Loss,
     scale: Tensor,
 ) -> Tensor:
-    """As `reference.sequential_sgd`; the same bits for any number of threads."""
+    """Same as `reference.sequential_sgd`; the same bits for any number of threads."""
     doors.check_descent(images, labels, order, weight, bias, lr, scale)
     losses = torch.empty(order.shape, dtype=weight.dtype)
     if losses.numel():

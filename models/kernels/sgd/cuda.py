@@ -108,7 +108,7 @@ def sequential_sgd(
     loss: Loss,
     scale: Tensor,
 ) -> Tensor:
-    """As `reference.sequential_sgd`; the same bits whatever else runs."""
+    """Same as `reference.sequential_sgd`; the same bits whatever else runs."""
     doors.check_descent(images, labels, order, weight, bias, lr, scale)
     losses = torch.empty(order.shape, dtype=weight.dtype, device=weight.device)
     runs, iterations = order.shape
