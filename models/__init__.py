@@ -1,1 +1,1 @@
-"""The networks, and what they are made of. Empty on purpose: kernels must not load Lightning."""
+"""Networks, layers and learners. Empty on purpose: kernels must not load Lightning."""

@@ -1,7 +1,7 @@
-"""What LeNet-5's output layer compares with: each digit, drawn on 7x12 pixels.
+"""The codes of LeNet-5's output layer: a bitmap of 7x12 pixels for each digit.
 
 LeCun et al. 1998 (II.B, Figure 3) use a stylised font for all of ASCII, so that characters that
-look alike have codes that are alike. The digits here are drawn in that manner, not taken from it.
+look alike have similar codes. The digits here are drawn in that style, not copied from it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every experiment shares: the block step, the metrics, the optimizer."""
+"""The base class of every experiment: training on blocks, the metrics, the optimizer."""
 
 from __future__ import annotations
 
@@ -24,53 +24,51 @@ from models.schedules import Length, Schedule
 class Classifier(LightningModule):
     """Trains a network on blocks of mini-batches, by gradient descent.
 
-    A block of K mini-batches is K iterations, exactly those of K = 1: blocks only spread
+    A block of K mini-batches is K iterations, the same as in K blocks of one: blocks only amortise
     Lightning's cost per step. `global_step` counts iterations.
 
     Args:
         net: maps inputs (B, 1, H, W) to outputs.
         classes: number of classes.
         lr: highest learning rate.
-        update: what a step is beside its rate.
-        schedule: the rate over the training.
-        distortion: how far training images are distorted, anew in each iteration.
+        update: momentum and weight decay.
+        schedule: the learning rate over the training.
+        distortion: limits of the distortion of training images, drawn anew in each iteration.
 
     Raises:
-        ValueError: a value that has no meaning.
+        ValueError: a value is out of range.
     """
 
     confusion: Tensor
-    """(classes, classes) counts of the last evaluation, true classes in rows, predicted ones in
-    columns."""
+    """(true classes, predicted classes) confusion matrix of the last evaluation."""
 
     losses_taken: list[Tensor]
-    """The loss () of each iteration of the block at hand, which an exception may break off; empty
-    where a block is taken whole or not at all."""
+    """The loss () of each iteration of the current block so far, in case an exception interrupts
+    it; empty if the learner takes a block in one call."""
 
     learners: ClassVar[tuple[type[Learner], ...]] = ()
-    """Those that compute exactly what this class says, the fastest first; of a class derived from
-    it each looks at what is different."""
+    """Learners for this class, the fastest first; each checks what a derived class changes."""
 
     kind: ClassVar[type[nn.Module]]
-    """The class of the network that they compute."""
+    """The class of the network that the learners compute."""
 
     learner: str | None = None
-    """The name of the one that learns, or learnt last."""
+    """Name of the current or last learner."""
 
     why_not_faster = ""
-    """What stands in the way of the fastest one."""
+    """Why the fastest learner is not used."""
 
     teachers = ""
-    """Where those are who say what is learnt, in place of the labels; none by default."""
+    """Checkpoints of networks whose predictions replace the labels as targets; none by default."""
 
     received = 0
-    """The number of a signal to this process, which all ranks hear of; a callback sets it."""
+    """Number of a signal that this process has received, sent to all ranks; set by a callback."""
 
     pixels = (28, 28)
     """Height and width of an image."""
 
     labels: Sequence[int]
-    """Those that there may be, ascending: 0 to classes - 1, where a subclass sets no others."""
+    """The possible labels, ascending: 0 to classes - 1, unless a subclass sets others."""
 
     def __init__(
         self,
@@ -87,7 +85,7 @@ class Classifier(LightningModule):
             raise ValueError(f"lr must be above 0, and finite, got {lr}")
         update.check()
         distortion.check()
-        # Several optimizer steps in one training_step are manual optimization.
+        # Several optimizer steps in one training_step need manual optimization.
         self.automatic_optimization = False
         self.net = net
         self.lr = lr
@@ -95,7 +93,7 @@ class Classifier(LightningModule):
         self.schedule = schedule
         self.distortion = distortion
         self.losses_taken = []
-        # Learners that could not be made in this training, and why.
+        # Learners that failed to start in this training, and why.
         self.failed: dict[type[Learner], str] = {}
         self._epoch_loss = EpochLoss()
         self._learner: Learner | None = None
@@ -106,15 +104,15 @@ class Classifier(LightningModule):
         self.metrics = metrics.of_stages(classes)
 
     def inputs(self, images: Tensor) -> Tensor:
-        """Pixels (B, H, W) from 0 to 255 -> what the network takes (B, 1, H, W), floating."""
+        """Pixels (B, H, W) from 0 to 255 -> network inputs (B, 1, H, W), floating point."""
         raise NotImplementedError
 
     def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """One loss for each image (B,)."""
+        """The loss of each image (B,)."""
         raise NotImplementedError
 
     def targets(self, x: Tensor, labels: Tensor) -> Tensor:
-        """What the outputs for training inputs x are compared with by `losses`: the labels (B,)."""
+        """The targets of `losses` for training inputs x; by default the labels (B,)."""
         return labels
 
     def predicted_and_true(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,7 +120,7 @@ class Classifier(LightningModule):
         raise NotImplementedError
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """How probable each class is (B, classes), by the network's outputs."""
+        """Class probabilities (B, classes) for the network's outputs."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -136,18 +134,17 @@ class Classifier(LightningModule):
         Returns:
             "losses": (K,) the mean loss per image of each iteration, over all ranks.
             "loss": () their mean.
-            "images": how many images all ranks saw.
-            "signals": (NSIG,) above 0 for the numbers that ranks have `received`.
+            "images": the number of images, over all ranks.
+            "signals": (NSIG,) above 0 for each signal that a rank has `received`.
         """
         self._check(block)
         self.losses_taken = []
         before, count = self.global_step, len(block.sizes)
-        # A subclass may have an on_fit_start of its own.
-        learner = self._learner
-        if learner is None or not learner.is_current():
+        # There is no learner yet if a subclass overrides on_fit_start.
+        if (learner := self._learner) is None or not learner.is_current():
             learner = self._choose(self._run or learners.run_of(self))
         losses = learner(block, self.learning_rates(count))
-        # Those that Lightning has not seen.
+        # Count the steps that Lightning has not seen.
         progress.count_iterations(self.trainer, before + count - self.global_step)
         progress.count_logs(self.trainer)
         self._show_rate()
@@ -158,19 +155,19 @@ class Classifier(LightningModule):
         return {"losses": losses, "loss": loss, "images": images, "signals": signals}
 
     def _show_rate(self) -> None:
-        """Lets the optimizer say the rate of the next iteration, for whoever looks at it."""
+        """Writes the rate of the next iteration to the optimizer, for callbacks that read it."""
         if self._run is not None and self._run.is_scheduled:
             rate = float(self.learning_rates(1)[0])
             for group in self.trainer.optimizers[0].param_groups:
                 group["lr"] = rate
 
     def on_fit_start(self) -> None:
-        """Chooses who learns, which compiles or records; before the training, so it is set-up."""
+        """Chooses the learner, which compiles or records here, so that this counts as set-up."""
         self.failed = {}
         self._choose(learners.run_of(self))
 
     def on_fit_end(self) -> None:
-        """Gives back what the learner holds: a recording has memory of its own."""
+        """Releases the learner, since a CUDA graph has memory of its own."""
         self._learner = self._run = None
 
     def _choose(self, run: Run) -> Learner:
@@ -189,7 +186,7 @@ class Classifier(LightningModule):
             ValueError: the schedule needs an end, and the training has none.
         """
         iterations = self.global_step + torch.arange(count, dtype=torch.float64)
-        # Kept for an epoch, since a look at the Trainer takes as long as a block of small steps.
+        # Cached for an epoch, since asking the Trainer takes as long as a block of small steps.
         if self._length is None or self._trainer is None:
             self._length = self._length_of_training()
         return self.lr * self.schedule(iterations, self._length)
@@ -200,15 +197,15 @@ class Classifier(LightningModule):
         return ends.length_of(self.trainer, self.iterations_per_epoch())
 
     def iterations_per_epoch(self) -> int:
-        """Mini-batches in an epoch, as far as `limit_train_batches` goes; known while training."""
+        """Mini-batches in an epoch, up to `limit_train_batches`; known only during a training."""
         return progress.iterations_per_epoch(self.trainer)
 
     def on_train_start(self) -> None:
-        """Goes on inside an epoch where the loader does.
+        """Sets the counters to the position of the loader, and chooses the learner again.
 
         Raises:
-            MisconfigurationException: data of another kind, or a schedule that needs an end, which
-                the training has not.
+            MisconfigurationException: data of another kind, or a schedule that needs an end for a
+                training that has none.
         """
         progress.begin(self.trainer)
         try:
@@ -222,12 +219,12 @@ class Classifier(LightningModule):
         self._choose_again()
 
     def on_train_epoch_start(self) -> None:
-        """Lets another learn, where something was hooked, frozen or pruned since the last epoch."""
+        """Chooses the learner again, in case something was hooked, frozen or pruned meanwhile."""
         self._length = None
         self._choose_again()
 
     def on_train_epoch_end(self) -> None:
-        """Refuses a step of a subclass's own that took none of its optimizer's in an epoch."""
+        """Refuses an overridden training_step that has taken no optimizer step in an epoch."""
         if not self.global_step:
             raise MisconfigurationException(
                 f"training_step of {type(self).__name__} takes no step of its optimizer: what it "
@@ -239,7 +236,7 @@ class Classifier(LightningModule):
         if self._run is None:
             return
         run = learners.run_of(self)
-        # The schedule's rates stand in the optimizer by now; groups that came later have their own.
+        # The optimizer holds the schedule's rate by now; groups added later have their own.
         is_one = run.optimizer is not None and len(run.optimizer.param_groups) == 1
         run = run._replace(is_scheduled=self._run.is_scheduled and (run.is_scheduled or is_one))
         known = self._learner
@@ -248,39 +245,39 @@ class Classifier(LightningModule):
             self._choose(run)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Lets a checkpoint say where the training stands, whoever saves it and when."""
+        """Stores the position of the training, whichever hook saves the checkpoint."""
         if isinstance(loader := self.trainer.train_dataloader, progress.Loader):
             checkpoint["last_iteration"] = self._length_of_training().total
             position = progress.current_position(self.trainer, loader)
             progress.settle(checkpoint["loops"], position)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Understands checkpoints of older versions, and keeps the digits of 64 bits."""
+        """Reads checkpoints of older versions too, and keeps the precision of float64 weights."""
         if self._trainer is not None and self.trainer.precision == "64-true":
-            self.double()  # Lightning does so later, when the weights have come through float32
+            self.double()  # Lightning does so later, after loading the weights as float32
         self._end_before = checkpoint.get("last_iteration")
         if "loops" in checkpoint:
             progress.settle_older(checkpoint["loops"])
 
-    # The public hook below it is for users, and Lightning warns of it beside a data module.
+    # Not the public hook, which is for users; Lightning warns of it beside a data module.
     def _apply_batch_transfer_handler(self, batch: Any, *args: Any, **options: Any) -> Any:
-        """Looks at the order of a block before it goes to a device, which would be waited for."""
+        """Reads the order of a block before its transfer; on a GPU that would synchronise."""
         moved = super()._apply_batch_transfer_handler(batch, *args, **options)
         transfer.follow(self, batch, moved)
         return moved
 
     def _check(self, block: Block) -> None:
-        """Refuses what no version may read: other images and labels than the network is for.
+        """Refuses images and labels that do not fit the network.
 
         Raises:
-            TypeError: pixels that are no bytes, labels that are not int64.
-            ValueError: images of another size, a label that is no class.
+            TypeError: pixels that are not bytes, labels that are not int64.
+            ValueError: images of another size, a label that is not a class.
         """
         doors.check_images(block.images, self.pixels, block.order)
         doors.check_labels_once(block.labels, self.labels, block.images)
 
     def draw(self, block: Block, first: int = 0, end: int | None = None) -> Tensor | None:
-        """Random numbers for the distortion of some of a block's mini-batches; None without one."""
+        """Random numbers for some mini-batches of a block, to distort them by; or None."""
         if not any(self.distortion):
             return None
         totals, starts, sizes = (p[first:end] for p in (block.totals, block.starts, block.sizes))
@@ -290,7 +287,7 @@ class Classifier(LightningModule):
     def batch(
         self, block: Block, index: Tensor, numbers: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Inputs and labels of the images of `index` (B,), distorted by numbers (B, ...) if any."""
+        """Inputs and labels of the images `index` (B,), distorted by numbers (B, ...) if given."""
         # index_select, since images[index] takes 20 times as long for bytes.
         images = block.images.index_select(0, index)
         if numbers is not None:
@@ -298,11 +295,11 @@ class Classifier(LightningModule):
         return self.inputs(images), block.labels.index_select(0, index)
 
     def validation_step(self, block: Block, batch_idx: int) -> None:
-        """Counts one block into the validation metrics."""
+        """Adds one block to the validation metrics."""
         self._evaluate(block, "val")
 
     def test_step(self, block: Block, batch_idx: int) -> Tensor:
-        """Counts one block into the test metrics; returns the network's outputs."""
+        """Adds one block to the test metrics; returns the network's outputs."""
         return self._evaluate(block, "test")
 
     def predict_step(self, block: Block, batch_idx: int) -> Tensor:
@@ -323,14 +320,13 @@ class Classifier(LightningModule):
         self._check(block)
         x, labels = self.batch(block, block.order)
         outputs: Tensor = self(x)
-        predicted, true = self.predicted_and_true(outputs, labels)
         collection = self._metrics(stage)
-        collection["confusion"].update(predicted, true)
+        collection["confusion"].update(*self.predicted_and_true(outputs, labels))
         collection["loss"].update(self.losses(outputs, labels))
         return outputs
 
     def evaluated(self, stage: str) -> dict[str, Tensor]:
-        """Accuracy, loss and the counts behind them, since it was last asked; sets `confusion`."""
+        """Accuracy, loss and the counts behind them since the last call; sets `confusion`."""
         collection = self._metrics(stage)
         values = collection.compute()
         collection.reset()
@@ -350,5 +346,5 @@ class Classifier(LightningModule):
         return collection
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Gradient descent, with what `update` says."""
+        """SGD with the settings of `update`."""
         return torch.optim.SGD(self.parameters(), lr=self.lr, **self.update._asdict())

@@ -18,17 +18,17 @@ Counts = np.ndarray[Any, np.dtype[np.int64]]
 def draw(
     seed: int, iteration: int, totals: Counts, starts: Counts, sizes: Counts, count: int
 ) -> Tensor:
-    """Random numbers from -1 to 1 for the images of K mini-batches, one after the other.
+    """Random numbers from -1 to 1 for the images of K consecutive mini-batches.
 
-    Those of an image depend on the seed, the iteration, its place in the mini-batch and how many it
-    takes: nothing has to be kept for a continued run, and neither blocks nor ranks change anything.
+    Those of an image depend only on the seed, the iteration, its place in the mini-batch and
+    `count`: a continued run needs no saved state, and neither blocks nor ranks change anything.
 
     Args:
-        seed: of the run.
-        iteration: of the first mini-batch, counted from 0.
+        seed: seed of the run.
+        iteration: index of the first mini-batch, counted from 0.
         totals: (K,) images of each mini-batch, over all ranks.
-        starts: (K,) which of them is the first that is asked for.
-        sizes: (K,) how many are.
+        starts: (K,) index of the first image wanted of each mini-batch.
+        sizes: (K,) images wanted of each mini-batch.
         count: numbers for each image, `Distortion.numbers`.
 
     Returns:
@@ -36,20 +36,20 @@ def draw(
     """
     numbers = []
     for k, (total, start, size) in enumerate(zip(totals, starts, sizes, strict=True)):
-        # The last numbers set these streams apart from those of the data's order.
+        # The trailing numbers separate these streams from those of the data's order.
         stream = np.random.default_rng((seed, iteration + k, 0, 1))
         numbers.append(stream.random((total, count), np.float32)[start : start + size])
     return 2 * torch.from_numpy(np.concatenate(numbers)) - 1
 
 
 def maps_of(distortion: Distortion, numbers: Tensor, height: int, width: int) -> Tensor:
-    """Maps from output to input coordinates, (B, 2, 3), as `F.affine_grid` wants them.
+    """Affine maps from output to input coordinates, (B, 2, 3), for `F.affine_grid`.
 
     Args:
-        distortion: how far they may go.
+        distortion: limits of the maps.
         numbers: (B, OF_MAP or more) from -1 to 1.
-        height: of an image, which the grid calls -1 to 1.
-        width: likewise.
+        height: height of an image; in the grid's coordinates it is -1 to 1.
+        width: width of an image, likewise.
     """
     angle = numbers[:, 0] * math.radians(distortion.rotation)
     tall, wide = 1 + distortion.scale * numbers[:, 1], 1 + distortion.scale * numbers[:, 2]
@@ -66,20 +66,20 @@ def maps_of(distortion: Distortion, numbers: Tensor, height: int, width: int) ->
 
 
 def bends_of(distortion: Distortion, numbers: Tensor, height: int, width: int) -> Tensor:
-    """Pixels that each place is moved sideways and down, (B, 2, height, width).
+    """Elastic displacements across and down in pixels, (B, 2, height, width).
 
     Args:
-        distortion: how far.
+        distortion: has their root mean square, `elastic`.
         numbers: (B, `distortion.numbers`) from -1 to 1.
-        height: of an image.
-        width: of an image.
+        height: height of an image.
+        width: width of an image.
     """
     drawn = numbers[:, OF_MAP:].view(-1, 2, WAVES, WAVES)
     return distortion.elastic * (waves_on(height, numbers).T @ drawn @ waves_on(width, numbers))
 
 
 def waves_on(size: int, like: Tensor) -> Tensor:
-    """Those of `spectrum`, (WAVES, size), made on the device: it would have to wait for a copy."""
+    """The waves of `spectrum`, (WAVES, size), made on the device, since a copy would wait."""
     places = torch.arange(size, dtype=like.dtype, device=like.device) + 0.5
     return torch.stack(
         [factor * (frequency * places).cos() for factor, frequency in spectrum(size)]
@@ -87,11 +87,11 @@ def waves_on(size: int, like: Tensor) -> Tensor:
 
 
 def distort(images: Tensor, distortion: Distortion, numbers: Tensor) -> Tensor:
-    """Draws each image where its random numbers say, between pixels in straight lines.
+    """Distorts each image by its random numbers, with bilinear interpolation.
 
     Args:
-        images: (B, H, W), floating; zeros are around them.
-        distortion: how far it may go.
+        images: (B, H, W), floating point; they are padded with zeros.
+        distortion: limits of the distortion.
         numbers: (B, `distortion.numbers`) from -1 to 1.
     """
     if not len(images):

@@ -1,4 +1,4 @@
-"""When a training ends, as far as its learning rates depend on it, and what is said of that."""
+"""The length of a training run, on which its learning rates depend, and messages about it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from models.schedules import Length, Schedule
 
 
 def length_of(trainer: Trainer, epoch: int) -> Length:
-    """To the last epoch, each with so many iterations; where there is none, to `max_steps`.
+    """The length up to `max_epochs` of `epoch` iterations each, or without it up to `max_steps`.
 
-    Beside a last epoch `max_steps` is where a run stops, to be gone on with later.
+    If both are set, `max_steps` only interrupts the run, which can be continued later.
     """
     if trainer.max_epochs is not None and trainer.max_epochs >= 0:
         return Length(epoch, epoch * trainer.max_epochs)
@@ -20,7 +20,7 @@ def length_of(trainer: Trainer, epoch: int) -> Length:
 
 
 def warn_of_another(schedule: Schedule, iteration: int, before: int | None, now: Length) -> None:
-    """Says so where a training goes on to another end than it began for, if rates depend on it."""
+    """Warns if a continued training has another end than before and its rates depend on that."""
     if before is None or now.total is None:
         return
     if other := schedules.says_other(schedule, iteration, now._replace(total=before), now):
@@ -31,7 +31,7 @@ def warn_of_another(schedule: Schedule, iteration: int, before: int | None, now:
 
 
 def say_where_it_stops(schedule: Schedule, stop: int, length: Length) -> None:
-    """Says so where `max_steps` stops a training at a rate of its schedule's middle."""
+    """Tells the user if `max_steps` stops a training in the middle of its schedule."""
     if length.total is None or not 0 < stop < length.total:
         return
     if other := schedules.says_other(schedule, stop, length._replace(total=stop), length):

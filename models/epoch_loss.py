@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 class EpochLoss:
-    """Logs train/loss once an epoch, from `training_step`: whatever hooks a subclass has.
+    """Logs train/loss once an epoch, from `training_step`, so that subclasses may use any hook.
 
-    Lightning takes 0.2 ms to log, and whole runs of small steps not much longer. Where a callback
-    says that it `logs_losses`, each of them, loggers do not get the mean too.
+    Lightning takes 0.2 ms to log, which is long beside small steps. If a callback has
+    `logs_losses`, it logs the loss of each iteration, and loggers do not get the mean too.
     """
 
     def __init__(self) -> None:
         self._blocks: list[tuple[Tensor, int]] = []
 
     def add(self, model: Classifier, loss: Tensor, images: int) -> None:
-        """Counts a block in: its mean loss () and how many images it had."""
+        """Adds a block, given its mean loss () and its number of images."""
         self._blocks.append((loss, images))
         trainer = model.trainer
         is_over = trainer.should_stop or model.global_step == trainer.max_steps
@@ -33,7 +33,7 @@ class EpochLoss:
             return
         losses = torch.stack([loss for loss, _ in self._blocks])
         counts = [images for _, images in self._blocks]
-        # Nothing here waits for a GPU.
+        # Nothing here synchronises with a GPU.
         weights = send(torch.tensor(counts, dtype=losses.dtype), losses.device)
         self._blocks = []
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]

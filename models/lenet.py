@@ -26,7 +26,7 @@ from models.teachers import Teachers, TeachersError
 Scalars = TypeVar("Scalars", float, Tensor)
 
 MEAN, DEVIATION = 0.1307, 0.3081
-"""Of MNIST's training pixels in [0, 1]."""
+"""Mean and standard deviation of MNIST's training pixels in [0, 1]."""
 
 SCHEDULES: dict[str, Schedule] = {
     "constant": schedules.constant,
@@ -36,27 +36,27 @@ SCHEDULES: dict[str, Schedule] = {
 
 
 class LeNet5(Classifier):
-    """LeNet-5 with cross-entropy and gradient descent; by itself the document's training.
+    """LeNet-5 with cross-entropy and gradient descent; the defaults are the document's training.
 
     Args:
-        c3: Connections of C3: by Table I of LeCun et al. 1998 (original), or all of them (modern).
+        c3: Connections of C3: Table I of LeCun et al. 1998 (original), or all of them (modern).
         lr: Highest learning rate.
-        momentum: Share of the last step that is taken again.
-        nesterov: Whether momentum is of Nesterov's kind.
-        weight_decay: Pull of the weights towards 0.
-        schedule: The learning rate stays (constant), rises over the first epoch and falls along a
-            cosine to 0 at the end of the last one, or rises over two fifths of the training and
-            falls in a straight line to 0 at its end (one-cycle).
-        rotation: Distortion of training images: degrees at most, either way.
-        scale: Distortion: factor of height and of width, from 1 - scale to 1 + scale.
-        shear: Distortion: columns moved sideways per row, at most.
-        shift: Distortion: pixels at most, in both directions.
-        elastic: Distortion: pixels that places move, root mean square.
-        standardize: Pixels of mean 0 and variance 1 over the training images, instead of 0 to 1.
-        teachers: Checkpoints of trained LeNet-5s, or folders of their runs, as "runs/teacher-*":
-            what is learnt are their mean answers to the distorted images, in place of the labels.
+        momentum: Momentum of SGD.
+        nesterov: Use Nesterov momentum.
+        weight_decay: Weight decay (L2), as in torch.optim.SGD.
+        schedule: Learning rate: constant; linear warm-up over the first epoch, then cosine decay
+            to 0 at the end of the training (cosine); or a linear rise over two fifths of the
+            training, then linear decay to 0 at its end (one-cycle).
+        rotation: Distortion of training images: largest rotation in degrees, either way.
+        scale: Distortion: factors of height and of width, from 1 - scale to 1 + scale.
+        shear: Distortion: largest horizontal shear, in columns per row.
+        shift: Distortion: largest shift in pixels, in both directions.
+        elastic: Distortion: elastic displacement in pixels, root mean square.
+        standardize: Scale pixels to mean 0 and variance 1 over the training images, not 0 to 1.
+        teachers: Checkpoints of trained LeNet-5s, or folders of their runs, as "runs/teacher-*";
+            their mean predictions for the distorted images are the targets, not the labels.
         backend: Version of the convolutional layers; auto takes the fastest that can run.
-        classes: How many there are; of another set than MNIST they are read from its files.
+        classes: Number of classes; for other data than MNIST it is read from the data's files.
     """
 
     kind = nets.LeNet5
@@ -97,12 +97,12 @@ class LeNet5(Classifier):
 
     @property
     def design(self) -> Design:
-        """What the compiled learner computes."""
+        """The constants of this network for the compiled learner."""
         return LENET5._replace(paper=self._scaled(0.0), ink=self._scaled(1.0))
 
     @property
     def backend(self) -> str:
-        """The version that runs, for the record."""
+        """The version of the convolutional layers that runs, as recorded with the results."""
         layer = conv_pool.first(self.net)
         if layer is None:
             return "composite"
@@ -110,12 +110,12 @@ class LeNet5(Classifier):
         return "composite" if self._is_mixed() and version != "reference" else version
 
     def setup(self, stage: str) -> None:
-        """Compiles what an evaluation calls, so that it counts as set-up."""
+        """Reads the teachers of a training, or compiles the forward pass of an evaluation."""
         if stage == "fit" and self.teachers:
-            # Read before anything is written.
+            # Before the run writes anything, since it may fail.
             _ = self._teachers
         if stage != "fit" and not self._is_mixed():
-            # Where the model will be: Lightning has not moved it yet.
+            # Lightning has not moved the model to its device yet.
             device = self.trainer.strategy.root_device
             with conv_pool.compiling():
                 conv_pool.compile_ahead(self.net, device, gradient=False)
@@ -139,7 +139,7 @@ class LeNet5(Classifier):
             raise MisconfigurationException(f"{error}.") from error
 
     def targets(self, x: Tensor, labels: Tensor) -> Tensor:
-        """The teachers' mean probabilities (B, classes) for inputs x; without them the labels."""
+        """The teachers' mean probabilities (B, classes) for inputs x; without any, the labels."""
         return self._teachers(x) if self.teachers else labels
 
     def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ class LeNet5(Classifier):
         return F.cross_entropy(outputs, labels, reduction="none")
 
     def predicted_and_true(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The largest logit, and the label itself."""
+        """Predicts the class of the largest logit; the true class is the label."""
         return outputs.argmax(1), labels
 
     def probabilities(self, outputs: Tensor) -> Tensor:

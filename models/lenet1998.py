@@ -1,4 +1,4 @@
-"""LeNet-5 as LeCun et al. 1998 train it, as far as mini-batches allow."""
+"""LeNet-5 trained as in LeCun et al. 1998, as far as mini-batches allow."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from models.learners.compiled import Compiled, CompiledGradient
 from models.learners.recorded import Recorded
 
 PAPER, INK = -0.1, 1.175
-"""What pixels 0 and 255 become: over the training images about mean 0 and variance 1 (II.B)."""
+"""Inputs for pixels 0 and 255: about mean 0 and variance 1 over the training images (II.B)."""
 
 
 class LeNet1998(Classifier):
     """The network of LeCun et al. 1998 with its loss and the shape of its schedule.
 
-    The paper takes one image after the other, with a rate for each parameter from second
-    derivatives (stochastic diagonal Levenberg-Marquardt); here it is mini-batches with momentum.
+    The paper trains on one image at a time, with a rate for each parameter from second derivatives
+    (stochastic diagonal Levenberg-Marquardt); here training uses mini-batches with momentum.
 
     Args:
-        loss: By maximum a posteriori (map, Eq. 9), or the penalty of the right digit alone (mse,
+        loss: Maximum a posteriori (map, Eq. 9), or the penalty of the correct digit alone (mse,
             Eq. 8).
-        rubbish: How much penalty is much, j in Eq. 9.
-        lr: Learning rate of the first two passes.
-        momentum: Share of the last step that is taken again.
+        rubbish: Penalty of the rubbish class, j in Eq. 9.
+        lr: Learning rate of the first two passes through the training set.
+        momentum: Momentum of SGD.
     """
 
     kind = nets.LeNet1998
@@ -62,16 +62,16 @@ class LeNet1998(Classifier):
 
     @property
     def design(self) -> Design:
-        """What the compiled learner computes."""
+        """The constants of this network for the compiled learner."""
         return design_of_1998(self.net.codes, self.loss, self.rubbish, PAPER, INK)
 
     def inputs(self, images: Tensor) -> Tensor:
-        """Pixels (B, 28, 28) -> (B, 1, 32, 32) from -0.1 to 1.175, a margin of 2 around."""
+        """Pixels (B, 28, 28) -> (B, 1, 32, 32) from -0.1 to 1.175, with a margin of 2."""
         x = images.unsqueeze(1).to(self.dtype) * ((INK - PAPER) / 255) + PAPER
         return F.pad(x, (2, 2, 2, 2), value=PAPER)
 
     def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Eq. 9 or Eq. 8 of penalties (B, 10) -> (B,)."""
+        """The loss of each image by Eq. 9 or Eq. 8: penalties (B, 10) -> (B,)."""
         right = outputs.gather(1, labels.unsqueeze(1)).squeeze(1)
         if self.loss == "mse":
             return right
@@ -79,9 +79,9 @@ class LeNet1998(Classifier):
         return right + torch.cat([rubbish, -outputs], 1).logsumexp(1)
 
     def predicted_and_true(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The least penalty, and the label itself."""
+        """Predicts the class of the smallest penalty; the true class is the label."""
         return outputs.argmin(1), labels
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """Softmax of penalties (B, 10), the other way round."""
+        """Softmax of the negated penalties (B, 10)."""
         return (-outputs).softmax(1)

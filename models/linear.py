@@ -16,12 +16,12 @@ from models.learners.sequential import Sequential
 from models.losses import LOSSES
 from models.schedules import Schedule
 
-# Added to a pixel's standard deviation, so that pixels that are hardly ever on do not rule.
+# Added to a pixel's standard deviation, so that pixels that are rarely on do not dominate.
 SMOOTHING = 25.5
 
 
 class Pixels(Protocol):
-    """What is known of the training images."""
+    """The interface of the data module that is used here."""
 
     def pixel_deviation(self) -> Tensor:
         """The standard deviation of each pixel over the training images, (H, W)."""
@@ -33,12 +33,12 @@ class Linear(Classifier):
     Batch size 1 runs as one compiled loop over a block; other sizes run through autograd.
 
     Args:
-        loss: Minimised by the training; mse-as-printed keeps the misprint of the document's code.
+        loss: Training loss; mse-as-printed reproduces a misprint in the document's code.
         lr: Learning rate.
-        decay_iterations: Iterations in which the learning rate falls, in a straight line, to 0. By
-            default it stays.
-        scale: Pixels are multiplied by it; per-pixel divides each by 25.5 more than its standard
-            deviation over the training images.
+        decay_iterations: Iterations over which the learning rate falls linearly to 0; it is
+            constant by default.
+        scale: Factor of the pixels; per-pixel divides each by its standard deviation over the
+            training images plus 25.5.
         backend: Version of the loop over batches of size 1; auto takes the fastest that can run.
     """
 
@@ -70,18 +70,18 @@ class Linear(Classifier):
 
     @property
     def backend(self) -> str:
-        """The version that runs batches of size 1, for the record."""
+        """The version that runs batches of size 1, as recorded with the results."""
         weight = next(self.net.parameters())
         return sgd.choose(self.hparams["backend"], weight.device, weight.dtype)
 
     def setup(self, stage: str) -> None:
-        """Looks at the training images."""
+        """Adapts the pixel scale to the training images."""
         if stage == "fit":
             # Set by fit(model, datamodule=...).
             self.adapt_scale(getattr(self.trainer, "datamodule"))  # noqa: B009
 
     def adapt_scale(self, data: Pixels) -> None:
-        """Takes over what `scale` needs of the training images."""
+        """Sets a per-pixel scale from the training images."""
         if self.per_pixel:
             deviation = data.pixel_deviation()
             doors.check_tensor("pixel deviations", deviation, torch.float32, self.pixels)
@@ -96,12 +96,12 @@ class Linear(Classifier):
         return self.loss(outputs, labels)
 
     def predicted_and_true(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """An image is right where z y >= 0; class 1 is the label +1."""
+        """Counts an image as correct if z y >= 0; class 1 is the label +1."""
         right = outputs * labels >= 0
         predicted = torch.where(right, labels, -labels)
         return (predicted > 0).long(), (labels > 0).long()
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """Of the labels -1 and +1 by margins (B,), -> (B, 2)."""
+        """Probabilities of the labels -1 and +1: margins (B,) -> (B, 2)."""
         margins = outputs.unsqueeze(1)
         return torch.cat([-margins, margins], 1).sigmoid()

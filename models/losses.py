@@ -5,7 +5,7 @@ of them are sums of the same three terms:
 
     a log(1 + e^-m) + b w + c w^2
 
-so that one table of amounts (a, b, c) serves the autograd version and the compiled ones.
+so one table of coefficients (a, b, c) serves the autograd version and the compiled ones.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Amounts = tuple[float, float, float]
 
 
 class Loss(NamedTuple):
-    """How much of log(1 + e^-m), w and w^2, for each label."""
+    """A loss, as the coefficients of log(1 + e^-m), w and w^2 for each label."""
 
     minus: Amounts
     """For y = -1."""
@@ -30,7 +30,7 @@ class Loss(NamedTuple):
     """For y = +1."""
 
     def __call__(self, z: Tensor, y: Tensor) -> Tensor:
-        """One loss for each image (B,), finite at any margin: raw pixels give z in the hundreds.
+        """The loss of each image (B,), finite at any margin: raw pixels give z in the hundreds.
 
         >>> LOSSES["logistic"](torch.tensor([0.0, 800.0]), torch.tensor([1, -1]))
         tensor([6.9315e-01, 8.0000e+02])
@@ -38,7 +38,7 @@ class Loss(NamedTuple):
         tensor([0.5000, 2.0000])
         """
         up = (y > 0).to(z.dtype)
-        # From numbers alone: a tensor made of them would let a GPU wait in every iteration.
+        # Python numbers: a tensor made of them would synchronise with a GPU in every iteration.
         log, linear, square = (
             minus + (plus - minus) * up for minus, plus in zip(self.minus, self.plus, strict=True)
         )
@@ -47,7 +47,7 @@ class Loss(NamedTuple):
         return linear * wrong + square * wrong.square() - log * F.logsigmoid(y * z)
 
     def amounts(self, like: Tensor) -> Tensor:
-        """Both rows (2, 3), minus first, with the type and the device of `like`."""
+        """The coefficients (2, 3), minus first, with the type and the device of `like`."""
         return send(torch.tensor([self.minus, self.plus], dtype=like.dtype), like.device)
 
 
@@ -56,6 +56,6 @@ LOSSES = {
     "logistic": Loss((1, 0, 0), (1, 0, 0)),
     # 1/2 (1-y) [(1 - s(-z))^2 + s(z)^2] + 1/2 (1+y) [s(-z)^2 + (1 - s(z))^2]: twice w^2
     "mse": Loss((0, 0, 2), (0, 0, 2)),
-    # The same as the code of the source document, without the square on the first s(z).
+    # As in the code of the source document, which lacks the square on the first s(z).
     "mse-as-printed": Loss((0, 1, 1), (0, 0, 2)),
 }

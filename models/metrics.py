@@ -1,4 +1,4 @@
-"""What is counted of an evaluation."""
+"""The metrics of validation and test."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Confusion(MulticlassConfusionMatrix):
 
 
 def of_stages(classes: int) -> nn.ModuleDict:
-    """A collection for each stage: "confusion" and "loss"."""
+    """A metric collection for each stage: "confusion" and "loss"."""
     metrics = MetricCollection(
         {
             "confusion": Confusion(classes, validate_args=False),
@@ -38,14 +38,14 @@ def of_stages(classes: int) -> nn.ModuleDict:
 
 
 def keep_to_this_rank(metrics: nn.ModuleDict) -> None:
-    """Lets a rank compute what it has counted itself; by default ranks add up what they have."""
+    """Makes each rank compute its own values; by default metrics are reduced over all ranks."""
     for module in metrics.modules():
         if isinstance(module, Metric):
             module.distributed_available_fn = lambda: False
 
 
 def scalars(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Accuracy, loss and the counts behind them, of what a collection computes."""
+    """Accuracy, loss and the counts behind them, from the computed values of a collection."""
     confusion = values["confusion"]
     correct, total = confusion.trace().float(), confusion.sum().float()
     return {

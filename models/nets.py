@@ -25,13 +25,13 @@ class LeNet5(nn.Module):
 
     Args:
         c3: "original" connects the maps by Table I of LeCun et al. 1998, "modern" all of them.
-        backend: which version of the convolutional layers runs.
-        classes: how many logits there are.
+        backend: version of the convolutional layers.
+        classes: number of logits.
     """
 
     def __init__(self, c3: C3 = "original", backend: str = "auto", classes: int = 10) -> None:
         super().__init__()
-        # Each with the subsampling layer behind it, S2 and S4.
+        # C1 and C3 include the subsampling layers that follow them, S2 and S4.
         self.c1 = ConvPool(1, full_table(1, 6), padding=2, backend=backend)
         self.c3 = ConvPool(6, C3_TABLES[c3], backend=backend)
         self.c5 = nn.Linear(400, 120)
@@ -52,7 +52,7 @@ class LeNet5(nn.Module):
         return logits
 
     def embed(self, x: Tensor) -> Tensor:
-        """Images (B, 1, 28, 28) -> what F6 makes of them (B, 84)."""
+        """Images (B, 1, 28, 28) -> F6's outputs (B, 84)."""
         return self._f6(self.features(x))
 
     def _f6(self, features: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class LeNet5(nn.Module):
 
 
 def squash(x: Tensor) -> Tensor:
-    """1.7159 tanh(2x / 3): keeps +-1 where it is and bends most there (Appendix A)."""
+    """1.7159 tanh(2x / 3): maps +-1 to itself and is most curved there (Appendix A)."""
     return AMPLITUDE * torch.tanh(x * SLOPE)
 
 
@@ -82,7 +82,7 @@ class LeNet1998(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws all of them uniformly between -2.4 / F and 2.4 / F, F the fan-in (Appendix A)."""
+        """Draws parameters uniformly from -2.4 / F to 2.4 / F, F being the fan-in (Appendix A)."""
         for convolution in (self.c1, self.c3):
             convolution.draw(2.4 / convolution.fan_in())
         with torch.no_grad():
@@ -91,9 +91,9 @@ class LeNet1998(nn.Module):
                     parameter.uniform_(-2.4 / fan_in, 2.4 / fan_in)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (B, 1, 32, 32) -> penalties (B, 10), the least one that of the answer.
+        """Images (B, 1, 32, 32) -> penalties (B, 10), the smallest one for the predicted class.
 
-        The squared distance of F6's outputs to each digit's bitmap: Eq. 7.
+        A penalty is the squared distance of F6's output to a digit's bitmap (Eq. 7).
         """
         x = squash(self.s2(squash(self.c1(x))))
         x = squash(self.s4(squash(self.c3(x))))
@@ -102,7 +102,7 @@ class LeNet1998(nn.Module):
 
 
 def connection_counts(net: LeNet1998) -> dict[str, int]:
-    """Connections of each layer, as the paper counts them: one for each product, and each bias."""
+    """Connections of each layer as the paper counts them: one for each product and each bias."""
     pixels = {"c1": 28 * 28, "c3": 10 * 10, "c5": 1, "f6": 1}
     counts = {
         name: places * sum(parameter.numel() for parameter in getattr(net, name).parameters())

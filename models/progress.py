@@ -1,9 +1,9 @@
-"""Lightning's counters, made to say what was learnt: all that the models know of its inside.
+"""Sets Lightning's progress counters to what has been learnt; no other module touches them.
 
-Lightning counts batches, which are blocks here: of other sizes in a continued run, cut short by
-`max_steps`, begun and not ended. A checkpoint therefore says where the training loader stands, and
-what Lightning's loops should say follows from that: the same for every way in which a run can come
-to the same place.
+Lightning counts batches, which are blocks here. Their size may differ in a continued run,
+`max_steps` may cut one short, and one may be begun but not finished. A checkpoint therefore holds
+the position of the training loader, and the state of Lightning's loops is derived from it: it is
+the same however a run came to that position.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 
 Loops = dict[str, Any]
-"""Lightning's entry "loops" of a checkpoint."""
+"""The entry "loops" of a Lightning checkpoint."""
 
 
 @runtime_checkable
 class Loader(Protocol):
-    """What is known of the training data."""
+    """The interface of the training loader that is used here."""
 
     iterations: int
-    """Mini-batches in an epoch that is not limited."""
+    """Mini-batches in an epoch without `limit_train_batches`."""
     block_size: int
     """Mini-batches in a block."""
     images_done: int
-    """Images of the epoch at hand that have been learnt from."""
+    """Images of the current epoch that have been learnt from."""
     blocks_done: int
-    """Whole blocks before the next image, counted from the front of the epoch."""
+    """Whole blocks before the next image, counted from the start of the epoch."""
 
     def state_dict(self) -> dict[str, int]:
-        """The position, with "images_done" and "images", those of a whole epoch."""
+        """The position: "images_done", and "images", the number of images in an epoch."""
 
 
 def loader_of(trainer: Trainer) -> Loader:
-    """The training data.
+    """The training loader.
 
     Raises:
-        MisconfigurationException: they are of another kind.
+        MisconfigurationException: the training data is of another kind.
     """
     loader = trainer.train_dataloader
     if not isinstance(loader, Loader):
@@ -51,18 +51,18 @@ def loader_of(trainer: Trainer) -> Loader:
 
 
 def iterations_per_epoch(trainer: Trainer) -> int:
-    """Mini-batches in an epoch, as far as the Trainer goes through it."""
+    """Mini-batches in an epoch, as limited by the Trainer."""
     loader = loader_of(trainer)
     return min(loader.iterations, int(trainer.num_training_batches) * loader.block_size)
 
 
 class Position(NamedTuple):
-    """Between two iterations of a training."""
+    """A position between two iterations of a training."""
 
     epochs: int
-    """Epochs that are over."""
+    """Completed epochs."""
     blocks: int
-    """Whole blocks of the next one that lie behind; 0 at its front."""
+    """Completed blocks of the next epoch; 0 at its start."""
     inside: bool
     """Whether the next epoch has begun."""
 
@@ -76,31 +76,31 @@ def count_iterations(trainer: Trainer, count: int) -> None:
 
 
 def count_logs(trainer: Trainer) -> None:
-    """Makes what is logged next stand at the last iteration, counted from 0, as a plain Trainer's.
+    """Makes the next log entry appear at the last iteration, counted from 0, as in a plain Trainer.
 
-    Lightning counts one for each batch, which it adds when this one is logged.
+    Lightning itself counts one for each batch, and adds it when this batch is logged.
     """
     trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step - 1
 
 
 def current_position(trainer: Trainer, loader: Loader) -> Position:
-    """Where a training is, whichever hook asks."""
+    """The position of a training; the same in every hook."""
     progress: Any = trainer.fit_loop.epoch_progress.current
     if not loader.images_done:
         return Position(progress.processed, 0, inside=False)
     if (
         loader.images_done == loader.state_dict()["images"]
-        or loader.blocks_done >= trainer.num_training_batches  # limited to these
+        or loader.blocks_done >= trainer.num_training_batches  # limit_train_batches
     ):
         return Position(progress.started, 0, inside=False)
-    # Of an epoch that was cut Lightning says, some hooks later, that it was processed.
+    # Not `processed`: Lightning counts an interrupted epoch as processed some hooks later.
     return Position(progress.started - 1, loader.blocks_done, inside=True)
 
 
 def settle(loops: Loops, position: Position) -> None:
-    """Makes the saved loops say that the training stands at `position`.
+    """Sets the saved state of Lightning's loops to `position`.
 
-    Lightning goes on inside an epoch that is ready and not processed; elsewhere it begins one.
+    Lightning resumes inside an epoch that is ready and not processed; otherwise it begins one.
     """
     fit = loops["fit_loop"]
     begun = position.epochs + position.inside
@@ -118,9 +118,9 @@ def settle(loops: Loops, position: Position) -> None:
 
 
 def settle_older(loops: Loops) -> None:
-    """Does the same for a checkpoint whose writer left Lightning's counters as they were.
+    """Does the same for a checkpoint of an older version, which has Lightning's own counters.
 
-    It was written after a block, and says that no image is done where that was an epoch's last.
+    It was written after a block, and has 0 for "images_done" after the last block of an epoch.
     """
     states = loops["fit_loop"]["state_dict"].get("combined_loader", ())
     if not any("images_done" in state and "images" not in state for state in states):
@@ -132,18 +132,18 @@ def settle_older(loops: Loops) -> None:
 
 
 def begin(trainer: Trainer) -> None:
-    """Counts the blocks that lie behind in the sizes of this run; before the first iteration.
+    """Counts the completed blocks in this run's block size; called before the first iteration.
 
     Raises:
         MisconfigurationException: as `loader_of`.
     """
     loader = loader_of(trainer)
-    # Of a search for a batch size or a rate, which an epoch's mean would count in.
+    # A search for a batch size or learning rate leaves results that would enter an epoch's mean.
     trainer.fit_loop.epoch_loop._results.clear()
     blocks, position = trainer.fit_loop.epoch_loop.batch_progress, current_position(trainer, loader)
     if loader.images_done:
         _set(blocks.current, loader.blocks_done)
-    # By these, validation is due where it is not due by epochs.
+    # With check_val_every_n_epoch=None this count decides when validation is due.
     behind = position.epochs * int(trainer.num_training_batches)
     _set(blocks.total, behind + position.blocks)
 

@@ -1,4 +1,4 @@
-"""What ranks tell each other after a block, in one message: in each of them all wait for all."""
+"""Exchanges losses and signals between ranks after a block, in one call, since each one blocks."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from models.learners import Run
 
 
 def told(losses: Tensor, received: int, run: Run, trainer: Trainer) -> tuple[Tensor, Tensor]:
-    """Means of losses over all ranks, and the signals that processes have received.
+    """Averages losses over all ranks, and collects the signals that processes have received.
 
     Args:
-        losses: (K,) of this rank.
+        losses: (K,) losses of this rank.
         received: number of the signal that this process has received; 0 for none.
         run: the training.
-        trainer: of it; adds up where ranks are joined in another way than `run` knows.
+        trainer: reduces over the ranks if `run` has no `all_reduce`.
 
     Returns:
-        (K,), and (NSIG,): above 0 for each number that some rank has named.
+        Mean losses (K,), and (NSIG,): above 0 for each signal that some rank has received.
     """
     signals = losses.new_zeros(signal.NSIG)
     signals[received].fill_(1)

@@ -1,4 +1,4 @@
-"""Learning rates over a training, as parts of the highest one: pure functions of the iteration."""
+"""Learning rate schedules, as factors of the highest rate: pure functions of the iteration."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import torch
 from torch import Tensor
 
 PASSES = (1.0,) * 2 + (0.4,) * 3 + (0.2,) * 3 + (0.1,) * 4 + (0.02,) * 8
-"""Of the 20 passes through the training set of LeCun et al. 1998 (III.B)."""
+"""Factors for the 20 passes through the training set of LeCun et al. 1998 (III.B)."""
 
 RISE = 0.4
-"""Part of a training over which `one_cycle` rises."""
+"""Fraction of a training over which `one_cycle` rises."""
 
 
 class Length(NamedTuple):
-    """How long a training is."""
+    """The length of a training."""
 
     epoch: int
     """Iterations in one pass through the training set."""
     total: int | None
-    """Iterations in all; None where nobody has said when it ends."""
+    """Iterations in all; None if the training has no end."""
 
 
 Schedule = Callable[[Tensor, Length], Tensor]
-"""From the iterations (K,) float64, counted from 0, to their parts of the rate (K,)."""
+"""Maps iterations (K,) float64, counted from 0, to factors of the learning rate (K,)."""
 
 
 def says_other(schedule: Schedule, iteration: int, before: Length, now: Length) -> str | None:
-    """Names the parts of the rate at an iteration, where another end of the training changes it.
+    """Describes how another end of the training changes the rate at an iteration, if it does.
 
     >>> says_other(cosine, 50, Length(5, 100), Length(5, 200))
     '0.85 of the highest instead of 0.5'
@@ -42,7 +42,7 @@ def says_other(schedule: Schedule, iteration: int, before: Length, now: Length) 
 
 
 def constant(iterations: Tensor, length: Length) -> Tensor:
-    """Always the same.
+    """The highest rate throughout.
 
     >>> constant(torch.tensor([0.0, 9.0]), Length(10, None)).tolist()
     [1.0, 1.0]
@@ -51,7 +51,7 @@ def constant(iterations: Tensor, length: Length) -> Tensor:
 
 
 def falling(iterations: Tensor, length: Length, last: int) -> Tensor:
-    """In a straight line to 0 at the iteration `last`, and 0 from there on.
+    """Falls linearly to 0 at the iteration `last`, and stays 0.
 
     >>> falling(torch.tensor([0.0, 5.0, 10.0, 99.0]), Length(10, None), last=10).tolist()
     [1.0, 0.5, 0.0, 0.0]
@@ -60,7 +60,7 @@ def falling(iterations: Tensor, length: Length, last: int) -> Tensor:
 
 
 def cosine(iterations: Tensor, length: Length) -> Tensor:
-    """Up over the first epoch, and down along a cosine to 0 at the end.
+    """Rises linearly over the first epoch, and decays along a cosine to 0 at the end.
 
     Loshchilov and Hutter 2017, 3, with a warm-up.
 
@@ -77,7 +77,7 @@ def cosine(iterations: Tensor, length: Length) -> Tensor:
 
 
 def one_cycle(iterations: Tensor, length: Length) -> Tensor:
-    """In a straight line up over the first part, `RISE`, and in another down to 0 at the end.
+    """Rises linearly over the first part, `RISE`, and falls linearly to 0 at the end.
 
     Smith and Topin 2018, without their last phase.
 
@@ -94,7 +94,7 @@ def one_cycle(iterations: Tensor, length: Length) -> Tensor:
 
 
 def passes(iterations: Tensor, length: Length) -> Tensor:
-    """That of the pass (`PASSES`); the last one goes on.
+    """The factor of each pass (`PASSES`); that of the last one stays.
 
     >>> passes(torch.tensor([0.0, 19.0, 20.0, 999.0]), Length(10, None)).tolist()
     [1.0, 1.0, 0.4, 0.02]
@@ -104,7 +104,7 @@ def passes(iterations: Tensor, length: Length) -> Tensor:
 
 
 def _end(length: Length) -> int:
-    """The iteration behind the last one."""
+    """The number of iterations."""
     if length.total is None:
         raise ValueError(
             "the schedule needs a last iteration: set --trainer.max_epochs or --trainer.max_steps"

@@ -1,7 +1,7 @@
-"""Nets that are trained already, and say how probable each class is to one that learns from them.
+"""Trained networks whose class probabilities are the training targets of another network.
 
-Distillation: Hinton, Vinyals and Dean 2015; here on the very inputs that the pupil sees, distorted
-as they are (Beyer et al. 2022).
+Distillation: Hinton, Vinyals and Dean 2015; here the teachers see the same distorted inputs as
+their pupil (Beyer et al. 2022).
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from models import nets
 
 
 class TeachersError(ValueError):
-    """There are none, or not for this pupil."""
+    """No teachers are found, or they do not fit the pupil."""
 
 
 class Teachers:
-    """A committee of LeNet-5s.
+    """An ensemble of trained LeNet-5s.
 
     Args:
-        pattern: of paths, as a shell would take it: checkpoints, or folders of runs, of which each
-            gives its last checkpoint.
-        same: hyperparameters that must be the pupil's, with their values.
+        pattern: glob pattern of checkpoints, or of folders of runs, each of which contributes its
+            last checkpoint.
+        same: hyperparameters that must equal the pupil's, with their values.
 
     Raises:
-        TeachersError: no checkpoint is there, or one is of something else.
+        TeachersError: no checkpoint is found, or one does not hold such a network.
     """
 
     def __init__(self, pattern: str, same: dict[str, Any]) -> None:
@@ -40,7 +40,7 @@ class Teachers:
                 f"no checkpoint at teachers {pattern!r}; train some with project.fit, and give the "
                 "folders of their runs"
             )
-        # A recording goes on reading where they were.
+        # Kept, since a CUDA graph goes on reading their memory.
         self._copies: dict[tuple[torch.device, torch.dtype], list[nets.LeNet5]] = {}
 
     def __len__(self) -> int:
@@ -48,7 +48,7 @@ class Teachers:
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        """Their mean probabilities (B, classes) for inputs x (B, 1, H, W)."""
+        """The mean probabilities (B, classes) of all teachers for inputs x (B, 1, H, W)."""
         place = x.device, x.dtype
         if place not in self._copies:
             self._copies[place] = [copy.deepcopy(net).to(*place) for net in self._nets]
@@ -56,10 +56,10 @@ class Teachers:
 
 
 def _checkpoints(pattern: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """In order, of each folder the one with the most iterations."""
+    """Yields the checkpoint with the most iterations of each folder, in sorted order."""
     folders: dict[Path, list[Path]] = {}
     paths = Path(pattern).expanduser()
-    # Path takes patterns below a folder only.
+    # Path.glob takes relative patterns only.
     start = Path(paths.anchor)
     for place in sorted(start.glob(str(paths.relative_to(start)))):
         for path in [place] if place.is_file() else sorted(place.rglob("*.ckpt")):
@@ -89,7 +89,7 @@ def _net(path: Path, content: dict[str, Any], same: dict[str, Any]) -> nets.LeNe
                 f"teacher {path} has {name} {settings[name]}, and its pupil {value}; they must be "
                 "the same"
             )
-    # What it would draw is overwritten, and others may draw later.
+    # The initial weights are overwritten, and must not advance the generator that others use.
     with torch.random.fork_rng(devices=[]):
         net = nets.LeNet5(settings["c3"], classes=settings["classes"])
     net.load_state_dict({name.removeprefix("net."): weights[name] for name in weights})

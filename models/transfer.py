@@ -1,4 +1,4 @@
-"""Blocks on their way to a device."""
+"""The transfer of blocks to a device."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor
 from models.kernels import looks
 
 HOOKS = ("transfer_batch_to_device", "on_after_batch_transfer")
-"""With one of a user's own, what arrives need not be what was sent."""
+"""If a user overrides one of these, the batch on the device may differ from the one sent."""
 
 
 def follow(model: LightningModule, sent: Any, arrived: Any) -> None:
-    """Looks at the order of a block where it was, if it has been copied to a device and no more.
+    """Reads the order of a block on the host, unless the transfer may have changed it.
 
     Args:
-        model: where it goes.
-        sent: the batch, a block or what else a user's loader yields.
-        arrived: what has become of it.
+        model: the model that receives the batch.
+        sent: the batch on the host: a block, or whatever a user's loader yields.
+        arrived: the batch on the device.
     """
     hosts = (model, getattr(model._trainer, "datamodule", None))
     if any(is_overridden(hook, host) for hook in HOOKS for host in hosts):

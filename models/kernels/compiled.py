@@ -1,8 +1,8 @@
-"""`numba.njit` for the kernels, with a cache that a change in any of their files renews.
+"""`numba.njit` for the kernels, with a cache that a change in any of their files invalidates.
 
-Numba's own looks at the file of the function alone, though constants of other files are frozen into
-its machine code; and a file that was cut off ends every program. Here each entry is one file behind
-a hash of itself and of all the sources: whatever does not fit that is compiled anew.
+Numba's own cache checks the file of the function alone, though constants of other files are frozen
+into its machine code; and a truncated cache file ends every program. Here each entry is one file
+that begins with a hash of itself and of all sources: one that does not match is compiled anew.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Part(CPUDispatcher):
-    """One that Python cannot call, and says so: Numba would jump to nowhere."""
+    """A function that refuses calls from Python, for which Numba would jump to address 0."""
 
     def __call__(self, *_: object) -> None:
         raise TypeError(f"{self.py_func.__name__} is for compiled code; Python calls an `entry`")
@@ -46,13 +46,13 @@ OF_PARTS = OPTIONS | {"no_cpython_wrapper": True, "pipeline_class": PartCompiler
 
 
 def compiled(**options: Any) -> Callable[[F], F]:
-    """A decorator: machine code for compiled code to call.
+    """A decorator that compiles a function for other compiled code to call.
 
-    Python cannot: what takes its arguments apart would be compiled for every function, and for
-    records of many arrays that is more than all the rest.
+    Python cannot call it: the wrapper that unpacks Python's arguments would be compiled for every
+    function, and for records of many arrays that is more than all the rest.
 
     Args:
-        options: more of `numba.njit`.
+        options: further options of `numba.njit`.
     """
     compile_it = entry(**OF_PARTS | options)
 
@@ -66,10 +66,12 @@ def compiled(**options: Any) -> Callable[[F], F]:
 
 
 def entry(**options: Any) -> Callable[[F], F]:
-    """A decorator: machine code that runs without the GIL and divides as NumPy does.
+    """A decorator that compiles a function for Python to call, without the GIL.
+
+    It divides as NumPy does.
 
     Args:
-        options: more of `numba.njit`.
+        options: further options of `numba.njit`.
     """
 
     def decorate(function: F) -> F:
@@ -81,14 +83,14 @@ def entry(**options: Any) -> Callable[[F], F]:
     return decorate
 
 
-# For what runs so often that it matters: handing over the arguments takes 0.1 us.
+# For functions that run so often that passing their arguments matters: it takes 0.1 us.
 inlined = compiled(forceinline=True)
 
 
 def _cache_of(function: Callable[..., Any], compiler: type[LibraryCompiler]) -> Any:
     try:
         return _Cache(function, compiler)
-    except RuntimeError:  # Numba's, where it finds no folder
+    except RuntimeError:  # Numba's, if it finds no folder
         _say_once("neither the folder of the kernels nor the user's cache can be written")
         return NullCache()
 
@@ -103,7 +105,7 @@ def _say_once(reason: str) -> None:
 
 
 class _Cache(FunctionCache):
-    """Numba's cache of one function, with other files."""
+    """Numba's cache of one function, with files of its own format."""
 
     def __init__(self, function: Callable[..., Any], compiler: type[LibraryCompiler]) -> None:
         super().__init__(function)
@@ -111,7 +113,7 @@ class _Cache(FunctionCache):
         self._cache_file = _Entries(self._cache_path, self._impl.filename_base, SOURCES)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """What was kept of that signature: entries as machine code, parts as parts."""
+        """Loads the code of a signature: machine code of an entry, bitcode of a part."""
         codegen = target_context.codegen()
         usual = codegen._library_class
         codegen._library_class = self.library
@@ -121,7 +123,7 @@ class _Cache(FunctionCache):
             codegen._library_class = usual
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keeps what was compiled, if that can be."""
+        """Saves the code of a signature, if the folder can be written."""
         try:
             super().save_overload(sig, data)
         except OSError as error:
@@ -129,10 +131,10 @@ class _Cache(FunctionCache):
 
 
 class _Entries(IndexDataCacheFile):
-    """A file for each key, and no index: two processes never write to the same one but the same."""
+    """One file for each key, and no index: two processes only ever write the same to a file."""
 
     def load(self, key: object) -> Any | None:
-        """What was saved; None where there is nothing, or it is damaged or of other sources."""
+        """The saved entry; None if there is none, or it is damaged or of other sources."""
         try:
             content = self._path(key).read_bytes()
         except OSError:
@@ -142,7 +144,7 @@ class _Entries(IndexDataCacheFile):
         return pickle.loads(content[size:]) if whole else None
 
     def save(self, key: object, data: object) -> None:
-        """Puts a file in its place in one step: whoever reads sees all of it, or the last one."""
+        """Replaces the file in one step: a reader sees all of it, or the one before."""
         path, content = self._path(key), self._dump(data)
         if path.is_dir():
             shutil.rmtree(path)
@@ -150,7 +152,7 @@ class _Entries(IndexDataCacheFile):
             file.write(self._hash(content) + content)
 
     def _path(self, key: object) -> Path:
-        # With the lanes, which are frozen into it as well: no other width takes its place.
+        # The number of lanes is frozen into the code too, so it is part of the name.
         digest = hashlib.sha256(repr((LANES, key)).encode()).digest()
         return Path(self._data_path(self._data_name(int.from_bytes(digest[:6]))))
 
@@ -159,7 +161,7 @@ class _Entries(IndexDataCacheFile):
 
 
 def _sources() -> bytes:
-    """A hash of what machine code is made of: all files here, and the libraries that compile."""
+    """A hash of what machine code depends on: all files here, and the versions of the compilers."""
     versions = numba.__version__, llvmlite.__version__, np.__version__
     return hashlib.sha256(repr(versions).encode() + machine.sources(Path(__file__).parent)).digest()
 

@@ -1,8 +1,8 @@
-"""Numba's compiler, but what an entry calls is optimized and made machine code once, with it.
+"""Numba's compiler, changed so that only entries are optimized and made machine code.
 
-Numba does both for each function, with all that it calls: what lies deep is done as often as there
-are levels above it, and nearly half of a first start was that. Here a part stays what Numba's front
-end makes of it, until an entry, the only kind that Python calls, takes all of its parts in.
+Numba does both for each function together with all that it calls: a function is compiled again for
+each level of callers above it, which was nearly half of a first start. Here a part stays as Numba's
+front end emits it, until an entry, the only kind that Python calls, links all of its parts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numba.core.typed_passes import BaseNativeLowering, NativeLowering
 
 
 class _Part(JITCodeLibrary):
-    """Code for entries to take in, which is kept as that."""
+    """A library for entries to link, which is saved as bitcode."""
 
     def _optimize_functions(self, module: Any) -> None:
         module.data_layout = self._codegen._data_layout
@@ -28,10 +28,10 @@ class _Part(JITCodeLibrary):
         pass
 
     def _finalize_final_module(self) -> None:
-        # The addresses of Python's objects in it, which may not be kept, are those of the functions
-        # that it calls, and nothing reads them. Numba looks for any that are left in an entry.
+        # Addresses of Python objects may not be saved. The only ones here are those of the called
+        # functions, which nothing reads; Numba checks that none are left in an entry.
         for function in self.get_defined_functions():
-            if function.linkage == Linkage.external:  # Several entries may have it.
+            if function.linkage == Linkage.external:  # Several entries may link it.
                 function.linkage = Linkage.linkonce_odr
         self._finalized = True
 
@@ -47,27 +47,27 @@ class _Part(JITCodeLibrary):
 
     @property
     def codegen(self) -> _Part:
-        """What is asked to `set_env`."""
+        """The object on which Numba calls `set_env`."""
         return self
 
     def set_env(self, *_: Any) -> None:
-        """The environment is of use to Python's objects only."""
+        """Does nothing, since only Python objects need an environment."""
 
 
 class _Entry(JITCodeLibrary):
-    """Code that Python calls."""
+    """A library of a function that Python calls."""
 
     def _optimize_final_module(self) -> None:
-        # Loops are written as vectors: LLVM's higher levels take longer and bring no speed.
+        # Loops are written with vectors: LLVM's higher levels take longer and gain nothing.
         passes, builder = self._codegen._module_pass_manager(opt=1)
         passes.run(self._final_module, builder)
 
 
 class _Uncounted(NRTContext):
-    """Python holds all arrays while a call lasts; counting who refers to them is work for nothing.
+    """Leaves out reference counting, since Python holds all arrays while a call lasts.
 
-    A record of thirty arrays was thirty calls each time it was handed on. A function that counts
-    must not call one that does not: it would let go of what it was never given.
+    Passing a record of thirty arrays took thirty calls. A function that counts must not call one
+    that does not: it would release references that it was never given.
     """
 
     def incref(self, *_: Any) -> None: ...
@@ -81,7 +81,7 @@ class _Lower(Lower):
         context.nrt = _Uncounted(context, True)
         try:
             super().lower_normal_function(description)
-        finally:  # What takes the arguments from Python counts.
+        finally:  # The wrapper that unpacks Python's arguments counts.
             context.nrt = NRTContext(context, True)
 
 
@@ -92,7 +92,7 @@ class _Lowering(BaseNativeLowering):
 
 
 class LibraryCompiler(Compiler):
-    """Numba's compiler with a kind of library of its own."""
+    """Numba's compiler with its own kind of library."""
 
     library: type[JITCodeLibrary]
 
@@ -111,12 +111,12 @@ class LibraryCompiler(Compiler):
 
 
 class PartCompiler(LibraryCompiler):
-    """Of what compiled code calls."""
+    """Compiles functions that compiled code calls."""
 
     library = _Part
 
 
 class EntryCompiler(LibraryCompiler):
-    """Of what Python calls."""
+    """Compiles functions that Python calls."""
 
     library = _Entry

@@ -1,7 +1,7 @@
-"""What compiled code asks of its arguments before it reads them, since it would read other memory.
+"""Argument checks of compiled code, which does not check bounds and would read other memory.
 
-Shapes, types and devices are known without a look at the values, of fake tensors too. Values are
-looked at on a CPU in every call; `looks` and `check_labels_once` spare a GPU the wait.
+Shapes, types and devices are checked without reading the values, for fake tensors too. Values are
+read in every call on a CPU; `looks` and `check_labels_once` avoid synchronising with a GPU.
 
 A shape is a tuple of sizes, in which a letter stands for any size: B images, G groups, C
 input maps, M output maps, H W pixels, P connections, N images held, K mini-batches, S runs.
@@ -29,7 +29,7 @@ GROUPS: Shape = ("G", "C", "H", "W", LANES)
 
 LAYERS = ("c1", "c3", "c5", "f6", "output")
 LAYERS_OF_1998 = ("c1", "s2", "c3", "s4", "c5", "f6")
-"""Those with parameters, in order; named as `nets.LeNet5` and `nets.LeNet1998` name them."""
+"""Layers with parameters, in order; named as in `nets.LeNet5` and `nets.LeNet1998`."""
 
 
 def check_tensor(
@@ -42,8 +42,8 @@ def check_tensor(
     """Refuses a tensor of another type or shape, or on another device if one is given.
 
     Raises:
-        TypeError: no tensor, or one of another type.
-        ValueError: another shape or device.
+        TypeError: the value is not a tensor, or has another type.
+        ValueError: it has another shape or device.
 
     >>> check_tensor("bias", torch.zeros(3), torch.float32, ("M", 5))
     Traceback (most recent call last):
@@ -81,7 +81,7 @@ def check_range(name: str, values: Tensor, low: int, high: int) -> None:
     """Refuses values below `low` or above `high`.
 
     Raises:
-        ValueError: one is.
+        ValueError: a value is out of range.
 
     >>> check_range("labels", torch.tensor([3, 10]), 0, 9)
     Traceback (most recent call last):
@@ -93,7 +93,7 @@ def check_range(name: str, values: Tensor, low: int, high: int) -> None:
 
 
 def check_labels(labels: Tensor, allowed: Sequence[int], images: Tensor) -> None:
-    """Refuses labels that are none of the allowed ones, which ascend, or not one for each image.
+    """Refuses labels that are not in `allowed`, which ascends, or are not one for each image.
 
     Raises:
         TypeError: they are not int64.
@@ -108,7 +108,7 @@ def check_labels(labels: Tensor, allowed: Sequence[int], images: Tensor) -> None
 
 
 def check_targets(targets: Tensor, allowed: Sequence[int], images: Tensor) -> None:
-    """Refuses what is neither a label nor a probability of each of the allowed ones for each image.
+    """Refuses targets other than one label, or a probability of each label, for each image.
 
     Raises:
         TypeError: they are neither int64 nor float32.
@@ -126,9 +126,9 @@ def check_targets(targets: Tensor, allowed: Sequence[int], images: Tensor) -> No
 
 
 def check_labels_once(labels: Tensor, allowed: Sequence[int], images: Tensor) -> None:
-    """As `check_labels`, but looks once at each state of a tensor: no kernel reads by these."""
+    """As `check_labels`, but reads each version of a tensor once: no kernel indexes by these."""
     check_tensor("labels", labels, torch.int64, (len(images),), images.device)
-    if labels.is_inference():  # torch does not count its states
+    if labels.is_inference():  # it has no version
         _look(labels, allowed)
     else:
         _look_once(labels, labels._version, allowed)
@@ -152,7 +152,7 @@ def _look_once(labels: Tensor, version: int, allowed: Sequence[int]) -> None:
 def check_images(
     images: Tensor, pixels: Shape, order: Tensor, device: torch.device | None = None
 ) -> None:
-    """Refuses images (N, *pixels) of other types or sizes, and an order (n,) of images not there.
+    """Refuses images that are not (N, *pixels) bytes, and an order (n,) beyond their number.
 
     Raises:
         TypeError: pixels that are not bytes, or an order that is not int64.
@@ -164,10 +164,10 @@ def check_images(
 
 
 def check_steps(sizes: np.ndarray[Any, Any], shares: Tensor, rates: Tensor, images: int) -> None:
-    """Refuses sizes (K,) of mini-batches that do not add up to the images, or other numbers of K.
+    """Refuses sizes (K,) that do not add up to the images, and shares or rates of other shapes.
 
     Raises:
-        TypeError: sizes that are no array of int64.
+        TypeError: sizes that are not an array of int64.
         ValueError: a negative size, another sum, or another shape.
     """
     if not isinstance(sizes, np.ndarray) or sizes.dtype != np.int64:
@@ -189,7 +189,7 @@ def check_conv_pool(
     padding: int,
     layout: Shape = IMAGES,
 ) -> None:
-    """Refuses arguments of the fused block that do not fit; not yet the values of `connections`.
+    """Refuses arguments of the fused block that do not fit, except values of `connections`.
 
     Raises:
         TypeError: an argument of another type.
@@ -249,7 +249,7 @@ def check_connections(connections: Tensor, outputs: int, inputs: int) -> None:
 
 
 def check_margin(margin: int, padding: int) -> None:
-    """Refuses zeros around an image inside a margin of paper: there is one frame for both.
+    """Refuses padding together with a margin of paper, since one frame holds either.
 
     Raises:
         ValueError: both are more than 0.
@@ -267,13 +267,13 @@ def check_parameters(
     """Refuses LeNet-5's parameters, or their gradients, that do not fit; both are written in place.
 
     Args:
-        parameters: weight and bias of each layer that has some.
+        parameters: weight and bias of each layer that has parameters.
         convolutions: weight and bias of C1 and of C3.
-        features: how many numbers C5 reads of an image.
-        codes: what F6's output is compared with, in the net of 1998.
+        features: number of C5's inputs.
+        codes: what F6's output is compared with, in the network of 1998.
 
     Raises:
-        TypeError: one of another type.
+        TypeError: a tensor of another type.
         ValueError: shapes or devices that do not fit, a dense layer that is too narrow for the
             kernels, or one that is not contiguous.
     """
@@ -302,7 +302,7 @@ def check_parameters(
 
 
 def _shapes_of(convolutions: Sequence[Tensor]) -> dict[str, Shape]:
-    """Those of C1, S2, C3 and S4."""
+    """The shapes of the parameters of C1, S2, C3 and S4."""
     c1, c1_bias, c3, c3_bias = (tuple(part.shape) for part in convolutions)
     return {
         "c1.weight": c1,

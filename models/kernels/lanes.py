@@ -1,7 +1,7 @@
-"""The layout of the CPU kernel: L images side by side, so one vector holds a pixel of each.
+"""The layout of the CPU kernels: L images are interleaved, so one vector holds a pixel of each.
 
-L is eight or sixteen, as the processor's vectors are. A batch of images (B, C, H, W) becomes groups
-(G, C, H, W, L) with G = ceil(B / L); the last group is filled up with zeros.
+L is eight or sixteen, the width of the processor's vectors. A batch of images (B, C, H, W) becomes
+groups (G, C, H, W, L) with G = ceil(B / L); the last group is filled up with zeros.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ WIDE = {
     "znver4",
     "znver5",
 }
-"""LLVM's names of processors with full units of 512 bits, and of Zen 4, which joins two of 256.
+"""LLVM's names of processors with full 512-bit units, and of Zen 4, which joins two of 256 bits.
 
-That one computes no more in them at a time, but it has half as many instructions to read. Other
-processors of Intel with AVX-512, for laptops, have one such unit.
+Zen 4 does not compute faster with 512 bits, but decodes half as many instructions. Intel's laptop
+processors with AVX-512 are left out, since they have one such unit only.
 """
 
 MOST = 16
-"""Lanes on any machine"""
+"""Largest number of lanes on any machine"""
 
 
 def lanes_on(processor: str, features: Mapping[str, bool]) -> int:
-    """How many floats a vector has, by LLVM's names of a processor and of what it can.
+    """The number of floats in a vector, by LLVM's names of a processor and of its features.
 
     >>> lanes_on("znver5", {"avx512f": True})
     16
@@ -54,12 +54,12 @@ def _lanes_here() -> int:
         from llvmlite import binding
 
         return lanes_on(binding.get_host_cpu_name(), binding.get_host_cpu_features())
-    except Exception:  # Without LLVM, or one that does not know the machine: nothing is compiled.
+    except Exception:  # No LLVM, or one that does not know the machine: nothing is compiled.
         return 8
 
 
 LANES = _lanes_here()
-"""L"""
+"""L, the number of lanes on this machine"""
 
 
 def to_lanes(x: Tensor) -> Tensor:
@@ -83,16 +83,16 @@ def from_lanes(x: Tensor, batch: int) -> Tensor:
 
 
 def empty(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Float32 numbers of that shape, for vectors: none of those lies across two lines of the cache.
+    """An uninitialised float32 array in which no vector crosses a boundary of cache lines.
 
-    NumPy's own memory begins anywhere: a training iteration took 6 to 8 % longer there.
+    NumPy does not align its memory so: a training iteration took 6 to 8 % longer with it.
     """
-    # Torch's begins at a line.
+    # Torch aligns its memory to cache lines.
     return torch.empty(shape, dtype=torch.float32, device="cpu").numpy()
 
 
 def zeros(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """As `empty`, each of them 0."""
+    """The same as `empty`, filled with zeros."""
     found = empty(*shape)
     found.fill(0)
     return found

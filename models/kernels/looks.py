@@ -1,7 +1,7 @@
-"""What integers a tensor holds, and how it goes to a device, without a wait in a training.
+"""Extremes of integer tensors, and copies to a device, without synchronising during a training.
 
-On a CPU integers are looked at in every call. Elsewhere they are looked at once for each state of a
-tensor, and not at all where `follow` says what they were before they went there.
+On a CPU the integers are read in every call. On other devices they are read once for each version
+of a tensor, and not at all if `follow` has recorded them before the copy.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 Extremes = tuple[int, ...]
-"""The least and the greatest; nothing of an empty tensor."""
+"""The least and the greatest; empty for an empty tensor."""
 
 PAGEABLE = 2**16
 """Bytes; of larger copies from memory that is not pinned CUDA first lets its stream run empty (CUDA
 Runtime API, API synchronization behavior)."""
 
 _known: WeakIdKeyDictionary = WeakIdKeyDictionary()
-"""From tensors to the state that was looked at, and what was seen."""
+"""Maps tensors to the version that was read, and to its extremes."""
 
 
 def extremes(values: Tensor) -> Extremes:
-    """The least of some integers and the greatest.
+    """The least and the greatest of some integers.
 
     >>> extremes(torch.tensor([3, 1, 2]))
     (1, 3)
     """
-    if values.device.type == "cpu" or values.is_inference():  # torch does not count its states
+    if values.device.type == "cpu" or values.is_inference():  # it has no version
         return _look(values)
     whole = _whole(values)
     if whole not in _known or _known[whole][0] != whole._version:
@@ -37,7 +37,7 @@ def extremes(values: Tensor) -> Extremes:
 
 
 def follow(moved: Tensor, values: Tensor) -> None:
-    """Looks at integers where they are, for a copy of them on a device where that is a wait."""
+    """Records the extremes of values on the host for their copy, where reading would wait."""
     if moved is not values and not moved.is_inference():
         _known[_whole(moved)] = moved._version, extremes(values)
 
@@ -47,14 +47,15 @@ def _look(values: Tensor) -> Extremes:
 
 
 def _whole(values: Tensor) -> Tensor:
-    """What a tensor shows in another shape, since that is the one that stays."""
+    """The tensor that a view shows in another shape, since the view itself is short-lived."""
     base = values._base
     return values if base is None or base.numel() != values.numel() else base
 
 
 def send(tensor: Tensor, to: torch.device) -> Tensor:
-    """The tensor on a device; to a GPU it is on its way, behind all that the GPU has to do."""
-    # The other way round nobody would know when it has come; and MPS takes what is not there yet.
+    """Copies a tensor to a device; to a GPU asynchronously, in the order of its stream."""
+    # Not to the host, which would not know when the copy is complete; nor to MPS, which reads it
+    # too early.
     is_sent = tensor.device.type == "cpu" and to.type == "cuda"
     if is_sent and tensor.nbytes > PAGEABLE and torch.cuda.is_available():
         tensor = tensor.pin_memory()

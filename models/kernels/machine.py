@@ -1,4 +1,4 @@
-"""What this machine computes on: its processor, its GPUs, and where compiled code is kept."""
+"""Describes this machine: its processor, its GPUs, and where results about them are kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def processor() -> str:
-    """The processor's name, as far as the system tells it."""
+    """The processor's name, as far as the system reports it."""
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
             names = [line.split(":", 1)[1] for line in file if line.startswith("model name")]
@@ -21,7 +21,7 @@ def processor() -> str:
 
 
 def driver() -> str:
-    """Of NVIDIA's GPUs; empty where the system does not tell."""
+    """The version of NVIDIA's driver; empty if the system does not report it."""
     try:
         text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
     except OSError:
@@ -30,7 +30,7 @@ def driver() -> str:
 
 
 def describe(device: torch.device) -> str:
-    """The name of what computes, such as "NVIDIA H200" or the processor's."""
+    """The name of a device, such as "NVIDIA H200" or the processor's."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return processor() if device.type == "cpu" else device.type
@@ -46,7 +46,7 @@ def sources(folder: Path = Path(__file__).parent) -> bytes:
 
 
 def cache_folder() -> Path:
-    """Where what was found out about this machine is kept, whether or not it is there."""
+    """The folder for what was found out about this machine; it need not exist yet."""
     if chosen := os.environ.get("NUMBA_CACHE_DIR"):
         return Path(chosen)
     beside = Path(__file__).parent / "__pycache__"

@@ -1,4 +1,4 @@
-"""Nobody waits without knowing for what."""
+"""A notice about operations that take long."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SECONDS = 1.5
-"""After which one begins to wonder."""
+"""Delay before the notice."""
 
 
 @contextmanager
 def notice_if_slow(message: str) -> Iterator[None]:
-    """Prints `message` on standard error if what is inside takes longer than `SECONDS`.
+    """Prints `message` on standard error if the body of the context takes longer than `SECONDS`.
 
-    Answers, such as the digits of `project.predict`, stay alone on standard output.
+    Standard output is left to results, such as the digits of `project.predict`.
     """
     notice = threading.Timer(SECONDS, lambda: print(message, file=sys.stderr, flush=True))
     notice.start()

@@ -1,4 +1,4 @@
-"""How many threads the compiled kernels use: as many as torch, which users and Lightning set."""
+"""The thread pool of the compiled kernels, with as many threads as torch is set to use."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ def threads_for(tasks: int) -> int:
 
 
 class _Errand:
-    """What the threads are to do for a caller, until that one has done it."""
+    """A function for the threads of the pool; the caller sets it to None when it is done."""
 
     def __init__(self, function: Callable[[int], object]) -> None:
         self.function: Callable[[int], object] | None = function
 
 
 class _Helpers:
-    """Threads that wait for an errand; they end with the program."""
+    """A pool of daemon threads with a work queue."""
 
     def __init__(self) -> None:
         self._errands: SimpleQueue[tuple[_Errand, int]] = SimpleQueue()
         self._count = 0
 
     def call(self, errand: _Errand, count: int) -> None:
-        """Lets so many threads call the errand's function with 1, 2, ...: now, later, or never."""
+        """Queues calls of the errand's function with 1 to `count`; they may run late, or never."""
         while self._count < count:
             self._count += 1
             Thread(target=self._work, name=f"kernels-{self._count}", daemon=True).start()
@@ -44,7 +44,7 @@ class _Helpers:
         while True:
             errand, worker = self._errands.get()
             function = errand.function
-            # What fails here fails in the caller too, where it is seen.
+            # An error here occurs in the caller too, which reports it.
             with suppress(Exception):
                 if function is not None:
                     function(worker)
@@ -55,7 +55,7 @@ _helpers = _Helpers()
 
 
 def _without_threads() -> None:
-    """In a child that was forked: no thread came along but the one that forked."""
+    """Resets the pool in a forked child, which has no thread but the one that forked."""
     global _helpers
     _helpers = _Helpers()
 
@@ -67,8 +67,8 @@ if hasattr(os, "register_at_fork"):
 def together(function: Callable[[int], object], threads: int) -> None:
     """Calls function(0), and lets other threads call function(1), ... meanwhile.
 
-    Returns when function(0) does. Whether another thread has begun by then, or is done, the
-    function has to see to: it may do all of the work by itself.
+    Returns when function(0) does. The function itself must ensure that the work of other threads is
+    done by then; they may not have begun, so that function(0) does all of it.
     """
     errand = _Errand(function)
     try:

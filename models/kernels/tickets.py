@@ -1,8 +1,8 @@
-"""How threads share the tasks of one phase after the other: by tickets, in compiled code.
+"""A work queue in compiled code: threads draw the tasks of one phase after another by tickets.
 
-A phase is over when its tasks are done, whoever did them. Nobody waits for a thread that holds
-none, be it put aside by the scheduler, late, or gone. Whoever finishes the last task of a phase
-opens the next one.
+A phase is over when its tasks are done, whichever threads did them. No thread waits for one that
+has no task, be it preempted, late, or gone. The thread that finishes the last task of a phase opens
+the next phase.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from numba.extending import intrinsic
 from models.kernels.compiled import compiled, entry
 
 NEXT = 0
-"""Where the next ticket is: its phase and, in the lower half, its task."""
+"""Index of the next ticket: its phase and, in the lower half, its task."""
 
 DONE = 8
-"""Where the finished tasks of the phase are counted, in another line of the cache."""
+"""Index of the count of finished tasks of the phase, in another cache line."""
 
 HALFWAY = 16
-"""The last phase with a task that is halfway, in a line of its own too."""
+"""Index of the last phase whose split task is half done, in a cache line of its own too."""
 
 HALF = 32
-"""Bits of a task."""
+"""Bits of the task in a ticket."""
 
 UNOPENED = -1 << HALF - 1
-"""Before the first phase: a task that none has"""
+"""The ticket before the first phase: a task number beyond any"""
 
 CLOSED = 1 << 62
-"""Behind the last one"""
+"""The ticket after the last phase"""
 
 SPINS = 1000
-"""How often a thread looks, for some microseconds, before it lets others run."""
+"""How often a thread polls, for some microseconds, before it yields the processor."""
 
 if os.name == "nt":
     _yield = types.ExternalFunction("SwitchToThread", types.int32())
@@ -44,39 +44,39 @@ else:
 
 
 def new_tickets() -> np.ndarray[Any, Any]:
-    """Those of one call, whose first phase is not open yet."""
+    """The tickets of one call, whose first phase is not open yet."""
     tickets = np.zeros(HALFWAY + DONE, np.int64)
     tickets[NEXT], tickets[HALFWAY] = UNOPENED, -1
     return tickets
 
 
 def close(tickets: np.ndarray[Any, Any]) -> None:
-    """Sends home whoever comes later, or waits for a first phase that will not be opened."""
+    """Releases threads that come later, or wait for a first phase that is never opened."""
     tickets[NEXT] = CLOSED
 
 
 @compiled()
 def take(tickets):
-    """The phase that is open, and a task of it that nobody else gets; there may be no such task."""
+    """Draws a ticket: the open phase, and a task that no other thread gets, if it has one left."""
     ticket = _add(tickets, NEXT, 1)
     return ticket >> HALF, ticket & ((1 << HALF) - 1)
 
 
 @compiled()
 def is_last(tickets, tasks):
-    """Says that a task is done; returns whether it was the last of so many."""
+    """Counts a task as done; returns whether it was the last of `tasks`."""
     return _add(tickets, DONE, 1) == tasks - 1
 
 
 @compiled()
 def open_tasks(tickets, tasks):
-    """Hands out the tasks of a first phase that is the only one; without any it is over."""
+    """Opens the tasks of a single phase; without any tasks it is over."""
     open_phase(tickets, 0 if tasks else 1)
 
 
 @compiled()
 def next_task(tickets, tasks):
-    """A task of the first phase that nobody else gets; -1 when all of them are done."""
+    """Draws a task of a single phase; returns -1 when all of them are done."""
     while True:
         phase, task = take(tickets)
         if phase > 0:
@@ -88,39 +88,39 @@ def next_task(tickets, tasks):
 
 @compiled()
 def finish(tickets, tasks):
-    """Says that a task is done, of so many of a first phase that is the only one."""
+    """Counts a task of a single phase as done."""
     if is_last(tickets, tasks):
         open_phase(tickets, 1)
 
 
 @compiled()
 def open_phase(tickets, phase):
-    """Hands out the tasks of the next phase: for whoever did the last one of the phase before."""
+    """Opens the tasks of a phase; called by the thread that ended the phase before."""
     _store(tickets, DONE, 0)
     _store(tickets, NEXT, phase << HALF)
 
 
 @compiled()
 def wait_for_another(tickets, phase):
-    """Returns when that phase is over."""
+    """Waits until the phase is over."""
     _wait_for(tickets, NEXT, (phase + 1) << HALF)
 
 
 @compiled()
 def say_halfway(tickets, phase):
-    """Says that the first half of a phase's task is done, which is in two."""
+    """Marks the first half of the phase's split task as done."""
     _store(tickets, HALFWAY, phase)
 
 
 @compiled()
 def wait_for_half(tickets, phase):
-    """Returns when that has been said of the phase; whoever says so got an earlier ticket."""
+    """Waits for `say_halfway` in the phase, which a thread with an earlier ticket calls."""
     _wait_for(tickets, HALFWAY, phase)
 
 
 @compiled()
 def _wait_for(tickets, place, number):
-    """Returns when there is that number, or one above it: what is there only grows."""
+    """Waits until the value at a place, which only grows, is at least `number`."""
     looks = 0
     while _load(tickets, place) < number:
         looks += 1
@@ -130,13 +130,13 @@ def _wait_for(tickets, place, number):
 
 @entry()
 def show(counts, place, count):
-    """Sets a count that others wait for, after all that was written before."""
+    """Sets a count that others wait for, after all earlier writes."""
     _store(counts, place, count)
 
 
 @entry()
 def is_reached(counts, place, count, looks):
-    """Whether another has shown that count, or one behind it; looks so often at most."""
+    """Whether another process has shown at least that count; polls at most `looks` times."""
     while looks and _load(counts, place) < count:
         looks -= 1
     return _load(counts, place) >= count
@@ -144,7 +144,7 @@ def is_reached(counts, place, count, looks):
 
 @intrinsic
 def _add(typing: Any, array: Any, index: Any, value: Any) -> Any:
-    """Adds to array[index], with no other thread in between; returns what was there."""
+    """Adds to array[index] atomically; returns the value before."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         place = _address(context, builder, signature, args)
@@ -155,7 +155,7 @@ def _add(typing: Any, array: Any, index: Any, value: Any) -> Any:
 
 @intrinsic
 def _load(typing: Any, array: Any, index: Any) -> Any:
-    """array[index], read anew, and before all that comes behind."""
+    """Loads array[index] atomically, before all later accesses."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.load_atomic(_address(context, builder, signature, args), "seq_cst", 8)
@@ -165,7 +165,7 @@ def _load(typing: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def _store(typing: Any, array: Any, index: Any, value: Any) -> Any:
-    """array[index] = value, after all that comes before."""
+    """Stores array[index] = value atomically, after all earlier accesses."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         place = _address(context, builder, signature, args)

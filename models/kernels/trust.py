@@ -1,8 +1,9 @@
-"""Trust after proof: a compiled kernel is used where it has given the reference's numbers before.
+"""Trust after proof: a compiled kernel is used only once it has given the reference's numbers.
 
-What is wrong, raises or cannot be compiled is told in one line, and the next best way is taken.
-What was found out is kept beside the compiled code, by device, driver, versions and sources; but
-what raised is tried again by the next process, since its cause may be gone.
+A kernel that is wrong, raises or cannot be compiled is reported in one line, and a fallback runs.
+Verdicts are kept beside the compiled code, by device, driver, versions and sources; but a kernel
+that raised is tried again by the next process, since the cause may be gone, unless it stopped the
+device.
 """
 
 from __future__ import annotations
@@ -23,40 +24,40 @@ import torch
 from models.kernels import machine
 
 Errors = Mapping[str, float]
-"""How far results are off, by name, as shares of what is expected."""
+"""Relative errors of results, by name."""
 
 
 class Kernel(NamedTuple):
-    """Something compiled, and how to compare it with the reference."""
+    """A compiled kernel, and how to compare it with the reference."""
 
     name: str
     errors: Callable[[torch.device], Errors]
-    """Runs it on random data of its own."""
+    """Runs the kernel on random data, and compares the results."""
     bound: float
     """The largest error that rounding in float32 explains."""
 
 
 class Verdict(NamedTuple):
-    """What a proof found."""
+    """The result of a proof."""
 
     errors: Errors
-    """Empty where the kernel did not run."""
+    """Empty if the kernel did not run."""
     obstacle: str | None
-    """Why the kernel is not to be used; None where it is."""
+    """Why the kernel must not be used; None if it may."""
 
 
 class DeviceLostError(RuntimeError):
-    """After a kernel's fault the process cannot use the device any more; the next one can."""
+    """After a fault of a kernel the process cannot use the device any more; the next one can."""
 
 
 _verdicts: dict[tuple[str, torch.device], Verdict | None] = {}
-"""Of this process; None where none was kept by another."""
+"""Verdicts known to this process; None if an earlier one kept none."""
 
 _told: set[tuple[str, torch.device]] = set()
 
 
 def obstacle(kernel: Kernel, device: torch.device) -> str | None:
-    """Why a kernel is not to be used on a device, told once; proves it where nobody has.
+    """Why a kernel must not be used on a device, reported once; proves it if that is still due.
 
     Raises:
         DeviceLostError: the proof has left the device unusable.
@@ -66,7 +67,7 @@ def obstacle(kernel: Kernel, device: torch.device) -> str | None:
 
 
 def known(kernel: Kernel, device: torch.device) -> str | None:
-    """What speaks against a kernel, by the proofs that there were, told once."""
+    """Why a kernel must not be used, by the verdicts so far, reported once."""
     found = doubt(kernel, device)
     if found is not None:
         tell(kernel, device, found)
@@ -74,7 +75,7 @@ def known(kernel: Kernel, device: torch.device) -> str | None:
 
 
 def tell(kernel: Kernel, device: torch.device, found: str) -> None:
-    """Says once what is done without, and why."""
+    """Reports once that a kernel is not used, and why."""
     key = kernel.name, device
     if key not in _told and not torch.compiler.is_compiling():
         _told.add(key)
@@ -83,7 +84,7 @@ def tell(kernel: Kernel, device: torch.device, found: str) -> None:
 
 
 def proved(kernel: Kernel, device: torch.device) -> str | None:
-    """As `obstacle`, and tells nobody."""
+    """Same as `obstacle`, without a report."""
     found, key = doubt(kernel, device), (kernel.name, device)
     if _verdicts.get(key) is None and not torch.compiler.is_compiling():
         found = prove(kernel, device).obstacle
@@ -91,7 +92,7 @@ def proved(kernel: Kernel, device: torch.device) -> str | None:
 
 
 def doubt(kernel: Kernel, device: torch.device) -> str | None:
-    """As `known`, and tells nobody."""
+    """Same as `known`, without a report."""
     key = kernel.name, device
     if key not in _verdicts and not torch.compiler.is_compiling():
         _verdicts[key] = _read(kernel, device)
@@ -109,7 +110,7 @@ def _prove(kernel: Kernel, device: torch.device) -> Verdict:
     try:
         with torch.inference_mode(False), torch.autocast(device.type, enabled=False):
             errors = dict(kernel.errors(device))
-    except Exception as error:  # compilers raise what they like
+    except Exception as error:  # compilers may raise anything
         verdict = Verdict({}, one_line(error))
         if not _answers(device):
             _keep(kernel, device, verdict)
@@ -126,16 +127,16 @@ def _judge(errors: Errors, bound: float) -> str | None:
 
 
 def one_line(error: Exception) -> str:
-    """What an exception says first, behind its class."""
+    """The class of an exception, and the first line of its message."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def check_device(device: torch.device, cause: str) -> None:
-    """Looks whether a device has survived what went wrong.
+    """Checks that a device has survived an error.
 
     Raises:
-        DeviceLostError: it has not.
+        DeviceLostError: the device does not compute any more.
     """
     if not _answers(device):
         raise DeviceLostError(
@@ -144,7 +145,7 @@ def check_device(device: torch.device, cause: str) -> None:
 
 
 def _answers(device: torch.device) -> bool:
-    """Whether the device still computes: after some faults all that a process asks it for fails."""
+    """Whether the device still computes: after some faults all further calls of a process fail."""
     try:
         return torch.ones((), device=device).item() == 1
     except RuntimeError:
@@ -152,7 +153,7 @@ def _answers(device: torch.device) -> bool:
 
 
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
-    """The norm of their difference, as a share of what is expected; NaN where something is NaN."""
+    """The norm of the difference, relative to the expected norm; NaN if a number is NaN."""
     difference = (actual.detach().cpu().double() - expected.double()).norm()
     error = float(difference / expected.double().norm().clamp(min=1e-30))
     return error if actual.shape == expected.shape else math.inf
@@ -186,7 +187,7 @@ def _read(kernel: Kernel, device: torch.device) -> Verdict | None:
 def _keep(kernel: Kernel, device: torch.device, verdict: Verdict) -> None:
     path = _file(kernel, device)
     content = {"kernel": kernel.name, "device": machine.describe(device), **verdict._asdict()}
-    # Where nothing can be kept, the next process proves it again.
+    # If nothing can be kept, the next process proves it again.
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}")

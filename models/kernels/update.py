@@ -1,4 +1,4 @@
-"""A step of gradient descent."""
+"""The settings of a step of gradient descent."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import NamedTuple
 
 
 class Update(NamedTuple):
-    """What a step is beside its rate; as `torch.optim.SGD` documents it."""
+    """The settings of a step beside its learning rate, as in `torch.optim.SGD`."""
 
     momentum: float = 0
     nesterov: bool = False
-    """Whether momentum is of Nesterov's kind."""
+    """Whether to use Nesterov momentum."""
     weight_decay: float = 0
 
     def check(self) -> None:
-        """Refuses what is no update.
+        """Checks the values.
 
         Raises:
-            ValueError: a value that has no meaning.
+            ValueError: a value is out of range, or nesterov is set without momentum.
 
         >>> Update(momentum=1).check()
         Traceback (most recent call last):
@@ -33,4 +33,4 @@ class Update(NamedTuple):
 
 
 PLAIN = Update()
-"""Against the gradient, and nothing else."""
+"""Plain gradient descent."""

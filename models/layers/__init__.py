@@ -1,1 +1,1 @@
-"""Layers, in torch.nn alone."""
+"""Layers, written with torch.nn alone."""

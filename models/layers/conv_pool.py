@@ -1,4 +1,4 @@
-"""A convolutional layer of LeNet-5, alone and together with the subsampling layer behind it."""
+"""A convolutional layer of LeNet-5, alone and together with the subsampling layer after it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from models.layers.hooks import any_everywhere, has_hook
 
 
 class PartialConv(nn.Module):
-    """A convolution that has weights for the connections of a table and for nothing else.
+    """A convolution that has weights only for the connections of a table.
 
-    With the table of LeCun et al. 1998 for C3 these are 60 * 25, and 16 biases. With a full table
-    it is `nn.Conv2d`.
+    With the table of LeCun et al. 1998 for C3 these are 60 * 25 weights, and 16 biases. With a full
+    table it computes the same as `nn.Conv2d`.
 
     Args:
         in_channels: input maps.
@@ -27,7 +27,7 @@ class PartialConv(nn.Module):
         padding: zeros added on each side of the input.
 
     Raises:
-        ValueError: a table that names maps that do not exist, repeats one or leaves a row empty.
+        ValueError: the table names maps that do not exist, repeats one or leaves a row empty.
     """
 
     def __init__(
@@ -45,12 +45,12 @@ class PartialConv(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws every map as `nn.Conv2d` draws one with that many inputs: +-1 / sqrt(fan in)."""
+        """Draws each output map as `nn.Conv2d` does, uniformly within +-1 / sqrt(fan-in)."""
         fan_in = self.fan_in().to(self.weight.dtype)
         self.draw(1 / fan_in.sqrt())
 
     def fan_in(self) -> Tensor:
-        """How many numbers each output map sums up at each place, (M,) int64."""
+        """The number of inputs of a pixel of each output map, (M,) int64."""
         output = self.connections[:, 0]
         return self.kernel_size**2 * torch.bincount(output, minlength=len(self.bias))
 
@@ -65,7 +65,7 @@ class PartialConv(nn.Module):
         return composite.partial_conv2d(x, *self.arguments())
 
     def arguments(self) -> tuple[Tensor, Tensor, Tensor, int]:
-        """What the versions of the operators take behind x."""
+        """The arguments of the operators after x."""
         return self.weight, self.bias, self.connections, self.padding
 
     def extra_repr(self) -> str:
@@ -84,7 +84,7 @@ class ConvPool(PartialConv):
         table: for each output map, the input maps it reads.
         kernel_size: height and width of a kernel.
         padding: zeros added on each side of the input.
-        backend: which version computes it: auto, cpu, cuda, composite or reference.
+        backend: the version that runs: auto, cpu, cuda, composite or reference.
 
     Raises:
         ValueError: as `PartialConv`, or for a backend that cannot run here.
@@ -102,17 +102,17 @@ class ConvPool(PartialConv):
         self.backend = dispatch.check(backend)
 
     def version(self, x: Tensor) -> str:
-        """Which version runs for this input."""
+        """The version that runs for this input."""
         return dispatch.choose(self.backend, x.device, x.dtype, self.kernel_size, self.padding)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) -> (B, len(table), H' // 2, W' // 2); lanes to lanes likewise."""
+        """(B, in_channels, H, W) -> (B, len(table), H' // 2, W' // 2); lanes likewise."""
         function = dispatch.CONV_POOL[self.version(x)]
         self.check(x.shape[1])
         return function(x, *self.arguments())
 
     def check(self, maps: int) -> None:
-        """Refuses another number of input maps: the fused versions would read other memory."""
+        """Refuses another number of input maps: the fused versions would read out of bounds."""
         if maps != self.in_channels:
             raise ValueError(f"expected {self.in_channels} input maps, got {maps}")
 
@@ -122,7 +122,7 @@ class ConvPool(PartialConv):
 
 
 def conv_pool_twice(x: Tensor, first: ConvPool, second: ConvPool) -> Tensor:
-    """second(first(x)), in one operator where that is faster; x is (B, C, H, W)."""
+    """Computes second(first(x)) for x (B, C, H, W), in one operator where that is faster."""
     is_heard = any(_is_heard(layer) for layer in (first, second))
     if is_heard or {first.version(x), second.version(x)} != {"cpu"}:
         maps: Tensor = second(first(x))
@@ -133,7 +133,7 @@ def conv_pool_twice(x: Tensor, first: ConvPool, second: ConvPool) -> Tensor:
 
 
 def _is_heard(layer: ConvPool) -> bool:
-    """Whether calling the layer is more than its `forward`: a hook, or one of its own."""
+    """Whether calling the layer does more than `ConvPool.forward`: a hook, or an override."""
     return (
         has_hook(layer)
         or "forward" in layer.__dict__
@@ -148,12 +148,12 @@ def first(net: nn.Module) -> ConvPool | None:
 
 
 def compile_ahead(net: nn.Module, device: torch.device, *, gradient: bool) -> None:
-    """Compiles what a network calls on a device, or loads it, before anything is timed.
+    """Compiles the kernels of a network for a device, or loads them, before anything is timed.
 
     Args:
-        net: any; one without a fused layer has nothing to compile.
-        device: where it will run.
-        gradient: whether autograd will ask for one.
+        net: any network; without a fused layer there is nothing to compile.
+        device: the device that it will run on.
+        gradient: whether to compile the backward pass too.
     """
     layer = first(net)
     if layer is None:
@@ -164,5 +164,5 @@ def compile_ahead(net: nn.Module, device: torch.device, *, gradient: bool) -> No
 
 
 def compiling() -> AbstractContextManager[None]:
-    """Says so if what is inside takes long."""
+    """A context that prints a notice if the compilation inside it takes long."""
     return notice_if_slow("Compiling the network, once on this machine (about 15 s) ...")

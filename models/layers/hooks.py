@@ -1,11 +1,11 @@
-"""Which hooks are registered with a module, or with every module of the process."""
+"""Hooks that are registered for a module, or for every module of the process."""
 
 from __future__ import annotations
 
 from torch import nn
 from torch.nn.modules import module
 
-# torch's own question, `_has_any_global_hook`, is younger than torch 2.6.
+# torch's own check, `_has_any_global_hook`, is not in torch 2.6 yet.
 EVERYWHERE = (
     "_global_forward_hooks",
     "_global_forward_pre_hooks",
@@ -15,7 +15,7 @@ EVERYWHERE = (
 
 
 def any_everywhere() -> bool:
-    """Whether a hook is registered for all modules there are."""
+    """Whether a hook is registered for all modules."""
     return any(getattr(module, name) for name in EVERYWHERE)
 
 

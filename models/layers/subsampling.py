@@ -13,7 +13,7 @@ class Subsampling(nn.Module):
     LeCun et al. 1998, II.B, on S2. Two parameters and 5 connections for each output pixel.
 
     Args:
-        maps: how many there are.
+        maps: number of maps.
     """
 
     def __init__(self, maps: int) -> None:

@@ -1,4 +1,4 @@
-"""How the iterations of a block are taken: by one of a few learners, chosen once a training."""
+"""Learners: several ways to take the iterations of a block, the fastest eligible one is chosen."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["Block", "Choice", "Learner", "Run", "choose", "run_of", "start"]
 
 
 class Choice(NamedTuple):
-    """Who learns, and why nobody faster."""
+    """The chosen learner, and why no faster one was chosen."""
 
     learner: type[Learner]
     why_not_faster: str
-    """What stands in the way of the fastest that this kind of model has on this device, or ""."""
+    """The obstacle of the fastest learner of this kind of model on this device, or ""."""
 
 
 def choose(model: Classifier, run: Run) -> Choice:
-    """The first of the model's learners that nothing stands in the way of, else `Eager`."""
+    """Chooses the first of the model's learners that has no obstacle, else `Eager`."""
     why = ""
     for kind in model.learners:
         if run.device.type in kind.devices:
@@ -36,15 +36,15 @@ def choose(model: Classifier, run: Run) -> Choice:
 
 
 def start(model: Classifier, run: Run, among: type[Learner] = Learner) -> tuple[Learner, str]:
-    """The chosen learner, ready to learn, and why it is not a faster one.
+    """Starts the chosen learner, or the next one if that fails; also returns why none is faster.
 
     Args:
-        model: what learns.
+        model: the model to train.
         run: the training.
-        among: the class of all learners that may be chosen.
+        among: only its subclasses are started.
 
     Raises:
-        ObstacleError: another one would be chosen.
+        ObstacleError: a learner of another class would be chosen.
     """
     while True:
         kind, why = choose(model, run)

@@ -1,7 +1,7 @@
-"""Learning on the CPU without autograd: all of LeNet-5, there and back, in one compiled call.
+"""Trains LeNet-5 on the CPU without autograd: forward and backward pass in one compiled call.
 
-An iteration through torch is some thirty operators behind the fused blocks. Python, the dispatcher
-and autograd's graph take as long for them as the arithmetic of the dense layers.
+Through torch, an iteration calls some thirty operators beside the fused blocks. For these, Python,
+the dispatcher and autograd's graph take as long as the arithmetic of the dense layers.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LAYERS: dict[str, type[nn.Module]] = {
     "f6": nn.Linear,
     "output": nn.Linear,
 }
-"""Of `nets.LeNet5`, in order."""
+"""Layers of `nets.LeNet5` with parameters, in order."""
 
 LAYERS_OF_1998: dict[str, type[nn.Module]] = {
     "c1": PartialConv,
@@ -49,7 +49,7 @@ LAYERS_OF_1998: dict[str, type[nn.Module]] = {
     "c5": nn.Linear,
     "f6": nn.Linear,
 }
-"""Of `nets.LeNet1998`."""
+"""Layers of `nets.LeNet1998` with parameters, in order."""
 
 LAYERS_OF: dict[type[nn.Module], dict[str, type[nn.Module]]] = {
     nets.LeNet5: LAYERS,
@@ -58,11 +58,11 @@ LAYERS_OF: dict[type[nn.Module], dict[str, type[nn.Module]]] = {
 
 
 def gradient_of(model: Any, **settings: Any) -> LeNet5Gradient:
-    """What the losses and `backward` do, for a model that is exactly `LeNet5` or `LeNet1998`.
+    """The compiled loss and gradient of a model that is exactly `LeNet5` or `LeNet1998`.
 
     Args:
-        model: what learns; its `design` says what it computes.
-        settings: more of `models.kernels.lenet5.cpu.LeNet5Gradient`.
+        model: the model to train, with its `design`.
+        settings: further arguments of `models.kernels.lenet5.cpu.LeNet5Gradient`.
     """
     # Numba is loaded only where it runs.
     from models.kernels.conv_pool.cpu import Convolution
@@ -74,9 +74,9 @@ def gradient_of(model: Any, **settings: Any) -> LeNet5Gradient:
 
 
 class Compiled(Learner):
-    """LeNet-5, or that of 1998, with its loss and gradient descent: a block is one call.
+    """Trains LeNet-5, or the network of 1998, by gradient descent, a block in one call.
 
-    On several ranks each iteration is: the gradient, the sum of it over the ranks, and the step.
+    On several ranks each iteration is: the gradient, its sum over the ranks, and the step.
     """
 
     name = "compiled"
@@ -100,7 +100,7 @@ class Compiled(Learner):
 
     @classmethod
     def obstacle(cls, model: Classifier, run: Run) -> str | None:
-        """What is one for `CompiledGradient` but ranks; other inputs, or another optimizer."""
+        """Refuses what `CompiledGradient` does but plain DDP, and other inputs, targets, steps."""
         if run.all_reduce is not None:
             run = run._replace(strategy="")
         return (
@@ -111,13 +111,13 @@ class Compiled(Learner):
         )
 
     def __call__(self, block: Block, rates: Tensor) -> Tensor:
-        """As `Learner`."""
+        """See `Learner`."""
         from models.kernels.lenet5.cpu import MiniBatches
 
         shares = 1 / torch.from_numpy(block.totals)
         numbers = self._model.draw(block)
         batches = MiniBatches(block.images, block.labels, block.order, numbers)
-        # Anew for each block, since somebody may have given the parameters other memory.
+        # Made anew for each block, since the parameters may have moved in memory.
         losses = self._gradient().descend(batches, block.sizes, shares, rates, self._all_reduce)
         return losses * self._ranks
 
@@ -132,7 +132,7 @@ class Compiled(Learner):
 
 
 def kernel_of(model: Classifier) -> trust.Kernel:
-    """The compiled code for a model of this kind, and how one step of it is compared."""
+    """The compiled code for this kind of model, with a comparison of one step."""
     net, c3 = type(model.net).__name__, len(model.net.get_parameter("c3.weight"))
     kind = f"{net}, {c3} connections{model.distortion.kind}"
     return trust.Kernel(f"compiled step ({kind})", lambda _: _errors(model), bound=2e-4)
@@ -164,7 +164,7 @@ def update_of(optimizer: torch.optim.SGD) -> Update:
 
 
 def velocity_of(optimizer: torch.optim.SGD, parameter: Tensor) -> Tensor:
-    """What the optimizer's momentum keeps of the steps before, where it keeps it."""
+    """The optimizer's momentum buffer of a parameter, made if there is none, contiguous."""
     state = optimizer.state[parameter]
     velocity: Tensor | None = state.get("momentum_buffer")
     if velocity is None or not velocity.is_contiguous():
@@ -174,7 +174,7 @@ def velocity_of(optimizer: torch.optim.SGD, parameter: Tensor) -> Tensor:
 
 
 class CompiledGradient(Learner):
-    """LeNet-5, or that of 1998, on any inputs and targets; the step is the optimizer's own."""
+    """Differentiates LeNet-5, or that of 1998, on any inputs and targets; any optimizer steps."""
 
     name = "compiled-gradient"
     devices = ("cpu",)
@@ -189,7 +189,7 @@ class CompiledGradient(Learner):
 
     @classmethod
     def obstacle(cls, model: Classifier, run: Run) -> str | None:
-        """Another precision, listeners, or more than the class computes behind the inputs."""
+        """Refuses another precision, hooks, and models that change network, loss or sizes."""
         if run.precision != "32-true":
             return f"the precision is {run.precision}"
         if onlooker := run.onlooker():
@@ -202,14 +202,14 @@ class CompiledGradient(Learner):
         )
 
     def __call__(self, block: Block, rates: Tensor) -> Tensor:
-        """As `Learner`."""
+        """See `Learner`."""
         step = eager.unheard_step(self._model, gradient_of(self._model))
         return eager.take_steps(self._model, block, rates if self._is_scheduled else None, step)
 
 
 @contextmanager
 def _rehearsal(model: Classifier, run: Run) -> Iterator[None]:
-    """Compiles what evaluations call too; what is inside calls the gradient without an image."""
+    """Compiles what evaluations call too; the body compiles the gradient, called with no image."""
     with conv_pool.compiling():
         conv_pool.compile_ahead(model.net, run.device, gradient=False)
         yield
@@ -221,7 +221,7 @@ def _another_net(model: Any) -> str | None:
 
 
 def _other_sizes(model: Any) -> str | None:
-    """Says what the compiled code cannot compute with."""
+    """Describes a backend, type or size that the compiled code does not support."""
     net, size = model.net, SIZE + 2 * model.design.margin
     for layer in (net.c1, net.c3):
         backend, weight = getattr(layer, "backend", "auto"), layer.weight

@@ -1,7 +1,7 @@
-"""The door of the fast learners: what is trained is what is written, or another learner trains it.
+"""Eligibility checks of the fast learners: each trains only a model that it computes exactly.
 
-A class names in `learners` those that compute exactly what it does. Each check answers for one
-model, of that class or one derived from it, with a sentence on what is different, or with None.
+A class names in `learners` those that compute exactly what it defines. Each check looks at a model
+of that class, or of one derived from it, and returns a sentence on what differs, or None.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 def own_part(model: Classifier, names: Sequence[str]) -> str | None:
-    """Names a method that a subclass or this model has of its own."""
+    """Names a method that a subclass or this instance overrides."""
     places: list[Any] = [model, *_derived(model)]
     for place, name in ((place, name) for place in places for name in names):
         own = vars(place).get(name)
-        # Lightning's ranks leave the class's own behind, as an attribute.
+        # On several ranks, Lightning leaves the class's own method behind as an attribute.
         if own is not None and getattr(own, "__func__", None) is not getattr(type(model), name):
             owner = type(model).__name__ if place is model else place.__name__
             return f"{owner} has its own {name}"
@@ -34,7 +34,7 @@ def own_part(model: Classifier, names: Sequence[str]) -> str | None:
 
 
 def other_targets(model: Classifier) -> str | None:
-    """Says that something else is learnt than the labels."""
+    """Says if the targets are not the labels."""
     if own := own_part(model, ("targets",)):
         return own
     return "there are teachers" if model.teachers else None
@@ -43,10 +43,10 @@ def other_targets(model: Classifier) -> str | None:
 def another_net(
     model: Classifier, kind: type[nn.Module], layers: Mapping[str, type[nn.Module]]
 ) -> str | None:
-    """Names what is not a `kind` of these layers, as it comes, with all its parameters learnt.
+    """Describes how the network is not an unmodified, fully trainable `kind` of these layers.
 
     Args:
-        model: its `net` is looked at.
+        model: its `net` is checked.
         kind: exact class of the network.
         layers: the exact class of each layer, by name; each has a weight and a bias.
     """
@@ -63,7 +63,7 @@ def another_net(
 
 
 def _observer(model: Classifier) -> str | None:
-    """Names a module that calls more than its class's own `forward`."""
+    """Names a module whose call does more than its class's `forward`."""
     if any_everywhere():
         return "there is a hook for all modules"
     for name, layer in [("the model", model), *model.net.named_modules(prefix="net")]:
@@ -87,12 +87,12 @@ def _unusual_parameters(net: nn.Module) -> Iterator[str]:
 
 
 def another_descent(model: Classifier, run: Run, *, known: Sequence[str] = ()) -> str | None:
-    """Says what is not a step against the gradient, by the rates of `learning_rates`.
+    """Describes how a step is not SGD on `net` with the rates of `learning_rates`.
 
     Args:
-        model: its `net` is what must be learnt.
-        run: has the optimizer.
-        known: what the step may have beside its rate, of the fields of `Update`.
+        model: its `net` has the parameters that the optimizer must have.
+        run: the training, with the optimizer.
+        known: the fields of `Update` that the step may use.
     """
     optimizer = run.optimizer
     if not run.is_scheduled:
@@ -113,9 +113,9 @@ def another_descent(model: Classifier, run: Run, *, known: Sequence[str] = ()) -
 
 
 def is_scheduled(model: Classifier, optimizer: torch.optim.Optimizer | None) -> bool:
-    """Whether `learning_rates` is what the model says last about them.
+    """Whether the learning rates are those of `learning_rates`, not the optimizer's.
 
-    It is unless a subclass has an optimizer of its own, and no `learning_rates`.
+    They are, unless a subclass has an optimizer of its own and does not override `learning_rates`.
     """
     if optimizer is None:
         return False
@@ -130,7 +130,7 @@ def is_scheduled(model: Classifier, optimizer: torch.optim.Optimizer | None) -> 
 
 
 def _derived(model: Classifier) -> list[type]:
-    """The classes of the model that say more than the one that names its learners."""
+    """The classes of the model that are derived from the one that names its learners."""
     return list(takewhile(lambda kind: "learners" not in vars(kind), type(model).__mro__))
 
 

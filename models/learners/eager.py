@@ -1,4 +1,4 @@
-"""Learning through autograd, mini-batch by mini-batch: any model, optimizer, rank and hook."""
+"""Trains through autograd, one mini-batch at a time: any model, optimizer, strategy and hook."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ if TYPE_CHECKING:
     from models.classifier import Classifier
 
 Step = Callable[[Tensor, Tensor, float], Tensor]
-"""From inputs, targets and the weight of each image to the loss (), and takes the step."""
+"""Maps inputs, targets and the weight of each image to the loss (), and takes the step."""
 
 Differentiator = Callable[[Tensor, Tensor, float], Tensor]
-"""From inputs, targets and the weight of each image to the losses (B,), without a graph; every
-parameter's `grad` becomes that of their weighted sum."""
+"""Maps inputs, targets and the weight of each image to the losses (B,), detached; every parameter's
+`grad` becomes the gradient of their weighted sum."""
 
 
 class Eager(Learner):
-    """Takes anything. Does for a mini-batch what Lightning's automatic optimization does for one.
+    """The fallback for any model: takes each step as Lightning's automatic optimization would.
 
-    Lightning calls every hook of every callback around each backward pass and step, 0.3 ms on a
-    laptop whether or not one of them does anything; so it is asked to only where one does.
+    Lightning calls every hook of every callback around each backward pass and step, which takes
+    0.3 ms on a laptop even if none of them does anything; so the step goes through Lightning only
+    if one does.
 
     Raises:
-        MisconfigurationException: several optimizers, or what cannot be honoured.
+        MisconfigurationException: several optimizers, or a setting that would be ignored.
     """
 
     name = "eager"
@@ -52,10 +53,10 @@ class Eager(Learner):
 
     @classmethod
     def obstacle(cls, model: Classifier, run: Run) -> None:
-        """None: whatever is written is what runs."""
+        """Returns None: autograd computes whatever the model defines."""
 
     def __call__(self, block: Block, rates: Tensor) -> Tensor:
-        """As `Learner`."""
+        """See `Learner`."""
         return take_steps(self._model, block, rates if self._is_scheduled else None, self._step)
 
     def _heard_step(self, x: Tensor, targets: Tensor, share: float) -> Tensor:
@@ -84,16 +85,16 @@ class Eager(Learner):
 
 
 def take_steps(model: Classifier, block: Block, rates: Tensor | None, step: Step) -> Tensor:
-    """The iterations of a block, one after the other; returns their losses (K,).
+    """Takes the iterations of a block, one after the other; returns their losses (K,).
 
     Args:
-        model: what learns; its `losses_taken` grow.
+        model: the model to train; the losses are appended to its `losses_taken`.
         block: this rank's part of the mini-batches.
-        rates: (K,) learning rates; None leaves the optimizer its own, and steps their schedulers.
-        step: takes one.
+        rates: (K,) learning rates; None keeps the optimizer's own, and steps their schedulers.
+        step: takes one step.
     """
     groups = the_optimizer(model).param_groups
-    # Ranks may hold unequal shares; the mean over ranks of these is the global mean.
+    # Ranks may hold unequal parts; the mean over ranks of these losses is the global mean.
     shares = (model.trainer.world_size / block.totals).tolist()
     for k, (part, share) in enumerate(zip(_parts(model, block), shares, strict=True)):
         if rates is not None:
@@ -109,7 +110,7 @@ def take_steps(model: Classifier, block: Block, rates: Tensor | None, step: Step
 
 
 def _parts(model: Classifier, block: Block) -> Iterator[tuple[Tensor, ...]]:
-    """What `Classifier.batch` is asked for: indices, and random numbers where there are some."""
+    """Arguments of `Classifier.batch` for each mini-batch: indices, and random numbers if any."""
     numbers = model.draw(block)
     # Once a block: a copy in every iteration would take as long as its operators.
     wholes = [block.order] if numbers is None else [block.order, send(numbers, block.images.device)]
@@ -118,14 +119,14 @@ def _parts(model: Classifier, block: Block) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _step_schedulers(model: Classifier, interval: str, count: int) -> None:
-    """Lets the optimizer's schedulers go on where they are due, as Lightning does by itself."""
+    """Steps the schedulers that are due, as Lightning does in automatic optimization."""
     for config in model.trainer.lr_scheduler_configs:
         if config.interval == interval and count % config.frequency == 0:
             model.lr_scheduler_step(config.scheduler, None)
 
 
 def unheard_step(model: Classifier, differentiate: Differentiator) -> Step:
-    """A step that Lightning does not see, but in its counter."""
+    """A step without Lightning's hooks; only its step counter advances."""
 
     def step(x: Tensor, targets: Tensor, share: float) -> Tensor:
         optimizer = the_optimizer(model).optimizer
@@ -141,7 +142,7 @@ def unheard_step(model: Classifier, differentiate: Differentiator) -> Step:
 
 
 def by_autograd(model: Classifier) -> Differentiator:
-    """The gradient of the model's losses through autograd."""
+    """A differentiator that computes the model's losses and their gradient by autograd."""
 
     def differentiate(x: Tensor, targets: Tensor, share: float) -> Tensor:
         each: Tensor = model.losses(model(x), targets)
@@ -153,14 +154,14 @@ def by_autograd(model: Classifier) -> Differentiator:
 
 
 def the_optimizer(model: Classifier) -> LightningOptimizer:
-    """The one of the training."""
+    """The optimizer of the training."""
     optimizer = model.optimizers()
     assert isinstance(optimizer, LightningOptimizer)
     return optimizer
 
 
 def check(model: Classifier) -> None:
-    """Refuses what would be ignored.
+    """Refuses settings that would be ignored.
 
     Raises:
         MisconfigurationException: several optimizers, a scheduler that waits for a metric, or

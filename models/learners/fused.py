@@ -1,7 +1,6 @@
-"""The recorded learner with kernels of its own for the whole of LeNet-5, in place of autograd.
+"""The recorded learner with Triton kernels for the whole of LeNet-5, in place of autograd.
 
-An iteration is then ten launches, where autograd makes dozens, and each costs time whatever it
-computes.
+An iteration is then ten launches, where autograd makes dozens, and each launch has a fixed cost.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ if TYPE_CHECKING:
     from models.classifier import Classifier
 
 CLASSES = 128
-"""As many as one program has room for."""
+"""The largest number of classes that one program has room for."""
 
 
 class FusedIteration(Iteration):
-    """As `Iteration`, for a model that is exactly `LeNet5`.
+    """The same as `Iteration`, for a model that is exactly `LeNet5`.
 
     Under autocast the factors of the dense layers' products are rounded to bfloat16; all else is
-    computed in float32, since no cast is saved by less.
+    computed in float32, since lower precision would not save a cast.
     """
 
     def __init__(self, *args: Any) -> None:
@@ -41,7 +40,7 @@ class FusedIteration(Iteration):
         self._tiles = cuda_update.tiles(self.parameters, self.velocities)
 
     def differentiate(self) -> None:
-        """Writes loss and gradient."""
+        """Writes the loss and the gradients."""
         from models.kernels.lenet5 import cuda  # with Triton
 
         model: Any = self._model
@@ -56,7 +55,7 @@ class FusedIteration(Iteration):
         )
 
     def take_step(self) -> None:
-        """Descends, and counts."""
+        """Takes the step, and advances the counter."""
         from models.kernels.lenet5 import cuda_update
 
         memory = self.memory
@@ -65,10 +64,10 @@ class FusedIteration(Iteration):
 
 
 class Fused(Recorded):
-    """LeNet-5 on GPUs, in float32 or under bfloat16 autocast.
+    """Trains LeNet-5 on GPUs, in float32 or under bfloat16 autocast.
 
     Raises:
-        ObstacleError: as `Recorded`, or the kernels are off.
+        ObstacleError: as `Recorded`, or the kernels give wrong numbers.
     """
 
     name = "recorded-kernels"
@@ -81,7 +80,7 @@ class Fused(Recorded):
 
     @classmethod
     def obstacle(cls, model: Classifier, run: Run) -> str | None:
-        """What is one for `Recorded`, other targets, or sizes that the kernels do not know."""
+        """Refuses what `Recorded` does, teachers, and sizes that the kernels do not support."""
         return (
             super().obstacle(model, run)
             or door.other_targets(model)
@@ -91,7 +90,7 @@ class Fused(Recorded):
 
 
 def _other_sizes(model: Any, device: torch.device) -> str | None:
-    """Says what the kernels cannot compute with."""
+    """Describes a backend, type or size that the kernels do not support."""
     net = model.net
     for layer in (net.c1, net.c3):
         if layer.backend in ("composite", "reference"):
@@ -113,7 +112,7 @@ def _other_sizes(model: Any, device: torch.device) -> str | None:
 
 
 def kernel_of(model: Classifier) -> trust.Kernel:
-    """The kernels for a model of this kind, and how one step by them is compared."""
+    """The kernels for this kind of model, with a comparison of one step."""
     connections = len(model.net.get_parameter("c3.weight"))
     kind = f"{connections} connections{model.distortion.kind}"
     name = f"LeNet-5's own kernels ({kind})"
@@ -127,7 +126,7 @@ def _errors(model: Any, device: torch.device) -> trust.Errors:
         design=model.design,
         distortion=model.distortion,
     )
-    # Neither whole programs nor a whole step of their sums.
+    # 37 images fill neither whole programs nor a whole step of their sums.
     memory = Memory(stand_in, device, 37, 1)
     optimizer = torch.optim.SGD(stand_in.net.parameters(), **model.update._asdict())
     iteration = FusedIteration(stand_in, memory, optimizer, None)

@@ -1,4 +1,4 @@
-"""CUDA graphs: what a GPU is asked for is recorded once, and asked for again by one launch."""
+"""CUDA graphs: the launches of a function are recorded once, and replayed by one launch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WARM_UPS = 3
 
 
 def obstacle() -> str | None:
-    """Why this torch should record nothing."""
+    """Why this version of torch should not record; None if it may."""
     if torch.version.hip is not None:
         return "recording on ROCm has not been seen to work"
     if TorchVersion(torch.__version__) < "2.11":
@@ -22,26 +22,26 @@ def obstacle() -> str | None:
 
 
 def record(function: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """Records what a function launches on a GPU; returns what launches it again.
+    """Records what a function launches on a GPU; returns a function that replays it.
 
     Args:
-        function: works on tensors that stay where they are, and looks at no value.
-        device: of these tensors.
+        function: works on tensors that stay in place, and reads no value back to the host.
+        device: device of these tensors.
 
     Raises:
-        Exception: of any kind, from torch or a compiler; the current stream is as before.
+        Exception: of any kind, from torch or a compiler; the current stream is restored.
     """
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     before = torch.cuda.current_stream(device)
     stream.wait_stream(before)
-    # The outer context, since that of a recording that fails leaves its stream current.
+    # An outer context, since a recording that fails leaves its stream current.
     with torch.cuda.device(device), torch.cuda.stream(stream):
-        # What torch sets up at a first call, for this very stream, must not be recorded.
+        # What torch sets up at the first call on this stream must not be recorded.
         for _ in range(WARM_UPS):
             function()
         graph = torch.cuda.CUDAGraph()
         pool = torch.cuda.graph_pool_handle()
-        # Other threads may go on asking the driver: NCCL's watchdog does.
+        # Other threads may call the driver meanwhile, as NCCL's watchdog does.
         recording = torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local")
         with _left_behind(pool), recording:
             function()
@@ -51,9 +51,9 @@ def record(function: Callable[[], None], device: torch.device) -> Callable[[], N
 
 @contextmanager
 def _left_behind(pool: Any) -> Iterator[None]:
-    """Lets a recording that fails go, with the memory and the random numbers it had for itself.
+    """Releases the memory pool and the generator state of a recording that fails.
 
-    Torch before 2.12 goes on with both: allocations end in an assertion, a random number in
+    Torch before 2.12 goes on using both: an allocation ends in an assertion, a random number in
     "offset increment outside graph capture".
     """
     try:
@@ -61,7 +61,7 @@ def _left_behind(pool: Any) -> Iterator[None]:
     except BaseException:
         if TorchVersion(torch.__version__) < "2.12":
             device = torch.cuda.current_device()
-            # Where it failed before it began, there is nothing to leave.
+            # If the recording failed before it began, there is nothing to release.
             with suppress(RuntimeError):
                 torch._C._cuda_endAllocateToPool(device, pool)
                 torch._C._cuda_releasePool(device, pool)

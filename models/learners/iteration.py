@@ -1,4 +1,4 @@
-"""An iteration whose operators can be recorded: it learns from what is laid out before it runs.
+"""A training iteration that a CUDA graph can record: it reads its inputs from fixed buffers.
 
 Shapes: K iterations, B images of a mini-batch, N images held.
 """
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 
 class Piece(NamedTuple):
-    """Mini-batches of one size, one after the other, on the device."""
+    """K consecutive mini-batches of one size, on the device."""
 
     order: Tensor
-    """(K, B) int64: their images."""
+    """(K, B) int64: indices of their images."""
     numbers: Tensor | None
-    """(K, B, n) for their distortion, as it says."""
+    """(K, B, n) random numbers for their distortion; None without one."""
     shares: Tensor
     """(K,) weight of each image in the loss."""
     rates: Tensor
-    """(K,)"""
+    """(K,) learning rates."""
 
     def split(self, count: int) -> Iterator[Piece]:
-        """Pieces of `count` mini-batches at most."""
+        """Yields pieces of at most `count` mini-batches."""
         for start in range(0, len(self.order), count):
             part = slice(start, start + count)
             numbers = self.numbers if self.numbers is None else self.numbers[part]
@@ -41,13 +41,13 @@ class Piece(NamedTuple):
 
 
 class Memory:
-    """What the next iterations learn from, laid out in one place, and their losses.
+    """Fixed buffers for the inputs of the next iterations, and for their losses.
 
     Args:
-        model: what learns.
-        device: where.
+        model: the model to train.
+        device: device of the buffers.
         size: B, images of a mini-batch.
-        count: K, iterations that it has room for.
+        count: K, iterations that the buffers have room for.
     """
 
     def __init__(self, model: Classifier, device: torch.device, size: int, count: int) -> None:
@@ -63,10 +63,10 @@ class Memory:
         if model.distortion.elastic:
             self.waves = waves_on(model.pixels[-1], self.losses)
         self.k = torch.zeros(1, dtype=torch.int64, device=device)
-        """The next iteration."""
+        """Index of the next iteration."""
 
     def lay_out(self, images: Tensor, labels: Tensor, piece: Piece) -> None:
-        """Takes what the next iterations learn from, of images (N, H, W) and labels (N,)."""
+        """Copies the inputs of the next iterations, from images (N, H, W) and labels (N,)."""
         order, numbers, shares, rates = piece
         count = len(order)
         if order.numel():
@@ -80,18 +80,18 @@ class Memory:
         self.k.zero_()
 
     def next(self, part: Tensor) -> Tensor:
-        """Its entry for the next iteration."""
+        """The entry of a buffer for the next iteration."""
         return part.index_select(0, self.k).squeeze(0)
 
 
 class Iteration:
-    """Forward, backward and update, from what is laid out and without a look at it.
+    """Forward pass, backward pass and step, without reading a value back to the host.
 
     Args:
-        model: what learns.
-        memory: what it learns from.
-        optimizer: keeps the velocities.
-        all_reduce: adds a tensor up over all ranks; None on one.
+        model: the model to train.
+        memory: the inputs of the iterations.
+        optimizer: holds the velocities.
+        all_reduce: sums a tensor over all ranks; None on one.
     """
 
     def __init__(
@@ -103,13 +103,13 @@ class Iteration:
     ) -> None:
         self._model, self.memory, self._all_reduce = model, memory, all_reduce
         self.parameters: list[Tensor] = list(model.net.parameters())
-        # A recording reads them, and the tables that stay as long, even where the net has others.
+        # Kept: a recording reads them and the tables cached for them, even if the net gets others.
         self._buffers = list(model.net.buffers())
         self.update = update_of(optimizer)
         self.velocities: list[Tensor] = []
         if self.update.momentum:
             self.velocities = [velocity_of(optimizer, weight) for weight in self.parameters]
-        # In a row, so that ranks have one tensor to add up.
+        # One flat tensor, so that ranks sum the gradients in one call.
         self._row = self.parameters[0].new_zeros(sum(p.numel() for p in self.parameters))
         rows = self._row.split_with_sizes([weight.numel() for weight in self.parameters])
         self._gradients = [
@@ -123,16 +123,16 @@ class Iteration:
         self.take_step()
 
     def on(self, memory: Memory) -> Iteration:
-        """The same with other images, and gradients and velocities in the same places."""
+        """The same iteration on other buffers; it shares the gradients and velocities."""
         other = copy.copy(self)
         other.memory = memory
         return other
 
     def reads(self, optimizer: torch.optim.SGD) -> tuple[Any, ...]:
-        """What a recording has taken over: the update, the addresses of weights and velocities.
+        """What a recording keeps: the update, and the addresses of weights and velocities.
 
         Args:
-            optimizer: knows the update and the velocities of today.
+            optimizer: holds the current update and velocities.
         """
         tensors = list(self.parameters)
         if self.velocities:
@@ -141,7 +141,7 @@ class Iteration:
 
     @contextmanager
     def undone(self) -> Iterator[None]:
-        """Gives weights and velocities back what they were."""
+        """A context that restores weights and velocities when it ends."""
         state = [*self.parameters, *self.velocities]
         before = [tensor.detach().clone() for tensor in state]
         try:
@@ -151,7 +151,7 @@ class Iteration:
                 torch._foreach_copy_(state, before)
 
     def differentiate(self) -> None:
-        """Writes loss and gradient."""
+        """Writes the loss and the gradients."""
         model, memory = self._model, self.memory
         images = memory.next(memory.images)
         if memory.numbers is not None:
@@ -165,12 +165,12 @@ class Iteration:
         memory.losses.index_copy_(0, memory.k, loss.detach().float().view(1))
 
     def join(self) -> None:
-        """Adds the gradients up over all ranks."""
+        """Sums the gradients over all ranks."""
         if self._all_reduce is not None:
             self._all_reduce(self._row)
 
     def take_step(self) -> None:
-        """Descends, and counts."""
+        """Takes the step, and advances the counter."""
         memory = self.memory
         with torch.no_grad():
             torch._fused_sgd_(

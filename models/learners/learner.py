@@ -1,4 +1,4 @@
-"""What a learner is, and what it is told."""
+"""The interface of learners, and the data that they are given."""
 
 from __future__ import annotations
 
@@ -18,67 +18,67 @@ Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Block(Protocol):
-    """K consecutive mini-batches, one after the other, by index into N images."""
+    """K consecutive mini-batches, as indices into N images."""
 
     images: Tensor
     """(N, H, W) uint8"""
     labels: Tensor
     """(N,) int64"""
     order: Tensor
-    """(n,) int64: this rank's part"""
+    """(n,) int64: indices of this rank's images"""
     sizes: Counts
-    """(K,) of this rank's images"""
+    """(K,) images of this rank in each mini-batch"""
     starts: Counts
-    """(K,) how many of a mini-batch's images other ranks have before them"""
+    """(K,) images of each mini-batch that precede this rank's"""
     totals: Counts
-    """(K,) of all ranks' images"""
+    """(K,) images of each mini-batch over all ranks"""
 
 
 class Run(NamedTuple):
-    """What a training is like, as far as it decides how to learn."""
+    """The properties of a training that decide between learners."""
 
     device: torch.device
     precision: str
-    """As Lightning names it, or the class of a plugin that is not Lightning's."""
+    """Lightning's name of the precision, or the class of a plugin that is not Lightning's."""
     ranks: int
     batch_size: int | None
-    """None where the data does not say."""
+    """None if the data module has none."""
     optimizer: torch.optim.Optimizer | None
-    """The one that steps; None where there is none, or more than one."""
+    """The optimizer; None if there is none, or more than one."""
     is_scheduled: bool
     """Whether the learning rates are those of `Classifier.learning_rates`, not the optimizer's."""
     listeners: tuple[str, ...] = ()
-    """Who wants to hear of backward passes and steps, such as "EMA has an on_after_backward"."""
+    """Hooks around backward pass and step, such as "EMA has its own on_after_backward"."""
     strategy: str = ""
-    """How it is spread, such as "there are 2 ranks"; empty on one device and no more."""
+    """How the training is distributed, such as "there are 2 ranks"; empty on a single device."""
     all_reduce: Callable[[Tensor], Any] | None = None
-    """Adds a tensor up over the ranks, in place, where that is all that joins them."""
+    """Sums a tensor over the ranks in place, if that is all that joins them (plain DDP)."""
     timeout: timedelta | None = None
-    """How long ranks wait for each other; None is torch's own time."""
+    """How long ranks wait for each other; None is torch's default."""
 
     def onlooker(self) -> str | None:
-        """Who must be told of each backward pass and step, or take part in it."""
+        """The strategy or hook that takes part in each backward pass and step; None without one."""
         return self.strategy or (self.listeners[0] if self.listeners else None)
 
 
 class ObstacleError(RuntimeError):
-    """What stands in the way of a learner, and is known by trying alone."""
+    """A learner cannot be used, for a reason that shows only when it starts."""
 
 
 class Learner(ABC):
     """Takes the iterations of a block: one optimizer step for each mini-batch, in order.
 
-    Making one compiles or records what it calls, so that this counts as set-up.
+    Its constructor compiles or records the code that it calls, so that this counts as set-up.
 
     Args:
-        model: what learns.
+        model: the model to train.
         run: the training; `obstacle` of the two is None.
     """
 
     name: ClassVar[str]
-    """For the record."""
+    """Its name in messages and records."""
     devices: ClassVar[tuple[str, ...]]
-    """Types of devices that it knows."""
+    """Types of devices that it supports."""
 
     @abstractmethod
     def __init__(self, model: Classifier, run: Run) -> None: ...
@@ -86,7 +86,7 @@ class Learner(ABC):
     @classmethod
     @abstractmethod
     def obstacle(cls, model: Classifier, run: Run) -> str | None:
-        """Why it would not compute exactly what is written; None where it does."""
+        """Why it would not compute exactly what the model defines; None if it would."""
 
     def is_current(self) -> bool:
         """Whether what it holds of the model and its optimizer is still theirs.
@@ -97,13 +97,13 @@ class Learner(ABC):
 
     @abstractmethod
     def __call__(self, block: Block, rates: Tensor) -> Tensor:
-        """Learns from K mini-batches, one after the other.
+        """Takes one step for each of K mini-batches, in order.
 
         Args:
             block: this rank's part of them.
             rates: (K,) learning rates, float64, on the CPU.
 
         Returns:
-            The loss of each before its step (K,): this rank's part of the mean over all images,
-            times the number of ranks.
+            The loss of each mini-batch before its step (K,): this rank's part of the mean over all
+            images, times the number of ranks.
         """

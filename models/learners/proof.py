@@ -1,4 +1,4 @@
-"""How a learner is compared with autograd in float64: one step from random images, all weights."""
+"""Compares one step of a learner, from random images and weights, with autograd in float64."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ RATE = 0.1
 
 
 class Step(NamedTuple):
-    """A mini-batch and the step from it."""
+    """The mini-batch of a step."""
 
     images: Tensor
     """(B, H, W) uint8"""
     labels: Tensor
     """(B,) int64"""
     numbers: Tensor | None
-    """(B, n) for the distortion, as it says; None where there is none."""
+    """(B, n) random numbers for the distortion; None without one."""
 
 
 def randomise(parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Draws weights as layers do, since trained ones may be anything; returns copies of them."""
+    """Draws initial weights in place, since trained ones may be anything; returns copies."""
     generator = torch.Generator().manual_seed(1)
     for weight in parameters:
         bound = weight[0].numel() ** -0.5 if weight.dim() > 1 else 0.1
@@ -41,11 +41,11 @@ def randomise(parameters: Sequence[Tensor]) -> list[Tensor]:
 
 
 def random_step(model: Classifier, size: int) -> Step:
-    """One of `size` images, the same every time, on the CPU."""
+    """A mini-batch of `size` random images on the CPU, the same every time."""
     generator = torch.Generator().manual_seed(0)
     shape = (size, *model.pixels)
     images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    # Smooth, as digits are: else distortion in float32 is as coarse as its coordinates.
+    # Smooth like digits, since on noise distortion amplifies the rounding of its coordinates.
     images = torch.nn.functional.avg_pool2d(images.float(), 5, 1, 2).to(torch.uint8)
     labels = torch.randint(0, len(model.labels), (size,), generator=generator)
     numbers = 2 * torch.rand(size, model.distortion.numbers, generator=generator) - 1
@@ -60,15 +60,15 @@ def errors(
     before: Sequence[Tensor],
     after: Sequence[Tensor],
 ) -> Errors:
-    """How far a step is off that began without velocity and had the rate `RATE`.
+    """Relative errors of a step that began without velocity and had the learning rate `RATE`.
 
     Args:
-        model: what learns.
-        update: what the step is beside its rate.
-        step: what was learnt from.
-        loss: () the mean loss that was found.
+        model: the model that took the step.
+        update: momentum and weight decay of the step.
+        step: the mini-batch of the step.
+        loss: () the mean loss that the learner returned.
         before: the parameters of its net before the step, in order.
-        after: behind it.
+        after: the parameters after it.
     """
     net = copy.deepcopy(model.net).double().cpu()
     with torch.enable_grad():
@@ -88,7 +88,7 @@ def errors(
 
 
 def _inputs(model: Classifier, step: Step) -> Tensor:
-    """As the model makes them of bytes, in its type, on the CPU; then in float64."""
+    """The network inputs, computed by the model in its own type on the CPU, in float64."""
     images = step.images
     if step.numbers is not None:
         images = distort(images.to(model.dtype), model.distortion, step.numbers)

@@ -1,17 +1,17 @@
-"""Learning by a CUDA graph: one launch for an iteration, which is dozens of operators.
+"""Trains by a CUDA graph: one launch for an iteration of dozens of operators.
 
 LeNet-5 computes for microseconds on a GPU; launched operator by operator from Python, an iteration
-takes as long as Python does. It is recorded once and launched again for every mini-batch of the
-size that it was recorded for; those of other sizes run the same operators one by one.
+takes as long as Python does. It is recorded once and replayed for every mini-batch of the size that
+it was recorded for; mini-batches of other sizes run the same operators one by one.
 
-A recording reads and writes where it was recorded. So the images, labels, rates and random numbers
-of many iterations are laid out in `Memory` first; the recorded iteration takes those of the next
-one, counts, and leaves its loss there. Nothing is copied or looked at in between.
+A CUDA graph reads and writes fixed addresses. So the images, labels, rates and random numbers of
+many iterations are copied into `Memory` first; the recorded iteration reads those of the next one,
+advances a counter, and writes its loss. Nothing is copied or synchronised in between.
 
-Autocast must not keep its casts of the weights (Lightning's does not): a recording would go on
+Autocast must not cache its casts of the weights (Lightning's does not): a recording would go on
 reading the first ones.
 
-Without a GPU the tests see the operators, not the recording.
+Without a GPU the tests cover the operators, not the recording.
 """
 
 from __future__ import annotations
@@ -37,31 +37,31 @@ if TYPE_CHECKING:
     from models.classifier import Classifier
 
 BOUNDS = {"32-true": 1e-3, "bf16-mixed": 0.1}
-"""How far a recorded step may be off, as a share of the step in float64."""
+"""The largest relative error of a recorded step, compared with the step in float64."""
 
 AT_ONCE, IMAGES = 128, 2**18
-"""Iterations that are laid out at a time, and images: fewer iterations where they are larger."""
+"""The most iterations, and about the most images, whose inputs are copied at a time."""
 
 
 class Recorded(Learner):
-    """LeNet-5, or that of 1998, on GPUs, in float32 or under bfloat16 autocast.
+    """Trains LeNet-5, or the network of 1998, on GPUs, in float32 or under bfloat16 autocast.
 
-    On several ranks the sum of the gradients over them is part of the recording, or where that
-    cannot be recorded, asked for between two recordings.
+    On several ranks the sum of the gradients over them is part of the recording or, if it cannot be
+    recorded, called between two recordings.
 
     Raises:
-        ObstacleError: an iteration cannot be recorded, or the recorded one takes other steps.
+        ObstacleError: an iteration cannot be recorded, or the recorded one takes a wrong step.
     """
 
     name = "recorded"
     devices = ("cuda",)
     iteration: ClassVar[type[Iteration]] = Iteration
-    """What is recorded."""
+    """The iteration that is recorded."""
 
     def __init__(self, model: Classifier, run: Run) -> None:
         assert isinstance(run.optimizer, torch.optim.SGD)
         self._model, self._run, self._optimizer = model, run, run.optimizer
-        # The first rank's part; other sizes run alone.
+        # The first rank's part; other sizes are not recorded.
         self._size = -(-(run.batch_size or 1) // run.ranks)
         self._record()
 
@@ -96,7 +96,7 @@ class Recorded(Learner):
 
     @classmethod
     def obstacle(cls, model: Classifier, run: Run) -> str | None:
-        """Another precision, listeners, or more than the class computes."""
+        """Refuses another precision, hooks, and models that change the iteration."""
         if run.precision not in BOUNDS:
             return f"the precision is {run.precision}"
         if run.batch_size is None:
@@ -121,7 +121,7 @@ class Recorded(Learner):
         return self._iterations[self._size].reads(self._optimizer) == self._read
 
     def __call__(self, block: Block, rates: Tensor) -> Tensor:
-        """As `Learner`, without waiting for the device in between."""
+        """See `Learner`; it does not wait for the device in between."""
         whole = self._iterations[self._size]
         losses = []
         for size, piece in _pieces(self._model, block, rates):
@@ -135,22 +135,22 @@ class Recorded(Learner):
                     launch()
                 losses.append(iteration.memory.losses[: len(part.rates)].clone())
         whole.hand_over()
-        self._optimizer.param_groups[0]["lr"] = float(rates[-1])  # for whoever looks
+        self._optimizer.param_groups[0]["lr"] = float(rates[-1])  # for callbacks that read it
         return torch.cat(losses) * self._run.ranks
 
 
 def _autocast(run: Run) -> AbstractContextManager[Any]:
-    """What Lightning trains under, since its casts are recorded too."""
+    """The autocast context of Lightning's precision, since its casts are recorded too."""
     if run.precision == "32-true":
         return nullcontext()
     return torch.autocast(run.device.type, torch.bfloat16, cache_enabled=False)
 
 
 def _pieces(model: Classifier, block: Block, rates: Tensor) -> Iterator[tuple[int, Piece]]:
-    """The mini-batches of a block, those of one size in a row together, with that size.
+    """Yields the consecutive mini-batches of a block that have the same size, with that size.
 
-    At most `AT_ONCE` together, so that the GPU learns from the first ones while the numbers by
-    which the next are distorted are drawn.
+    At most `AT_ONCE` at a time: the GPU trains on them while the random numbers for the distortion
+    of the next ones are drawn.
     """
     device = block.images.device
     shares = 1 / torch.from_numpy(block.totals)
@@ -171,11 +171,11 @@ def _pieces(model: Classifier, block: Block, rates: Tensor) -> Iterator[tuple[in
 
 
 def _recorded(iteration: Iteration, run: Run) -> Callable[[], None]:
-    """What takes an iteration by launching recordings, in the same way on all ranks.
+    """Records an iteration; returns a function that replays it, in the same way on all ranks.
 
     Raises:
-        ObstacleError: they cannot be recorded.
-        DeviceLostError: trying has left the device unusable.
+        ObstacleError: the iteration cannot be recorded.
+        DeviceLostError: the attempt has left the device unusable.
     """
     launches, error = _try([iteration], run)
     if error is None:
@@ -198,7 +198,7 @@ def _recorded(iteration: Iteration, run: Run) -> Callable[[], None]:
 def _try(
     functions: Sequence[Callable[[], None]], run: Run
 ) -> tuple[list[Callable[[], None]], str | None]:
-    """Recordings of functions, or what stands in the way of one, here or on another rank."""
+    """Records functions; returns the recordings, or why one failed, here or on another rank."""
     launches, error = [], None
     try:
         launches = [graph.record(function, run.device) for function in functions]
@@ -219,10 +219,10 @@ def _on_any_rank(mine: bool, run: Run) -> bool:
 
 
 def _prove(model: Classifier, iteration: Iteration, launch: Callable[[], None], run: Run) -> None:
-    """Compares a recorded step with one in float64; all ranks take the same.
+    """Compares a recorded step with one in float64; all ranks take the same step.
 
     Raises:
-        ObstacleError: it is another one, here or on another rank.
+        ObstacleError: the step is wrong, here or on another rank.
     """
     found, bound = errors(model, iteration, launch, run.ranks), BOUNDS[run.precision]
     wrong = [f"{name} by {error:.1e}" for name, error in found.items() if not error <= bound]
@@ -233,13 +233,13 @@ def _prove(model: Classifier, iteration: Iteration, launch: Callable[[], None], 
 def errors(
     model: Classifier, iteration: Iteration, launch: Callable[[], None], ranks: int = 1
 ) -> trust.Errors:
-    """How far a step is off, from random images and weights, which are put back.
+    """Relative errors of a step from random images and weights; the weights are restored.
 
     Args:
-        model: what the step is of.
+        model: the model of the step.
         iteration: its memory has room for one mini-batch or more.
-        launch: takes the iteration; on all ranks, each from the same images.
-        ranks: how many there are.
+        launch: takes the iteration; called on all ranks, with the same images.
+        ranks: number of ranks.
     """
     memory = iteration.memory
     device, size = memory.k.device, memory.labels.shape[1]

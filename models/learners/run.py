@@ -1,4 +1,4 @@
-"""What of the Trainer decides how to learn."""
+"""Collects from the Trainer what decides between learners."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HOOKS = (
     "on_after_backward",
     "on_before_optimizer_step",
 )
-"""Of modules and callbacks, around a backward pass and a step."""
+"""Hooks of modules and callbacks around a backward pass and a step."""
 
 METHODS = (
     "backward",
@@ -32,11 +32,11 @@ METHODS = (
     "optimizer_step",
     "optimizer_zero_grad",
 )
-"""Of modules, by which these are done."""
+"""Methods of modules that perform a backward pass or a step."""
 
 
 def run_of(model: Classifier) -> Run:
-    """The training that `model` is in; known from `on_fit_start` on."""
+    """The properties of the training of `model`; available from `on_fit_start` on."""
     trainer = model.trainer
     optimizer = trainer.optimizers[0] if len(trainer.optimizers) == 1 else None
     strategy, all_reduce = _joined(trainer)
@@ -55,7 +55,7 @@ def run_of(model: Classifier) -> Run:
 
 
 def _joined(trainer: Trainer) -> tuple[str, Callable[[Tensor], Any] | None]:
-    """How the training is spread, and what joins its ranks, if it is no more than a sum."""
+    """How the training is distributed, and the sum over its ranks, if nothing else joins them."""
     strategy, ranks = trainer.strategy, trainer.world_size
     if type(strategy) is SingleDeviceStrategy:
         return "", None

@@ -1,4 +1,4 @@
-"""Learning from one image at a time: the linear classifier, in one compiled loop a block."""
+"""Trains the linear classifier on one image at a time, in one compiled loop for each block."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Sequential(Learner):
-    """`models.kernels.sgd` for `models.linear.Linear`."""
+    """Trains `models.linear.Linear` by `models.kernels.sgd`."""
 
     name = "sequential"
     devices = ("cpu", "cuda", "mps", "xpu")
@@ -34,7 +34,7 @@ class Sequential(Learner):
 
     @classmethod
     def obstacle(cls, model: Classifier, run: Run) -> str | None:
-        """Other sizes of mini-batches, autocast, listeners, or more than the class computes."""
+        """Refuses other sizes of mini-batches, autocast, hooks, and models that change the step."""
         if run.batch_size != 1:
             return f"the mini-batches have {run.batch_size or 'unknown numbers of'} images"
         if not run.precision.endswith("-true"):
@@ -49,10 +49,10 @@ class Sequential(Learner):
         )
 
     def __call__(self, block: Block, rates: Tensor) -> Tensor:
-        """As `Learner`.
+        """See `Learner`.
 
         Raises:
-            ValueError: a mini-batch of another size than 1.
+            ValueError: a mini-batch has another size than 1.
         """
         if (block.sizes != 1).any():
             raise ValueError(f"expected mini-batches of one image, got {block.sizes.max()}")

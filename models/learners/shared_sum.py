@@ -1,7 +1,7 @@
-"""Sums over the ranks of one machine, in memory that they share.
+"""Sums over the ranks of one machine, in shared memory.
 
-Through gloo a sum is several messages over sockets, and after each of them somebody is asleep who
-has to be woken: on two processors that takes longer than LeNet-5's gradient.
+Through gloo a sum is several messages over sockets, each of which has to wake a sleeping process:
+on two processors that takes longer than LeNet-5's gradient.
 """
 
 from __future__ import annotations
@@ -27,43 +27,43 @@ from torch.distributed.constants import default_pg_timeout
 from models.kernels.tickets import is_reached, show
 
 LINE = 64
-"""Bytes of the cache that no two ranks write"""
+"""Bytes of a cache line: no two ranks write to the same one"""
 
 LOOKS = 20_000
-"""How often a rank looks for another, for some tenths of a millisecond, before it sleeps"""
+"""How often a rank polls for another, for some tenths of a millisecond, before it sleeps"""
 
 SLEEPS = 5e-5, 1e-3
-"""Seconds, at first and at most: who waits long shall not take from whom it waits for"""
+"""Seconds of a sleep, at first and at most: a rank that waits leaves the processor to others"""
 
 PATIENCE = 1.0
-"""Seconds until it asks whether the other lives"""
+"""Seconds between checks whether the other rank is alive"""
 
 
 class SharedSum:
-    """Adds float32 tensors up over ranks that share a file in memory; in the order of the ranks.
+    """Sums float32 tensors over ranks that share a file in memory, in the order of the ranks.
 
-    There are two rows for each rank, written in turns: whoever begins the next sum cannot disturb
-    those who still read, and the one after that begins when all have read.
+    Each rank has two rows, which it uses alternately: a rank that begins the next sum does not
+    overwrite what others still read, and the sum after that begins only when all have read.
 
     Args:
         path: a file of `bytes_for(ranks, size)` zeros.
-        rank: which of them this one is.
-        ranks: how many there are.
+        rank: this rank.
+        ranks: number of ranks.
         size: numbers in a tensor.
-        timeout: how long to wait for a rank that does not come; None is torch's own.
+        timeout: how long to wait for another rank; None is torch's default.
 
     Raises:
-        OSError: no such file, or no locks on it.
+        OSError: the file does not exist or cannot be locked.
     """
 
     def __init__(
         self, path: Path, rank: int, ranks: int, size: int, timeout: timedelta | None
     ) -> None:
-        import fcntl  # nothing of that name on Windows
+        import fcntl  # not available on Windows
 
         self._file = path.open("r+b")
         weakref.finalize(self, self._file.close)
-        # Gone with the process, however that ends.
+        # The lock ends with the process, however that ends.
         fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, rank)
         memory = np.memmap(self._file, np.uint8, "r+", shape=bytes_for(ranks, size))
         self._counts = memory[: ranks * LINE].view(np.int64)
@@ -73,10 +73,10 @@ class SharedSum:
         self._sums = 0
 
     def __call__(self, tensor: Tensor) -> None:
-        """Makes `tensor` (size,) the sum of those of all ranks.
+        """Replaces `tensor` (size,) by its sum over all ranks.
 
         Raises:
-            RuntimeError: another rank has ended, or does not come.
+            RuntimeError: another rank has ended, or does not come in time.
         """
         rows = self._rows[self._sums % 2]
         self._sums += 1
@@ -101,9 +101,9 @@ class SharedSum:
     def _check_alive(self, other: int) -> None:
         import fcntl
 
-        with suppress(BlockingIOError, PermissionError):  # so that one has it
+        with suppress(BlockingIOError, PermissionError):  # then its process holds the lock
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, other)
-            # As gloo begins.
+            # Begins as gloo's message does.
             raise RuntimeError(f"Connection closed by peer: rank {other} has ended")
 
     def _place(self, rank: int) -> int:
@@ -111,14 +111,14 @@ class SharedSum:
 
 
 def bytes_for(ranks: int, size: int) -> int:
-    """What `SharedSum` needs."""
+    """The size of the file that `SharedSum` needs."""
     return ranks * (LINE + 2 * 4 * size)
 
 
 def shared(
     all_reduce: Callable[[Tensor], Any], size: int, timeout: timedelta | None
 ) -> Callable[[Tensor], Any]:
-    """`SharedSum` for float32 (size,) where all ranks are on one machine, else `all_reduce`.
+    """A `SharedSum` for float32 (size,) if all ranks are on one machine, else `all_reduce`.
 
     All ranks call it at the same time.
     """
@@ -138,7 +138,7 @@ def shared(
 
 
 def _gathered(value: Any) -> list[Any]:
-    """Those of all ranks."""
+    """The values of all ranks."""
     values = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
@@ -149,11 +149,11 @@ def _machine() -> tuple[str, int]:
 
 
 def _new_file(length: int) -> Path | None:
-    """A file of so many zeros, in memory if that has a folder; None where there can be none."""
+    """A file of `length` zeros, in shared memory if there is some; None if it cannot be made."""
     folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with suppress(OSError):
         descriptor, name = tempfile.mkstemp(prefix="lenet-", dir=folder)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(bytes(length))  # now, since later a full folder would be a bus error
+            file.write(bytes(length))  # now, since in a full folder a later write is a bus error
         return Path(name)
     return None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 
 from callbacks.files import write_rows
 from project import processes
 from project.bench import fit
 from project.bench.measure import machine, rounded
-from project.bench.questions import QUESTIONS
+from project.bench.questions import QUESTIONS, Question, Rows
 from project.drawing import default_style
 from project.errors import OneLineParser, UserError, user_errors
 from project.output import file_if_named
@@ -72,15 +73,12 @@ def main(args: list[str] | None = None) -> None:
         if max(processes.ranks() or 1, processes.srun_tasks()) > 1:
             raise UserError("others at work would change the times; start project.bench alone.")
         in_float32()
-        # What Trainers say of themselves would stand between the lines of the bench.
-        quieten()
-        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         file, figure = map(file_if_named, (options.json, options.png))
         record = {
             "question": options.question,
             "title": question.title.format(**vars(options)),
             "machine": machine(),
-            "rows": rounded(question.run(options)),
+            "rows": rounded(_measured(question, options)),
         }
         question.table(record).show()
         if file:
@@ -89,6 +87,18 @@ def main(args: list[str] | None = None) -> None:
             with user_errors(Exception), default_style():
                 question.draw(record["rows"], figure)
         print(facts(record["machine"]))
+
+
+def _measured(question: Question, options: argparse.Namespace) -> Rows:
+    """What a question finds, without what its Trainers log between the lines of the bench."""
+    quieten()
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        return question.run(options)
+    finally:
+        logger.setLevel(level)
 
 
 if __name__ == "__main__":

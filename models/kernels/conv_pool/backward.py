@@ -1,4 +1,4 @@
-"""One group of images back through one block, and the sums over groups and threads.
+"""The backward pass of one group of images through one block, and the sums over groups.
 
 Shapes as in `memory.py`.
 """
@@ -33,7 +33,7 @@ from models.kernels.sizes import KERNEL
 
 @compiled()
 def _spread_gradient(grad, grad_rows, grad_columns, shape, slope, strip, strips, d, db):
-    """Gradients at y and slope -> d, at the sums of some strips, at the points; db is added to."""
+    """Gradient at y and slope -> d, at the sums of some strips, at the points; adds d to db."""
     none = splat(np.float32(0))
     for m in range(shape.outputs):
         total = load(db, m * LANES)
@@ -56,7 +56,7 @@ def _spread_gradient(grad, grad_rows, grad_columns, shape, slope, strip, strips,
 
 @compiled()
 def _weight_gradient(layer, scratch, point, strip, strips, taps):
-    """Of some strips, at one of the points: taps (8, P, 5, L) are added to."""
+    """Adds the gradient at the weights, of some strips at one point, to taps (8, P, 5, L)."""
     shape, table = layer.shape, layer.table
     connections = len(table.sources)
     for p in range(connections):
@@ -72,7 +72,7 @@ def _weight_gradient(layer, scratch, point, strip, strips, taps):
 
 @compiled()
 def _input_gradient(layer, scratch, point, strip, strips):
-    """Of some strips, at one of the points."""
+    """Adds the gradient at the input, of some strips at one point, to scratch.pixel_gradients."""
     shape, table = layer.shape, layer.table
     connections = len(table.sources)
     out = scratch.pixel_gradients
@@ -94,7 +94,7 @@ def _input_gradient(layer, scratch, point, strip, strips):
 
 @compiled()
 def gather_input_gradient(pixel_gradients, shape, dx):
-    """At the points -> at the framed input, dx (C, rows, columns, L)."""
+    """Gradient at the input, at the points -> at the framed input, dx (C, rows, columns, L)."""
     step = len(pixel_gradients) // COUNT
     for c in range(shape.maps):
         for r in range(2 * shape.pooled_rows + KERNEL - 1):
@@ -112,10 +112,10 @@ def gather_input_gradient(pixel_gradients, shape, dx):
 
 @compiled()
 def backward_group(grad, grad_rows, grad_columns, layer, scratch, slope, want_input, taps, db):
-    """Gradients of one group: taps (8, P, 5, L) and db (M, L) are added to.
+    """Adds one group's gradients to taps (8, P, 5, L) and db (M, L).
 
-    Grad is at y, maps of grad_rows x grad_columns pixels. The gradient at the input is left at the
-    points.
+    `grad` is the gradient at y, in maps of grad_rows x grad_columns pixels. The gradient at the
+    input is left at the points.
     """
     shape = layer.shape
     if want_input:
@@ -141,7 +141,7 @@ def add_lanes(vectors, out):
 
 @compiled()
 def add_up(parts, start, out):
-    """Parts (chunks, ...) from `start` on -> out (N,), always in the same order."""
+    """Parts (chunks, ...) from `start` on -> their sums out (N,), always in the same order."""
     for i in range(len(out)):
         total = parts[0, start + i]
         for chunk in range(1, len(parts)):
@@ -151,7 +151,7 @@ def add_up(parts, start, out):
 
 @compiled()
 def _gather_taps(spread, weight):
-    """The reverse way for gradients: (8, P, 5) at the points -> (P, 5, 5)."""
+    """The transposed transform, for gradients: (8, P, 5) at the points -> (P, 5, 5)."""
     rows = len(weight) // KERNEL
     for row in range(rows):
         for kx in range(KERNEL):

@@ -1,4 +1,4 @@
-"""The block with one dense convolution, which has zeros where nothing is connected.
+"""The block with one dense convolution, whose weights are 0 where nothing is connected.
 
 Any device, any floating type; torch.compile and torch.export see ordinary operators.
 """

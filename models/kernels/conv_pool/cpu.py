@@ -1,7 +1,7 @@
-"""The fused block on the CPU, one block or two in a row, for torch's tensors.
+"""The fused block on the CPU, one block or two consecutive ones, on torch's tensors.
 
-Compiled by Numba, a group of images to a vector, groups over threads; `compiled.py` keeps the
-machine code, so that only the first run of a machine waits for it.
+Compiled by Numba: a vector holds a pixel of each image of a group, and threads share the groups.
+`compiled.py` caches the machine code, so that only the first run on a machine waits for it.
 
 Shapes: B images, G groups in the layout of `lanes.py`, C input maps, M output maps, P connections,
 H W input pixels, R S pooled pixels (so 2R 2S convolved ones).
@@ -34,7 +34,7 @@ from models.kernels.threads import share_out, threads_for
 
 
 class Convolution(NamedTuple):
-    """What one block computes with; `forward` says more."""
+    """The arguments of one block, as in `forward`."""
 
     weight: Tensor
     bias: Tensor
@@ -43,8 +43,8 @@ class Convolution(NamedTuple):
 
 
 def flat(x: Tensor) -> np.ndarray[Any, Any]:
-    """The numbers of a tensor in a row, as compiled code takes them."""
-    # ravel, not reshape(-1): that leaves the strides of 0 of an expanded tensor as they are.
+    """The numbers of a tensor as a flat array, for compiled code."""
+    # ravel, not reshape(-1), which keeps the strides of 0 of an expanded tensor.
     array: np.ndarray[Any, Any] = x.detach().numpy().ravel()
     return array
 
@@ -62,7 +62,7 @@ def forward(
         padding: zeros on each side of H and W.
 
     Returns:
-        y (G, M, R, S, L), and its derivative by the sums before the tanh (G, M, 2R, 2S, L).
+        y (G, M, R, S, L), and its derivative by the pre-activations (G, M, 2R, 2S, L).
 
     Raises:
         TypeError: an argument of another type.
@@ -94,7 +94,7 @@ def backward(
     """Gradients of `forward`'s first result; arguments and errors as there.
 
     Returns:
-        At x (empty unless `want_input`), weight and bias.
+        The gradients at x (empty unless `want_input`), weight and bias.
     """
     doors.check_conv_pool_gradient(grad, x, weight, connections, padding, slope, doors.GROUPS)
     groups, maps, height, width, _ = x.shape
@@ -119,7 +119,7 @@ def backward(
 def forward_two(
     x: Tensor, first: Convolution, second: Convolution, keep: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Runs two blocks in a row: one start of the threads, and a group's maps stay in the cache.
+    """Runs two consecutive blocks: threads start once, and a group's maps stay in the cache.
 
     Args:
         x: (B, C, H, W) float32.
@@ -139,7 +139,7 @@ def forward_two(
     pairs, outs = _memory(x, first, second, threads, backward=False)
     shape, shape2 = pairs.first.shape, pairs.second.shape
     y = x.new_empty(len(x), shape2.outputs, shape2.pooled_rows, shape2.pooled)
-    # One piece: so malloc keeps the memory, and the next iteration finds its pages mapped.
+    # One allocation: malloc then keeps the memory, and the next iteration finds its pages mapped.
     state = x.new_empty((groups if keep else threads) * kept(shape, shape2))
     per_maps = averaging(flat(first.bias)), averaging(flat(second.bias))
     data = flat(x), len(x), pairs, _filters(first, second), *per_maps, keep, flat(state)
@@ -153,7 +153,7 @@ def backward_two(
     """Gradients of `forward_two`'s first result; arguments and errors as there.
 
     Returns:
-        At the weight and the bias of the first, and of the second block.
+        The gradients at weight and bias of the first block, and of the second.
     """
     groups = -(-len(x) // LANES)
     chunks = chunks_of(groups)
@@ -178,7 +178,7 @@ def backward_two(
 def shapes_of(
     x: Tensor, first: Convolution, second: Convolution
 ) -> tuple[Shape, Table, Shape, Table]:
-    """Sizes and connections of two blocks in a row, of which the first reads images like x.
+    """Sizes and connections of two consecutive blocks, the first of which reads images like x.
 
     Raises:
         TypeError: an argument of another type.
@@ -199,7 +199,7 @@ def shapes_of(
 def _memory(
     x: Tensor, first: Convolution, second: Convolution, threads: int, *, backward: bool
 ) -> tuple[Pair, np.ndarray[Any, Any]]:
-    """Two blocks with memory for every thread, and for a group of the second one's maps."""
+    """Two blocks with memory for every thread, and memory for a group of the second one's maps."""
     shape, table, shape2, table2 = shapes_of(x, first, second)
     pairs = Pair(
         Layer(shape, table, new_taps(flat(first.weight))),

@@ -21,16 +21,16 @@ from models.kernels.sizes import pooled_size
 
 BLOCK = 32  # pixels of one program, which is one warp
 TAPS = 32  # 25 weights and a bias, filled up to a power of two
-CHUNKS = 64  # at most, parts of the batch that the weight gradient is summed over apart
+CHUNKS = 64  # at most: parts of the batch, each with its own sums of the weight gradient
 
 
 _kept: WeakIdKeyDictionary = WeakIdKeyDictionary()
-"""From connections to their state and the tables, which stay as long: a recording reads them."""
+"""Maps connections to their version and tables, kept as long: a CUDA graph reads the tables."""
 
 
 def _tables(pairs: Tensor, outputs: int, inputs: int) -> tuple[Tensor, ...]:
-    """The connections as the kernels walk them; kept, since a look at them waits."""
-    if pairs.is_inference():  # torch does not count how often it was written to
+    """The connections as the kernels read them; cached, since checking them synchronises."""
+    if pairs.is_inference():  # it has no version
         return _new_tables(pairs, outputs, inputs)
     state = pairs._version, outputs, inputs
     if pairs not in _kept or _kept[pairs][0] != state:
@@ -70,7 +70,7 @@ def forward(
         padding: zeros on each side of H and W.
 
     Returns:
-        y (B, M, R, S), and its derivative by the sums before the tanh (B, M, 2R, 2S).
+        y (B, M, R, S), and its derivative by the pre-activations (B, M, 2R, 2S).
 
     Raises:
         TypeError: an argument of another type.
@@ -111,7 +111,7 @@ def forward(
 
 
 class Parts(NamedTuple):
-    """Sums of a layer's gradient that are still to be added up, and where they go."""
+    """Partial sums of a layer's gradient, and where their totals go."""
 
     sums: Tensor
     """(P, chunks, TAPS): at the weights of each connection, and at the bias of its map."""
@@ -135,7 +135,7 @@ def backward(
     """Gradients of `forward`'s first result; arguments and errors as there.
 
     Returns:
-        At x (empty unless `want_input`), weight and bias.
+        The gradients at x (empty unless `want_input`), weight and bias.
     """
     doors.check_conv_pool_gradient(grad, x, weight, connections, padding, slope)
     dx = x.new_empty(x.shape if want_input else 0)
@@ -157,18 +157,18 @@ def differentiate(
     dw: Tensor,
     db: Tensor,
 ) -> Parts:
-    """As `backward`, in one launch: what it leaves is for `add_up`.
+    """The first launch of `backward`; the partial sums that it returns are for `add_up`.
 
     Args:
         grad: (B, M, R, S) gradient at `forward`'s first result.
-        x: as `forward` had it, and the following three too.
+        x: argument of `forward`, like the next three.
         weight: (P, 5, 5).
         connections: (P, 2).
         padding: zeros on each side.
         slope: `forward`'s second result.
-        dx: takes the gradient at x; empty where nobody wants that.
-        dw: is to take that at weight.
-        db: is to take that at the bias.
+        dx: receives the gradient at x; empty if that is not needed.
+        dw: will receive the gradient at weight.
+        db: will receive the gradient at the bias.
     """
     _check_countable(x.numel(), slope.numel())
     batch, maps, height, width = x.shape

@@ -1,4 +1,4 @@
-"""What one program of the fused block's gradient computes on CUDA; launched by `cuda.py`.
+"""Triton kernels of the fused block's backward pass; launched by `cuda.py`.
 
 Sums are in float32, without tf32, and in a fixed order: no atomics, so the same bits every time.
 Shapes as in `cuda.py`.
@@ -12,7 +12,7 @@ import triton.language as tl
 from models.kernels.conv_pool.cuda_kernels import COUNTS, among, in_map
 
 
-# Arguments as of `backward`, several to a line.
+# Arguments as in `backward`, several to a line.
 # fmt: off
 @triton.jit
 def _input_gradient(
@@ -23,7 +23,7 @@ def _input_gradient(
     COLUMNS: tl.constexpr, OUTPUTS: tl.constexpr, PADDING: tl.constexpr, BLOCK: tl.constexpr,
 ):
     """BLOCK squares of 2x2 pixels of dx, each from one 6x6 window of d = up(grad) * slope."""
-    # Squares begin where their window begins with a pooled pixel: 3x3 of those are all it needs.
+    # Squares are placed so that their window begins with a pooled pixel: then it covers 3x3.
     odd: tl.constexpr = PADDING % 2
     down: tl.constexpr = (HEIGHT + odd + 1) // 2
     across: tl.constexpr = (WIDTH + odd + 1) // 2
@@ -83,7 +83,7 @@ def _six_pixels(
     corner, top, left, inside, N: tl.constexpr,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, PADDING: tl.constexpr,
 ):
-    """Row N of the window of x."""
+    """Row N of x's 6x6 window; pixels outside of x are 0."""
     valid = in_map(inside, top, N, HEIGHT, PADDING)
     at = corner + N * WIDTH
     p0 = tl.load(at, in_map(valid, left, 0, WIDTH, PADDING), 0.0)
@@ -98,7 +98,7 @@ def _six_pixels(
 
 @triton.jit
 def _five_sums(s0, s1, s2, s3, s4, d0, d1, p0, p1, p2, p3, p4, p5):
-    """The sums at a row of weights, more by what two neighbours of d and a row of x make."""
+    """Adds products of two neighbours of d with a row of x to the sums of a row of weights."""
     s0 = s0 + d0 * p0 + d1 * p1
     s1 = s1 + d0 * p1 + d1 * p2
     s2 = s2 + d0 * p2 + d1 * p3
@@ -126,12 +126,12 @@ def _weight_gradient(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, OUTPUTS: tl.constexpr, PADDING: tl.constexpr,
     BLOCK: tl.constexpr, TAPS: tl.constexpr,
 ):
-    """The part of a chunk in the gradient at a connection's weights, and at its map's bias."""
+    """A chunk's part of the gradients at a connection's weights and at its map's bias."""
     source = tl.load(sources_ptr + p)
     target = tl.load(targets_ptr + p)
     zeros = tl.zeros([BLOCK], tl.float32)
     bias = zeros
-    # A letter for each row of weights.
+    # One letter for each row of weights.
     v0, v1, v2, v3, v4 = zeros, zeros, zeros, zeros, zeros
     w0, w1, w2, w3, w4 = zeros, zeros, zeros, zeros, zeros
     x0, x1, x2, x3, x4 = zeros, zeros, zeros, zeros, zeros
@@ -243,7 +243,7 @@ def _add_up(
     total = tl.sum(tl.load(at, there, 0.0), axis=0)
     tl.store(dw_ptr + p * 25 + tap, total, mask=tap < 25)
     target = tl.load(targets_ptr + p)
-    # All connections of a map have seen the same d; the first one speaks for them.
+    # All connections of a map sum the same d for the bias; the first one stores it.
     first = tl.load(starts_ptr + target + 0 * tap)
     tl.store(db_ptr + target + 0 * tap, total, mask=(tap == 25) & (first == p))
 # fmt: on
@@ -267,7 +267,7 @@ def add_up(
     CHUNKS: tl.constexpr,  # at least as many as either, a power of two
     TAPS: tl.constexpr,
 ):
-    """The gradients of two layers, a program for each connection of either."""
+    """Adds up the gradients of two layers, with a program for each connection of either."""
     p = tl.program_id(0)
     # fmt: off
     if p < connections:

@@ -1,4 +1,4 @@
-"""What one program of the fused block computes on CUDA, forward; launched by `cuda.py`.
+"""Triton kernels of the fused block's forward pass; launched by `cuda.py`.
 
 Sums are in float32, without tf32, and in a fixed order: no atomics, so the same bits every time.
 Shapes as in `cuda.py`.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# Else each size of mini-batch would be compiled anew, in the middle of a training. What belongs to
-# the layer is constant, but for its connections: places are then computed by the compiler, which
+# Not specialized: otherwise each size of mini-batch would be compiled anew during a training. The
+# layer's sizes are constants, but for its connections: the compiler then computes addresses, which
 # takes up to half of the instructions out of the loops.
 COUNTS = [
     *("pixels", "batch", "input_programs", "input_blocks", "chunks", "per_chunk"),
@@ -20,7 +20,7 @@ COUNTS = [
 
 @triton.jit
 def tanh(x):
-    """The hyperbolic tangent, 2e-7 off at most, and near 0 as a share of it too."""
+    """The hyperbolic tangent, with an error of at most 2e-7, near 0 relative to its value too."""
     # e is at most 1, whatever x: nothing overflows. NaN stays NaN.
     e = tl.exp(-2.0 * tl.abs(x))
     size = 1.0 - 2.0 * e / (1.0 + e)
@@ -64,7 +64,7 @@ def _four_sums(
     PADDING: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The sums that are pooled together, by the connections from first to last - 1."""
+    """Four pre-activations that are pooled together, from the connections first to last - 1."""
     everywhere = tl.full([BLOCK], True, tl.int1)
     z00 = tl.zeros([BLOCK], tl.float32) + bias
     z01 = z00

@@ -1,4 +1,4 @@
-"""The one place that knows which versions of the block there are and picks between them."""
+"""Chooses which version of the block runs for a device, a dtype and a backend."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def _obstacle(backend: str) -> str | None:
 
 
 def distrust(device: torch.device) -> str | None:
-    """What speaks against the fused version of a device; a GPU's is proved before its first use.
+    """Why the fused version of a device must not run; a GPU's is proved before its first use.
 
-    The CPU's takes a quarter of a minute to compile: who asks for that proves it, `compile_ahead`.
+    The CPU's takes a quarter of a minute to compile, so only `compile_ahead` proves it.
     """
     if lack := packages.lack(NEEDS[device.type]):
         trust.tell(proof.ANSWERS, device, lack)
@@ -65,14 +65,14 @@ def choose(
     kernel_size: int = KERNEL,
     padding: int = 0,
 ) -> str:
-    """The version that runs: a fused one where one applies, else composite.
+    """The version that runs: a fused one if one applies, else composite.
 
     Args:
-        backend: as asked for.
-        device: of the tensors.
-        dtype: of the tensors; the fused versions compute in float32, outside autocast.
-        kernel_size: the fused versions know 5.
-        padding: they know 0 to 4.
+        backend: the requested version, or auto.
+        device: device of the tensors.
+        dtype: type of the tensors; the fused versions compute in float32, outside autocast.
+        kernel_size: the fused versions support 5.
+        padding: the fused versions support 0 to 4.
     """
     if backend in ("reference", "composite"):
         return backend
@@ -90,9 +90,9 @@ def choose(
 
 
 def _is_transformed() -> bool:
-    """Whether somebody traces, transforms by torch.func or differentiates forwards.
+    """Whether torch is tracing, transforming by torch.func or differentiating in forward mode.
 
-    The fused versions can do none of that.
+    The fused versions support none of these.
     """
     return (
         torch._C._get_tracing_state() is not None
@@ -103,19 +103,19 @@ def _is_transformed() -> bool:
 
 
 # As `torch.compiler.assume_constant_result`, without importing the compiler. That of torch 2.6
-# cannot read these functions; so it asks them.
+# cannot trace these functions, so it calls them instead.
 _is_transformed._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def compile_ahead(device: torch.device, *, gradient: bool) -> None:
     """Compiles the fused kernel of a device, or loads it from its cache, before anything is timed.
 
-    For the sizes of LeNet-5's layers: a GPU's is compiled for the layer, and one of other sizes
-    when it is first called. Proves it first, where nobody has.
+    Compiles for the sizes of LeNet-5's layers; on a GPU a block of other sizes is compiled at its
+    first call. Proves the block first, if that is still due.
 
     Args:
-        device: where it will run.
-        gradient: whether a gradient will be wanted of it.
+        device: the device that it will run on.
+        gradient: whether to compile the backward pass too.
     """
     if trust.obstacle(proof.ANSWERS, device) or (
         gradient and trust.obstacle(proof.GRADIENT, device)

@@ -1,4 +1,4 @@
-"""One group of images through one block, strip by strip of four columns.
+"""The forward pass of one group of images through one block, in strips of four columns.
 
 Shapes as in `memory.py`.
 """
@@ -54,7 +54,7 @@ def _convolve_strip(layer, bias, scratch, q, m):
     shape, table = layer.shape, layer.table
     height = 2 * shape.pooled_rows
     for point in range(COUNT):
-        # What is added at the point 1 is added to all the sums.
+        # A number that is added at the point 1 is added to all the sums.
         start = bias if point == ONE else np.float32(0)
         for r in range(0, height, TILE):
             tile = filled(start)
@@ -78,7 +78,7 @@ def _squash(products, line, a):
 
 @inlined
 def _pool(a, pooled, coefficient, offset, slope, start, slope_row, y, y_start, y_row):
-    """A strip a (rows, 4, L) -> y and dy/dz as slope, rows of pixels that far apart."""
+    """A strip a (rows, 4, L) -> y and dy/dz as slope, with rows y_row and slope_row apart."""
     one = splat(np.float32(1))
     minus = splat(np.float32(-1))
     factor, constant = splat(coefficient), splat(offset)
@@ -102,7 +102,7 @@ def _pool(a, pooled, coefficient, offset, slope, start, slope_row, y, y_start, y
 
 @compiled()
 def _keep_fours(a, pooled, fours, start, row):
-    """A strip a (rows, 4, L) -> the sums of 2x2, rows that far apart."""
+    """A strip a (rows, 4, L) -> the sums of 2x2, with rows `row` apart."""
     for r in range(len(a) // (2 * STRIP * LANES)):
         for s in range(pooled):
             i = (2 * r * STRIP + 2 * s) * LANES

@@ -1,7 +1,7 @@
-"""Images into lanes and frames of zeros, and back.
+"""Copies images into lanes and padded frames, and back.
 
 A frame (C, rows, columns, L) holds the C input maps of one group of L images, H x W pixels
-each, with the padding around them and what fills up the last strip of four columns.
+each, with the padding around them and the columns that complete the last strip of four.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from models.kernels.simd.vector import transpose
 
 @compiled()
 def frame_lanes(x, shape, out):
-    """One group (C, H, W, L) into the middle of its frame of zeros (C, rows, columns, L)."""
+    """Copies one group (C, H, W, L) into the middle of its frame of zeros (C, rows, columns, L)."""
     for c in range(shape.maps):
         for r in range(shape.height):
             i = (c * shape.height + r) * shape.width * LANES
             j = (c * shape.rows + r + shape.padding) * shape.columns + shape.padding
-            for k in range(shape.width * LANES):  # a slice would compile how it cannot fit
+            for k in range(shape.width * LANES):  # a slice would also compile its error
                 out[j * LANES + k] = x[i + k]
 
 
 @compiled()
 def unframe_lanes(framed, shape, x):
-    """The reverse."""
+    """The inverse of `frame_lanes`."""
     for c in range(shape.maps):
         for r in range(shape.height):
             i = (c * shape.height + r) * shape.width * LANES
@@ -37,13 +37,13 @@ def unframe_lanes(framed, shape, x):
 
 @compiled()
 def inside(framed, shape):
-    """A frame from its first pixel of the input on."""
+    """The part of a frame that begins at the input's first pixel."""
     return framed[(shape.padding * shape.columns + shape.padding) * LANES :]
 
 
 @compiled()
 def frame_images(x, first, batch, shape, out):
-    """Images `first` to `first` + L - 1 of x (B, C, H, W) into the middle of a frame of zeros."""
+    """Copies images `first` to `first` + L - 1 of x (B, C, H, W) into the middle of a frame."""
     pixels = shape.maps * shape.height * shape.width
     for c in range(shape.maps):
         for r in range(shape.height):
@@ -54,7 +54,7 @@ def frame_images(x, first, batch, shape, out):
 
 @compiled()
 def into_lanes(x, start, step, images, width, out, out_start):
-    """L rows of x, step apart, side by side: out (width, L), 0 from lane `images` on."""
+    """Interleaves L rows of x, `step` apart: out (width, L), with 0 from lane `images` on."""
     whole = width // LANES * LANES if images >= LANES else 0
     for s in range(0, whole, LANES):
         transpose(x, start + s, step, out, out_start + s * LANES, LANES)
@@ -66,7 +66,7 @@ def into_lanes(x, start, step, images, width, out, out_start):
 
 @compiled()
 def out_of_lanes(x, images, width, out, start, step):
-    """The reverse: x (width, L) -> rows of out, step apart."""
+    """The inverse of `into_lanes`: x (width, L) -> rows of out, `step` apart."""
     whole = width // LANES * LANES if images >= LANES else 0
     for s in range(0, whole, LANES):
         transpose(x, s * LANES, LANES, out, start + s, step)

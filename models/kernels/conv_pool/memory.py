@@ -2,8 +2,8 @@
 
 Shapes: B images, G groups of L, C input maps, M output maps, P connections, H W input pixels, R S
 pooled pixels (so 2R 2S convolved ones), Q strips of four columns, T threads. Arrays are flat inside
-the kernels; comments give shapes. "At the points" means transformed as Winograd's filtering wants
-it, one value for each of eight points.
+the kernels; comments give shapes. "At the points" means transformed for Winograd's filtering, with
+one value for each of eight points.
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ class Shape(NamedTuple):
     strips: int
     """Q, of four columns of sums each."""
     at_once: int
-    """N, the strips that go back together."""
+    """N, the strips whose gradients are computed together."""
     rows: int
-    """Of the frame of zeros that the input is put into."""
+    """Rows of the input's frame."""
     columns: int
+    """Columns of the input's frame."""
     line: int
-    """Rows of a column of pixels, with zeros up to whole tiles of sums."""
+    """Rows of a column of pixels, zero-padded to whole tiles of sums."""
     gradient_line: int
-    """Rows of a column of gradients, with zeros up to whole fives."""
+    """Rows of a column of gradients, zero-padded to a multiple of five."""
     slopes: int
     """Floats of one group's slope."""
     framed: int
@@ -52,7 +53,7 @@ class Shape(NamedTuple):
 
 
 class Table(NamedTuple):
-    """The connections, output map by output map."""
+    """The connections, sorted by output map."""
 
     starts: np.ndarray[Any, Any]
     """(M + 1,) where each output map's connections begin"""
@@ -91,12 +92,12 @@ def shape_of(maps: int, height: int, width: int, padding: int, outputs: int) -> 
 
 
 def table_of(connections: Tensor, outputs: int, inputs: int) -> Table:
-    """The connections (P, 2) of output and input maps, if they exist and are in order.
+    """The table of connections (P, 2) of output and input maps.
 
     Raises:
-        ValueError: they do not, or are not.
+        ValueError: the maps do not exist, or the connections are not in order.
     """
-    # By its numbers: they may be others than those of the last call.
+    # Cached by value, since the numbers may have changed since the last call.
     return _table_of_bytes(connections.numpy().tobytes(), outputs, inputs)
 
 
@@ -109,7 +110,7 @@ def _table_of_bytes(pairs: bytes, outputs: int, inputs: int) -> Table:
 
 
 class PerMap(NamedTuple):
-    """The numbers of each output map.
+    """The parameters of each output map beside its weights.
 
     A pixel is tanh(coefficient * four + offset), where four sums up 2x2 of tanh(sums + bias).
     """
@@ -117,7 +118,7 @@ class PerMap(NamedTuple):
     bias: np.ndarray[Any, Any]
     """(M,)"""
     coefficient: np.ndarray[Any, Any]
-    """(M,) 1/4 where they are averaged"""
+    """(M,) 1/4 for average pooling"""
     offset: np.ndarray[Any, Any]
     """(M,)"""
 
@@ -135,8 +136,8 @@ class Scratch(NamedTuple):
     """A thread's memory for one block and one group."""
 
     framed: np.ndarray[Any, Any]
-    """(C, rows, columns, L) the input in its frame of zeros; of the second of two blocks, the
-    gradient there"""
+    """(C, rows, columns, L) the input in its frame; in the second of two blocks, the gradient at
+    the input"""
     pixels: np.ndarray[Any, Any]
     """(8, Q, C, line, L) the input at the points"""
     products: np.ndarray[Any, Any]
@@ -144,7 +145,7 @@ class Scratch(NamedTuple):
     a: np.ndarray[Any, Any]
     """(2R, 4, L) tanh of the sums of one strip of one map"""
     fours: np.ndarray[Any, Any]
-    """(M, R, S, L) the sums of 2x2 of them; empty where no coefficient is learnt"""
+    """(M, R, S, L) the sums of 2x2 of them; empty if no coefficient is learnt"""
     d: np.ndarray[Any, Any]
     """(8, N, M, gradient_line, L) the gradient at the sums of some strips, at the points"""
     pixel_gradients: np.ndarray[Any, Any]
@@ -154,13 +155,13 @@ class Scratch(NamedTuple):
 def new_scratches(
     shape: Shape, threads: int, backward: bool, coefficients: bool = False
 ) -> Scratch:
-    """Memory for each thread: every array with one more dimension in front.
+    """The memory of all threads: every array with one more dimension in front.
 
-    Backward and coefficients say whether the gradient is wanted, and there.
+    `backward` says whether the gradient is needed, `coefficients` whether that includes theirs.
     """
     columns = COUNT * shape.strips * shape.maps * LANES
     d_columns = COUNT * shape.at_once * shape.outputs * LANES if backward else 0
-    # Zeros: what lies outside of the image, or fills up a line, is never written.
+    # Zeros, since pixels outside of the image, or after the end of a line, are never written.
     return Scratch(
         zeros(threads, shape.framed),
         zeros(threads, columns * shape.line),
@@ -187,14 +188,14 @@ def scratch_of(scratches, t):
 
 
 def averaging(bias: np.ndarray[Any, Any]) -> PerMap:
-    """The numbers of each output map where the pooling learns nothing."""
+    """The parameters of each output map with average pooling, which learns nothing."""
     quarters = np.full(len(bias), 1 / 4, np.float32)
     return PerMap(bias, quarters, np.zeros(len(bias), np.float32))
 
 
 @compiled()
 def part(parts, n, count):
-    """Part n of `count` equal ones."""
+    """Part n of `count` equal parts."""
     size = len(parts) // count
     return parts[n * size : (n + 1) * size]
 

@@ -19,7 +19,7 @@ from models.kernels.sizes import pooled_size
 
 
 def _kernels(x: Tensor) -> Any:
-    """The module that computes for x's device; Numba and Triton are loaded here and only here."""
+    """The kernels for x's device, imported on first use, since Numba and Triton load slowly."""
     if x.device.type == "cpu":
         from models.kernels.conv_pool import cpu
 
@@ -39,7 +39,7 @@ def _layout(x: Tensor) -> doors.Shape:
 def conv_pool(
     x: Tensor, weight: Tensor, bias: Tensor, connections: Tensor, padding: int
 ) -> tuple[Tensor, Tensor]:
-    """y, and its derivative by the sums before the tanh, which the gradient needs."""
+    """Computes y, and its derivative by the pre-activations, which the backward pass needs."""
     y, slope = _kernels(x).forward(x, weight, bias, connections, padding)
     return y, slope
 
@@ -90,7 +90,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
     x, weight, bias, connections, padding = inputs
     _, slope = output
     ctx.mark_non_differentiable(slope)
-    # Else every backward fills a tensor like `slope` with zeros.
+    # Otherwise every backward pass fills a tensor like `slope` with zeros.
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(x, weight, bias, connections, slope)
     ctx.padding = padding
@@ -115,11 +115,11 @@ def _differentiate(
 def _differentiably(
     function: Callable[..., Tensor], inputs: Sequence[Tensor], grad: Tensor, needed: Sequence[bool]
 ) -> list[Tensor | None]:
-    """The gradient at those inputs that need one, for who wants to differentiate it once more.
+    """The gradients at the inputs that need one, in a form that can be differentiated again.
 
-    Autograd is on in a backward pass where it was asked for by `create_graph`, and nowhere else.
+    Autograd is enabled in a backward pass only if `create_graph` has asked for that.
     """
-    # Views, since an input that depends on another would take over its gradient.
+    # Views, since an input that is computed from another one would add to that one's gradient.
     inputs = [part.view_as(part) for part in inputs]
     wanted = [part for part, is_needed in zip(inputs, needed, strict=True) if is_needed]
     found = iter(torch.autograd.grad(function(*inputs), wanted, grad, create_graph=True))
@@ -127,7 +127,7 @@ def _differentiably(
 
 
 def _composite(x: Tensor, *parts: Any) -> Tensor:
-    """The block in ordinary operators, for images or lanes."""
+    """The block, computed by ordinary operators, for images or lanes."""
     if x.dim() == 4:
         return composite.conv_pool(x, *parts)
     return to_lanes(composite.conv_pool(from_lanes(x, LANES * len(x)), *parts))
@@ -139,7 +139,7 @@ conv_pool.register_autograd(_differentiate, setup_context=_save)
 class _Eager(torch.autograd.Function):
     """The operator without the dispatcher's wrappers, which cost 0.15 ms a call on a laptop."""
 
-    # Not with setup_context: torch then binds the arguments anew in every call, for 0.05 ms.
+    # Without setup_context, since torch then binds the arguments in every call, for 0.05 ms.
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, connections: Tensor, padding: int
@@ -155,7 +155,7 @@ class _Eager(torch.autograd.Function):
 
 
 def fused(x: Tensor, weight: Tensor, bias: Tensor, connections: Tensor, padding: int = 0) -> Tensor:
-    """As `reference.conv_pool`, for float32 and 5x5 kernels; takes and returns lanes too."""
+    """Same as `reference.conv_pool`, for float32 and 5x5 kernels; takes and returns lanes too."""
     if x.device.type == "cpu" and x.dim() == 4:
         lanes = fused(to_lanes(x), weight, bias, connections, padding)
         return from_lanes(lanes, len(x))
@@ -166,7 +166,7 @@ def fused(x: Tensor, weight: Tensor, bias: Tensor, connections: Tensor, padding:
 
 
 class _EagerTwo(torch.autograd.Function):
-    """Two blocks in a row as one node: half of Python's cost, and the maps stay in the cache."""
+    """Two consecutive blocks as one node: half of Python's cost, and the maps stay in the cache."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *parts: Any) -> Tensor:
@@ -191,7 +191,7 @@ class _EagerTwo(torch.autograd.Function):
 
 
 def _differentiate_two(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """The gradient of `_EagerTwo` for who wants to differentiate it once more."""
+    """The gradient of `_EagerTwo`, in a form that can be differentiated again."""
     x, weight, bias, pairs, weight2, bias2, pairs2, _ = ctx.saved_tensors
     padding, padding2 = ctx.paddings
 
@@ -207,7 +207,7 @@ def _differentiate_two(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 def fused_two(x: Tensor, first: tuple[Any, ...], second: tuple[Any, ...]) -> Tensor:
     """`fused` twice, each with (weight, bias, connections, padding); x is (B, C, H, W).
 
-    On the CPU in one go, where nobody wants the gradient at x.
+    On the CPU it is one operator, unless the gradient at x is needed.
     """
     if x.device.type != "cpu":
         return fused(fused(x, *first), *second)

@@ -1,4 +1,4 @@
-"""One group of images through two blocks in a row, and back.
+"""Forward and backward pass of one group of images through two consecutive blocks.
 
 The first block writes its maps into the frame that the second one reads. Shapes as in `memory.py`;
 those of the second block are C2, M2, P2, R2 and S2, where C2 = M.
@@ -25,7 +25,7 @@ from models.kernels.lanes import LANES, empty
 
 
 class Pair(NamedTuple):
-    """Two blocks in a row, and a thread's memory for each."""
+    """Two consecutive blocks, and a thread's memory for each."""
 
     first: Layer
     second: Layer
@@ -34,7 +34,7 @@ class Pair(NamedTuple):
 
 
 class Filters(NamedTuple):
-    """The parameters of two blocks, or the gradients there."""
+    """The parameters of two blocks, or their gradients."""
 
     weight: np.ndarray[Any, Any]
     """(P, 5, 5)"""
@@ -49,13 +49,13 @@ class Filters(NamedTuple):
 class Sums(NamedTuple):
     """The gradients at the parameters of two blocks, added up over each of N chunks of groups.
 
-    While a thread is at a chunk, they are vectors of its own, (T, ..., L).
+    While a thread works on a chunk, they are vectors of its own, (T, ..., L).
     """
 
     taps: np.ndarray[Any, Any]
     """(N, 8, P, 5) at the weights, at the points"""
     bias: np.ndarray[Any, Any]
-    """(N, M); where they are learnt, (N, 3, M) with those at coefficients and offsets"""
+    """(N, M), or (N, 3, M) with coefficients and offsets if these are learnt"""
     taps2: np.ndarray[Any, Any]
     """(N, 8, P2, 5)"""
     bias2: np.ndarray[Any, Any]
@@ -65,7 +65,7 @@ class Sums(NamedTuple):
 def new_sums(
     threads: int, chunks: int, numbers: int, taps: Any, numbers2: int, taps2: Any
 ) -> tuple[Sums, Sums]:
-    """Memory for two blocks with such taps and so many numbers: the threads', and the chunks'."""
+    """Memory for the sums of threads and of chunks; numbers are the sizes of `bias` and `bias2`."""
     sizes = len(taps), numbers, len(taps2), numbers2
     return (
         Sums(*(empty(threads, size * LANES) for size in sizes)),
@@ -75,14 +75,14 @@ def new_sums(
 
 @compiled()
 def pair_of(pairs, t):
-    """Two blocks with the memory of thread t, of that of all."""
+    """Two blocks with the memory of thread t, from those with the memory of all threads."""
     first, second = scratch_of(pairs.scratch, t), scratch_of(pairs.scratch2, t)
     return Pair(pairs.first, pairs.second, first, second)
 
 
 @compiled()
 def some_sums(sums, chunks):
-    """The first ones."""
+    """The sums of the first chunks."""
     return Sums(sums.taps[:chunks], sums.bias[:chunks], sums.taps2[:chunks], sums.bias2[:chunks])
 
 
@@ -99,7 +99,7 @@ def sums_of(sums, worker):
 
 @compiled()
 def keep_sums(own, sums, chunk):
-    """A thread's sums -> those of the chunk that it has done."""
+    """A thread's sums -> those of the chunk that it has finished."""
     add_lanes(own.taps, sums.taps[chunk])
     add_lanes(own.bias, sums.bias[chunk])
     add_lanes(own.taps2, sums.taps2[chunk])
@@ -108,7 +108,7 @@ def keep_sums(own, sums, chunk):
 
 @compiled()
 def total_of_chunks(sums, taps, taps2, gradients):
-    """The chunks' sums -> the gradients at the parameters, in their order; taps are overwritten."""
+    """Adds up the chunks' sums in order -> the gradients at the parameters; overwrites the taps."""
     sum_of_taps(sums.taps, taps, gradients.weight)
     add_up(sums.bias, 0, gradients.bias)
     sum_of_taps(sums.taps2, taps2, gradients.weight2)
@@ -116,13 +116,13 @@ def total_of_chunks(sums, taps, taps2, gradients):
 
 
 def kept(shape: Shape, shape2: Shape) -> int:
-    """Floats that a group keeps for its way back: both slopes and the second block's input."""
+    """Floats that a group keeps for the backward pass: both slopes and the second block's input."""
     return shape.slopes + shape2.framed + shape2.slopes
 
 
 @compiled()
 def kept_parts(state, shape, shape2):
-    """Slope of the first block, framed input and slope of the second."""
+    """A group's state in parts: the first block's slope, the second's framed input and slope."""
     end = shape.slopes + shape2.framed
     return state[: shape.slopes], state[shape.slopes : end], state[end:]
 
@@ -143,9 +143,9 @@ def forward_both(pair, per_map, per_map2, state, y):
 
 @compiled()
 def backward_both(grad, pair, state, sums):
-    """Gradients of one group, added to the thread's; scratch still holds its pixels at the points.
+    """Adds one group's gradients to the thread's sums; scratch holds its pixels at the points.
 
-    Grad (M2, R2, S2, L) is at the second block's y.
+    `grad` (M2, R2, S2, L) is the gradient at the second block's y.
     """
     first, second, scratch, scratch2 = pair
     shape2 = second.shape

@@ -1,8 +1,8 @@
-"""All groups of a batch through one block or two, and back, by any number of threads.
+"""Forward and backward pass of a batch through one block or two, by any number of threads.
 
-Each thread calls a function here with the same arguments, and they share its groups, or chunks of
-them. Worker 0 returns when all are done. Gradients are added up by chunks, the same for any number
-of threads. Shapes as in `memory.py` and `pair.py`.
+All threads call the same function with the same data and share the groups, or chunks of groups, of
+the batch. Worker 0 returns when all are done. Gradients are added up by chunks, the same for any
+number of threads. Shapes as in `memory.py` and `pair.py`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from models.kernels.tickets import finish, next_task, open_tasks
 
 @entry()
 def forward(worker, tickets, x, groups, layer, weight, per_map, scratches, slope, y):
-    """X (G, C, H, W, L) -> slope (G, M, 2R, 2S, L) and y (G, M, R, S, L)."""
+    """Input x (G, C, H, W, L) -> slope (G, M, 2R, 2S, L) and y (G, M, R, S, L)."""
     shape, scratch = layer.shape, scratch_of(scratches, worker)
     if worker == 0:
         spread_taps(weight, layer.taps)
@@ -60,10 +60,10 @@ def forward(worker, tickets, x, groups, layer, weight, per_map, scratches, slope
 def backward(
     worker, tickets, grad, x, groups, layer, weight, scratches, slope, framed, own, sums, outs
 ):
-    """Gradients outs at x, if that is not empty, and at the parameters: (P, 25) and (M,).
+    """Writes the gradients `outs`: at x, unless empty, and at the parameters, (P, 25) and (M,).
 
-    Framed (T, C, rows, columns, L) is memory for the first; own and sums as the first two of
-    `pair.Sums`, the threads' and the chunks'.
+    `framed` (T, C, rows, columns, L) is memory for the first. `own` and `sums` are as the first two
+    fields of `pair.Sums`, for threads and for chunks.
     """
     shape, scratch = layer.shape, scratch_of(scratches, worker)
     dx, dw, db = outs
@@ -108,7 +108,7 @@ def backward(
 def forward_two(worker, tickets, x, batch, pairs, filters, per_map, per_map2, keep, state, outs, y):
     """Images x (B, C, H, W) -> y (B, M2, R2, S2), and each group's state (G, ...), if it is kept.
 
-    Else state is (T, ...). Outs (T, M2, R2, S2, L) is memory.
+    If not, state is (T, ...). `outs` (T, M2, R2, S2, L) is memory.
     """
     groups, pair, out = -(-batch // LANES), pair_of(pairs, worker), outs[worker]
     if worker == 0:
@@ -133,7 +133,7 @@ def backward_two(
 ):
     """Gradients at the parameters of both blocks, from grad (B, M2, R2, S2) at the second's y.
 
-    Outs (T, M2, R2, S2, L) is memory, and so are the threads' vectors and the chunks' sums.
+    `outs` (T, M2, R2, S2, L) is memory, and so are the threads' vectors and the chunks' sums.
     """
     groups, chunks, pair = -(-batch // LANES), len(sums.taps), pair_of(pairs, worker)
     shape, shape2, out = pair.first.shape, pair.second.shape, outs[worker]

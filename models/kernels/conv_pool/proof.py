@@ -1,7 +1,7 @@
-"""How the fused block is compared with the reference in float64: C1, and C3 behind it.
+"""Compares the fused block with the reference in float64, for C1 followed by C3.
 
-Triton compiles a block for the sizes of its layer, so those that run are those that are proved,
-LeNet-5's; two blocks more stand for all other layers, odd where LeNet-5's are even.
+Triton compiles a block for the sizes of its layer, so LeNet-5's own sizes are compared; two more
+blocks stand for all other layers, odd where LeNet-5's are even.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from models.kernels.trust import Errors, Kernel, relative_error
 
 
 class Sizes(NamedTuple):
-    """Of two blocks in a row."""
+    """The sizes of two blocks in a row."""
 
     image: tuple[int, int, int]
     """Maps, height and width."""
@@ -26,7 +26,7 @@ class Sizes(NamedTuple):
     paddings: tuple[int, int]
 
 
-BATCH = 19  # neither whole groups nor whole programs
+BATCH = 19  # fills neither whole groups nor whole programs
 ORIGINAL = Sizes((1, 28, 28), (full_table(1, 6), C3_TABLE), (2, 0))
 SIZES = {
     "original C3": ORIGINAL,
@@ -101,7 +101,7 @@ def _differentiated(problem: Problem) -> tuple[Tensor, ...]:
     parts = [part.requires_grad_() for part in problem.parts]
     with torch.enable_grad():
         outputs = _outputs(problem)
-        # All positive: sums that cancel would measure float32, not the kernel.
+        # All positive: with cancellation the errors would be those of float32, not of the kernel.
         count, x = outputs.numel(), problem.x
         direction = torch.linspace(0.5, 1.5, count, device=x.device, dtype=x.dtype)
         return torch.autograd.grad((outputs * direction.view(outputs.shape)).sum(), parts)

@@ -1,4 +1,4 @@
-"""The gradients at the coefficients and offsets of two blocks in a row, where they are learnt.
+"""Gradients at the pooling coefficients and offsets of two consecutive blocks, if they are learnt.
 
 Shapes as in `memory.py` and `pair.py`.
 """
@@ -16,9 +16,10 @@ from models.kernels.simd.vector import add, fma, load, mul, splat, store
 
 @compiled()
 def coefficients_back(grad, y, pair, state, sums):
-    """Gradients of one group, added to the thread's; `backward_both` comes before.
+    """Adds one group's gradients to the thread's sums; called after `backward_both`.
 
-    Grad (M2, R2, S2, L) is at the second block's y; scratch holds the gradient at the first one's.
+    `grad` (M2, R2, S2, L) is the gradient at the second block's y; scratch holds that at the
+    first's.
     """
     first, second = pair.first.shape, pair.second.shape
     _, middle, _ = kept_parts(state, first, second)
@@ -30,7 +31,7 @@ def coefficients_back(grad, y, pair, state, sums):
 
 @compiled()
 def _add_group(grad, y, rows, columns, shape, fours, sums):
-    """Of one block: grad and y are maps of rows x columns pixels, sums (3, M, L) are added to."""
+    """Adds one block's gradients to sums (3, M, L); grad and y have maps of rows x columns."""
     one = splat(np.float32(1))
     minus = splat(np.float32(-1))
     for m in range(shape.outputs):

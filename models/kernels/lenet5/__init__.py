@@ -1,1 +1,1 @@
-"""LeNet-5 as a whole on the CPU: there and back in one call, and the steps of gradient descent."""
+"""LeNet-5 as a whole, on CPU and CUDA: forward pass, backward pass and step without autograd."""

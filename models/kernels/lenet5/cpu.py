@@ -1,4 +1,4 @@
-"""LeNet-5's gradient and gradient descent on the CPU, for torch's tensors: today's and 1998's."""
+"""Gradient and gradient descent on the CPU, on torch's tensors, for LeNet-5 and that of 1998."""
 
 from __future__ import annotations
 
@@ -25,40 +25,40 @@ from models.kernels.update import PLAIN, Update
 
 CPU = torch.device("cpu")
 AS_THEY_ARE = Design(ink=255)
-"""For inputs that are no bytes."""
+"""For inputs that are not bytes, which stay unchanged."""
 
 NO_RATES = np.empty(0, np.float32)
-"""Of steps that are not taken."""
+"""Rates with which no step is taken."""
 
 
 class MiniBatches(NamedTuple):
-    """K of them, one after the other, by index into N images."""
+    """K consecutive mini-batches, as indices into N images."""
 
     images: Tensor
     """(N, 28, 28) uint8, contiguous"""
     labels: Tensor
-    """(N,) int64, or how probable each class shall be, (N, 10) float32"""
+    """(N,) int64, or class probabilities (N, 10) float32"""
     order: Tensor
     """(n,) int64, the images of the first mini-batch, of the second, ..."""
     numbers: Tensor | None = None
-    """(n, `Distortion.numbers`) float32 from -1 to 1; None where nothing is distorted"""
+    """(n, `Distortion.numbers`) float32 from -1 to 1; None without distortion"""
 
 
 class LeNet5Gradient:
-    """The gradient of LeNet-5 for images of 28 x 28 pixels, alone and followed by steps.
+    """The gradient of LeNet-5 for images of 28 x 28 pixels, with or without steps.
 
-    Every parameter's `grad` becomes that of the last iteration, the same tensor every time: a part
-    of one row of numbers.
+    Every parameter's `grad` becomes the gradient of the last iteration: each time the same view of
+    one flat tensor.
 
     Args:
         first: C1 and S2.
         second: C3 and S4.
-        parameters: weights and biases of the layers that have some, in order, contiguous; read
+        parameters: weights and biases of the layers that have them, in order, contiguous; read
             anew by every call.
-        design: which of the nets it is.
-        distortion: of the images of `descend`.
-        update: what `descend` does beside the plain step.
-        velocities: what momentum keeps, like the parameters; needed where there is some.
+        design: the design of the network.
+        distortion: distortion of the images of `descend`.
+        update: momentum and weight decay of `descend`.
+        velocities: momentum buffers, in the order of the parameters; needed with momentum.
 
     Raises:
         TypeError: an argument of another type.
@@ -100,14 +100,14 @@ class LeNet5Gradient:
         self._sizes = (0, 0)
 
     def _run(self, net: Net, batch: Batch, steps: Steps, losses: Any) -> Any:
-        """Calls `descent` on as many threads as there is work for; returns its `each`."""
+        """Calls `descent` on as many threads as there is work for; returns each image's loss."""
         images = int(np.diff(steps.ends).max(initial=0))
         threads = threads_for(chunks_of(-(-images // LANES)))
         if self._memory is None or self._sizes != (threads, images):
             learnt, *_, folded = self._arrays
             self._memory = new_memory(self._net, learnt, folded, threads, images)
             self._sizes = threads, images
-        # Of the frame only the middle is written by bytes, but all of it by inputs.
+        # Images of bytes write only the middle of the frame, but inputs write all of it.
         self._memory.c1.framed.fill(self._design.frame)
         each = np.empty(images, np.float32)
         data = batch, steps, self._update, net, self._memory, each, losses
@@ -119,11 +119,11 @@ class LeNet5Gradient:
             parameter.grad = gradient_
 
     def __call__(self, x: Tensor, labels: Tensor, share: float) -> Tensor:
-        """Writes the gradients of share times the sum of the losses.
+        """Computes the gradients of `share` times the sum of the losses.
 
         Args:
-            x: (B, 1, 28, 28) float32, or with the margin around.
-            labels: (B,) int64, or how probable each class shall be, (B, 10) float32.
+            x: (B, 1, 28, 28) float32, or larger by the margin of the design.
+            labels: (B,) int64, or class probabilities (B, 10) float32.
             share: weight of each image.
 
         Returns:
@@ -131,7 +131,7 @@ class LeNet5Gradient:
 
         Raises:
             TypeError: an argument of another type.
-            ValueError: another shape, or a label that is no class.
+            ValueError: another shape, or a label that is not a class.
         """
         doors.check_tensor("x", x, torch.float32, ("B", 1, self._size, self._size), CPU)
         doors.check_targets(labels, self._classes, x)
@@ -143,7 +143,7 @@ class LeNet5Gradient:
         return torch.from_numpy(losses)
 
     def rehearse(self, *, is_joined: bool) -> None:
-        """Compiles what `descend` calls, alone or with an `all_reduce`; nothing is learnt."""
+        """Compiles what `descend` calls, without or with an `all_reduce`; takes no step."""
         none = torch.empty(0, dtype=torch.int64)
         images, rates = torch.empty(0, SIZE, SIZE, dtype=torch.uint8), torch.empty(0)
         self.descend(MiniBatches(images, none, none), none.numpy(), rates, rates)
@@ -162,19 +162,19 @@ class LeNet5Gradient:
         """Takes K steps of gradient descent, one after the other.
 
         Args:
-            batches: what is learnt from.
+            batches: the mini-batches.
             sizes: (K,) int64, how many images each mini-batch has.
             shares: (K,) weight of each image in the loss of its mini-batch.
             rates: (K,) learning rates.
-            all_reduce: adds a tensor up over all ranks, in place; None on one rank.
+            all_reduce: sums a tensor over all ranks, in place; None on one rank.
 
         Returns:
             The loss of each mini-batch (K,), of this rank's images.
 
         Raises:
             TypeError: an argument of another type.
-            ValueError: another shape, a label that is no class, an image that does not exist, or
-                sizes that do not add up.
+            ValueError: another shape, a label that is not a class, an image that does not exist,
+                or sizes that do not add up.
         """
         images, labels, order, numbers = batches
         doors.check_images(images, (SIZE, SIZE), order, CPU)
@@ -200,7 +200,7 @@ class LeNet5Gradient:
 
 
 def _in_float32(update: Update) -> Any:
-    """As compiled code takes it: with Python's floats it would compute in float64."""
+    """The update for compiled code, which would compute in float64 with Python's floats."""
     numbers: Any = np.float32(update.momentum), np.float32(update.weight_decay)
     return Update(numbers[0], update.nesterov, numbers[1])
 
@@ -225,6 +225,6 @@ def _batch(batches: MiniBatches, distortion: Distortion, design: Design) -> Batc
 
 
 def _one_by_one(steps: Steps) -> Iterator[Steps]:
-    """Each mini-batch by itself, without a rate: nothing is learnt from it yet."""
+    """Yields each mini-batch by itself, without a rate, so that no step is taken yet."""
     for k, share in enumerate(steps.shares):
         yield Steps(steps.ends[k : k + 2], share[None], NO_RATES)

@@ -1,6 +1,6 @@
 """LeNet-5 on CUDA, in Triton: loss and gradient of a mini-batch in eight launches.
 
-Shapes: K mini-batches laid out, B images of one, C classes.
+Shapes: K mini-batches in memory, B images of one, C classes.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ TILE = {"ROWS": 16, "COLUMNS": 64, "IMAGES": 32}
 
 
 Layer = tuple[Tensor, Tensor, Tensor, int]
-"""Weight, bias, connections and padding of a convolutional one."""
+"""Weight, bias, connections and padding of a convolutional layer."""
 
 
 class Laid(Protocol):
-    """K mini-batches of B images, one after the other, and where their losses go."""
+    """K consecutive mini-batches of B images in fixed memory, and where their losses go."""
 
     images: Tensor
     """(K, B, 28, 28) uint8"""
     labels: Tensor
     """(K, B) int64, from 0 to C - 1"""
     numbers: Tensor | None
-    """(K, B, `Distortion.numbers`) for the distortion"""
+    """(K, B, `Distortion.numbers`) random numbers for the distortion"""
     waves: Tensor | None
-    """(WAVES, 28) for its elastic part"""
+    """(WAVES, 28) waves of its elastic part"""
     shares: Tensor
     """(K,) weight of each image in the loss"""
     losses: Tensor
     """(K,)"""
     k: Tensor
-    """(1,) int64: the next one"""
+    """(1,) int64: index of the next mini-batch"""
 
 
 def differentiate(
@@ -59,16 +59,16 @@ def differentiate(
     *,
     is_rounded: bool,
 ) -> None:
-    """Writes the loss of the next mini-batch, and the gradient of it.
+    """Writes the loss of the next mini-batch, and its gradients.
 
     Args:
-        laid: holds it.
+        laid: holds the mini-batch.
         layers: C1 and C3.
         parameters: weight and bias of each layer, in order.
-        gradients: are written, in the shapes of the parameters.
-        design: what the bytes of an image become.
-        distortion: of the images.
-        is_rounded: whether factors of the dense layers' products have the digits of bfloat16.
+        gradients: receive the gradients, in the shapes of the parameters.
+        design: the inputs for the bytes of an image.
+        distortion: distortion of the images.
+        is_rounded: whether factors of the dense layers' products are rounded to bfloat16.
 
     Raises:
         TypeError: a parameter of another type.
@@ -91,7 +91,7 @@ def differentiate(
 
 
 def _picked(laid: Laid, design: Design, distortion: Distortion) -> Tensor:
-    """The images as the net takes them (B, 1, 28, 28)."""
+    """The images of the next mini-batch as network inputs (B, 1, 28, 28)."""
     batch = laid.labels.shape[1]
     x = torch.empty(batch, 1, SIZE, SIZE, device=laid.images.device)
     rotation, *others = distortion
@@ -124,7 +124,7 @@ def _dense(
     gradients: Sequence[Tensor],
     is_rounded: bool,
 ) -> Tensor:
-    """Writes the loss, and the gradients at C5, F6 and the output; returns that at S4's maps."""
+    """Writes the loss and the gradients of C5, F6 and the output; returns that at S4's maps."""
     batch, classes = len(features), len(parameters[-1])
     c5, f6 = features.new_empty(batch, C5), features.new_empty(batch, F6)
     grads = torch.empty_like(c5), torch.empty_like(f6), features.new_empty(batch, classes)

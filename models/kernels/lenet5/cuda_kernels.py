@@ -1,9 +1,9 @@
-"""What one program of LeNet-5 computes on CUDA before, behind and beside its fused blocks.
+"""Triton kernels of LeNet-5 beside its fused blocks: inputs, dense layers, loss and gradients.
 
 Sums are in float32, without tf32, and in a fixed order: no atomics, so the same bits every time.
 
-Shapes: K mini-batches laid out, B images of one, C classes. The next mini-batch is the `k`-th; it
-is read on the device, so that a recording takes another one at each launch.
+Shapes: K mini-batches in memory, B images of one, C classes. The next mini-batch is the `k`-th; `k`
+is read on the device, so that a CUDA graph takes another one at each replay.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import triton.language as tl
 
 from models.kernels.conv_pool.cuda_kernels import tanh
 
-# Else each size of mini-batch would be compiled anew, in the middle of a training.
+# Not specialized: otherwise each size of mini-batch would be compiled anew during a training.
 COUNTS = ["batch", "classes"]
 
 
@@ -27,18 +27,18 @@ def pick(
     batch,
     unit,
     offset,
-    rotation,  # radians; how far the distortion goes
+    rotation,  # radians; this and the next four are the limits of the distortion
     scale,
     shear,
     shift,
     elastic,
-    NUMBERS: tl.constexpr,  # 0 where nothing is distorted
-    OF_MAP: tl.constexpr,  # those of them that say more than how places move by themselves
+    NUMBERS: tl.constexpr,  # 0 without distortion
+    OF_MAP: tl.constexpr,  # those of them that are for the affine map
     WAVES: tl.constexpr,
     SIZE: tl.constexpr,  # 28
     PIXELS: tl.constexpr,  # of an image, filled up to a power of two
 ):
-    """An image as the net takes it: v / unit + offset of its bytes v, distorted or as they are."""
+    """One image as network input: v / unit + offset for its bytes v, distorted or not."""
     b = tl.program_id(0)
     place = tl.load(k_ptr) * batch + b
     image_ptr = images_ptr + place * SIZE * SIZE
@@ -59,7 +59,7 @@ def pick(
 
 @triton.jit
 def _mapped(numbers_ptr, n, rotation, scale, shear, shift, SIZE: tl.constexpr):
-    """The column and the row that place n shows, as `maps_of` of `models/distortion.py` says."""
+    """The input column and row of output pixel n, as in `maps_of` of `models/distortion.py`."""
     angle = rotation * tl.load(numbers_ptr)
     cos = tl.cos(angle)
     sin = tl.sin(angle)
@@ -78,7 +78,7 @@ def _mapped(numbers_ptr, n, rotation, scale, shear, shift, SIZE: tl.constexpr):
 
 @triton.jit
 def _bends(numbers_ptr, waves_ptr, n, inside, WAVES: tl.constexpr, SIZE: tl.constexpr):
-    """How many columns and rows place n moves, as `bends_of` of `models/distortion.py` says."""
+    """The displacement of pixel n in columns and rows, as in `bends_of` there, per unit elastic."""
     column_ptr, row_ptr = waves_ptr + n % SIZE, waves_ptr + n // SIZE
     across = tl.zeros_like(n).to(tl.float32)
     down = across
@@ -98,7 +98,7 @@ def _bends(numbers_ptr, waves_ptr, n, inside, WAVES: tl.constexpr, SIZE: tl.cons
 
 @triton.jit
 def _at(image_ptr, x, y, inside, SIZE: tl.constexpr):
-    """An image at column x and row y: between pixels in straight lines, zeros around it."""
+    """An image at column x and row y, by bilinear interpolation with zeros around it."""
     left = tl.floor(x)
     top = tl.floor(y)
     column = left.to(tl.int32)
@@ -110,7 +110,7 @@ def _at(image_ptr, x, y, inside, SIZE: tl.constexpr):
 
 @triton.jit
 def _between(image_ptr, row, column, share, inside, SIZE: tl.constexpr):
-    """Between two neighbours in a row, each 0 where it is none of the image's."""
+    """Interpolates between two neighbours in a row; outside of the image they are 0."""
     valid = inside & (row >= 0) & (row < SIZE)
     at = image_ptr + row * SIZE + column
     a = tl.load(at, valid & (column >= 0) & (column < SIZE), 0).to(tl.float32)
@@ -120,13 +120,13 @@ def _between(image_ptr, row, column, share, inside, SIZE: tl.constexpr):
 
 @triton.jit
 def _factor(x, IS_ROUNDED: tl.constexpr):
-    """What a product takes: under autocast no more digits than bfloat16 has."""
+    """A factor of a product, which is rounded to bfloat16 under autocast."""
     return x.to(tl.bfloat16).to(tl.float32) if IS_ROUNDED else x
 
 
 @triton.jit
 def _load_matrix(ptr, rows, row_count, columns, column_count, IS_ROUNDED: tl.constexpr):
-    """Some rows and columns of a matrix (row_count, column_count), 0 beyond it."""
+    """Rows and columns of a matrix (row_count, column_count), 0 outside of it."""
     there = (rows < row_count)[:, None] & (columns < column_count)[None, :]
     values = tl.load(ptr + rows[:, None] * column_count + columns[None, :], there, 0.0)
     return _factor(values, IS_ROUNDED)
@@ -143,7 +143,7 @@ def _sums_of_c5(
     COLUMNS: tl.constexpr,
     IS_ROUNDED: tl.constexpr,
 ):
-    """Those of one image, before bias and tanh."""
+    """The outputs of C5 for one image, before bias and tanh."""
     sums = tl.zeros([WIDTH, COLUMNS], tl.float32)
     for start in range(0, X, COLUMNS):
         i = start + tl.arange(0, COLUMNS)
@@ -154,7 +154,7 @@ def _sums_of_c5(
 
 @triton.jit
 def _cross_entropy(logits, is_right):
-    """Of one image, and the gradient at its logits."""
+    """The cross-entropy of one image, and its gradient at the logits."""
     highest = tl.max(logits, 0)
     powers = tl.exp(logits - highest)
     total = tl.sum(powers, 0)
@@ -174,13 +174,13 @@ def head(
     f6_bias_ptr,  # (84,)
     output_weight_ptr,  # (C, 84)
     output_bias_ptr,  # (C,)
-    c5_ptr,  # (B, 120) what C5 gives
-    f6_ptr,  # (B, 84) what F6 gives
-    c5_grad_ptr,  # (B, 120) gradient at the sums of C5
-    f6_grad_ptr,  # (B, 84) of F6
-    output_grad_ptr,  # (B, C) of the output
+    c5_ptr,  # (B, 120) outputs of C5
+    f6_ptr,  # (B, 84) outputs of F6
+    c5_grad_ptr,  # (B, 120) gradient at the pre-activations of C5
+    f6_grad_ptr,  # (B, 84) the same of F6
+    output_grad_ptr,  # (B, C) gradient at the logits
     x_grad_ptr,  # (B, 400)
-    losses_ptr,  # (B,) times the weight of the image
+    losses_ptr,  # (B,) losses times the weight of the image
     batch,
     classes,
     X: tl.constexpr,  # 400
@@ -191,7 +191,7 @@ def head(
     COLUMNS: tl.constexpr,  # of C5's weights that are held at once
     IS_ROUNDED: tl.constexpr,
 ):
-    """The dense layers and the cross-entropy of one image, there and back."""
+    """Forward and backward pass of one image through the dense layers and the cross-entropy."""
     b, k = tl.program_id(0), tl.load(k_ptr)
     n, c = tl.arange(0, WIDTH), tl.arange(0, CLASSES)
     sums = _sums_of_c5(x_ptr + b * X, c5_weight_ptr, n, X, C5, WIDTH, COLUMNS, IS_ROUNDED)
@@ -259,7 +259,7 @@ def _sum_up(each_ptr, total_ptr, batch, IMAGES: tl.constexpr):
 
 @triton.jit(do_not_specialize=COUNTS)
 def dense_gradients(
-    x_ptr,  # (B, 400), and as `head` left them
+    x_ptr,  # (B, 400); the next six are written by `head`
     c5_ptr,
     f6_ptr,
     c5_grad_ptr,
@@ -281,7 +281,7 @@ def dense_gradients(
     F6: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
-    IMAGES: tl.constexpr,  # of one step of a sum
+    IMAGES: tl.constexpr,  # in one step of a sum
     IS_ROUNDED: tl.constexpr,
 ):
     """A tile of the gradient at the weights of a dense layer: of C5, then of F6 and the output."""

@@ -1,6 +1,6 @@
 """A step of gradient descent on CUDA, in Triton: all parameters in one launch.
 
-Through torch a program takes a whole parameter: C5's 48,000 weights are one GPU processor's.
+In torch's fused SGD one program takes a whole parameter: C5's 48,000 weights on one multiprocessor.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ def step(
     tiles_ptr,  # (T, 4) int64, as `tiles` gives them
     gradients_ptr,  # (P,)
     rates_ptr,  # (K,)
-    k_ptr,  # (1,): the next one
+    k_ptr,  # (1,): index of the rate
     momentum,
     weight_decay,
     HAS_VELOCITY: tl.constexpr,
     IS_NESTEROV: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """As `torch.optim.SGD` documents it."""
+    """Updates one tile of weights, as `torch.optim.SGD` documents it."""
     tile_ptr = tiles_ptr + 4 * tl.program_id(0)
     weights_ptr = tl.load(tile_ptr).to(tl.pointer_type(tl.float32))
     n = tl.arange(0, TILE)
@@ -49,18 +49,18 @@ def step(
 
 
 def tiles(parameters: Sequence[Tensor], velocities: Sequence[Tensor]) -> Tensor:
-    """Where the weights of each program are.
+    """The memory that each program updates.
 
     Args:
-        parameters: float32, on one device; they stay where they are.
+        parameters: float32, on one device; they must stay in place.
         velocities: likewise, in the same shapes; or none.
 
     Returns:
-        (T, 4) int64: the addresses of a tile's weights and velocities, where it begins in a row of
-        all gradients, and how many weights it has.
+        (T, 4) int64: the addresses of a tile's weights and velocities, its offset in the flat
+        tensor of all gradients, and its number of weights.
 
     Raises:
-        ValueError: one is not contiguous.
+        ValueError: a tensor is not contiguous.
     """
     if not all(tensor.is_contiguous() for tensor in (*parameters, *velocities)):
         raise ValueError("expected parameters and velocities that are contiguous")
@@ -79,14 +79,14 @@ def _tiles(parameters: Sequence[Tensor], velocities: Sequence[Tensor]) -> Iterat
 
 
 def take_step(places: Tensor, gradients: Tensor, rates: Tensor, k: Tensor, update: Update) -> None:
-    """Takes a step of all parameters.
+    """Takes a step for all parameters.
 
     Args:
-        places: of weights and velocities, by `tiles`.
-        gradients: (P,) of all parameters, in order.
-        rates: (K,)
-        k: (1,) int64: which of them is the rate.
-        update: what the step is beside its rate.
+        places: the result of `tiles`.
+        gradients: (P,) gradients of all parameters, in order.
+        rates: (K,) learning rates.
+        k: (1,) int64: index of the rate.
+        update: momentum and weight decay.
     """
     with torch.cuda.device_of(gradients):  # Triton launches on the current device
         step[(len(places),)](

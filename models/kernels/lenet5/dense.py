@@ -1,8 +1,8 @@
 """Dense layers: one group of images, and sums over the whole batch.
 
 Arrays are flat; comments give shapes. B images, G groups; a layer's weight is (outputs, inputs),
-its values for a group are (outputs, L). d is the gradient at the sums before the tanh. No layer
-may be narrower than a tile of sums, and none may read fewer numbers than L of `lanes.py`.
+its values for a group are (outputs, L). d is the gradient at the pre-activations. No layer may be
+narrower than a tile of sums, and none may have fewer inputs than L of `lanes.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from models.kernels.sizes import TILE
 
 @compiled()
 def dense(x, weight, bias, squash, out):
-    """Sums x (inputs, L) by weight (outputs, inputs), plus bias: out (outputs, L)."""
+    """Multiplies weight (outputs, inputs) by x (inputs, L), plus bias: out (outputs, L)."""
     inputs, outputs = len(x) // LANES, len(bias)
     for tile_start in range(0, outputs, TILE):
         o = min(tile_start, outputs - TILE)  # the last tile may do some outputs again
@@ -34,7 +34,7 @@ def dense(x, weight, bias, squash, out):
 
 @compiled()
 def dense_input_gradient(d, weight, dx):
-    """Gradient d (outputs, L) at a layer's sums -> dx (inputs, L) at its input."""
+    """Gradient d (outputs, L) at the pre-activations -> dx (inputs, L) at the input."""
     inputs, outputs = len(dx) // LANES, len(d) // LANES
     for tile_start in range(0, inputs, TILE):
         i = min(tile_start, inputs - TILE)
@@ -56,7 +56,7 @@ def through_tanh(dy, y, d):
 
 @compiled()
 def dense_weight_gradient(d, x, batch, outputs, first, last, dw):
-    """Sums over the batch of d (G, outputs, L) times x (B, inputs): columns first to last - 1."""
+    """Sums d (G, outputs, L) times x (B, inputs) over the batch, for columns first to last - 1."""
     inputs = len(dw) // outputs
     for column in range(first, last, LANES):
         i = min(column, inputs - LANES)
@@ -73,7 +73,7 @@ def dense_weight_gradient(d, x, batch, outputs, first, last, dw):
 
 @compiled()
 def dense_bias_gradient(d, db):
-    """Sums over the batch of d (G, outputs, L)."""
+    """Sums d (G, outputs, L) over the batch."""
     outputs = len(db)
     groups = len(d) // (outputs * LANES)
     for o in range(outputs):

@@ -1,4 +1,4 @@
-"""In what the two nets with LeNet-5's layers differ, as data; no compiled code is loaded for it."""
+"""The differences of the two networks with LeNet-5's layers, as data without compiled code."""
 
 from __future__ import annotations
 
@@ -10,49 +10,49 @@ from torch import Tensor
 from models.kernels.doors import LAYERS, LAYERS_OF_1998
 
 LOGITS, MAP, MSE = range(3)
-"""What the last layer gives and the loss compares: see `head.py`."""
+"""Kinds of output layer and loss; see `head.py`."""
 
 AMPLITUDE, SLOPE = 1.7159, 2 / 3
-"""Of the tanh of 1998, `nets.squash`."""
+"""Constants of the activation of 1998, `nets.squash`."""
 
 SIZE = 28
-"""Height and width of the images that are bytes."""
+"""Height and width of an image of bytes."""
 
 WIDTHS = (400, 120, 84)
 """How many numbers C5 reads of an image, and how many C5 and F6 give."""
 
 
 class Design(NamedTuple):
-    """A net of C1, S2, C3, S4, C5 and F6, and what the loss makes of F6's output."""
+    """The constants of a network of C1, S2, C3, S4, C5 and F6, and of the loss of F6's output."""
 
     amplitude: float = 1.0
-    """Layers are squashed by amplitude * tanh(slope * z)."""
+    """The activation of a layer is amplitude * tanh(slope * z)."""
     slope: float = 1.0
     paper: float = 0.0
-    """What the byte 0 becomes"""
+    """The input for byte 0"""
     ink: float = 1.0
-    """What the byte 255 becomes"""
+    """The input for byte 255"""
     margin: int = 0
     """Pixels of paper on each side of an image"""
     loss: int = LOGITS
     rubbish: float = -float("inf")
-    """The logit of the class that none of the images is of"""
+    """The logit of the rubbish class, to which no image belongs"""
     codes: Tensor | None = None
-    """(classes, 84) what F6's output is compared with; None where a layer of logits is learnt"""
+    """(classes, 84) what F6's output is compared with; None if an output layer is learnt"""
 
     @property
     def unit(self) -> float:
-        """How many steps of a byte are 1."""
+        """The difference in bytes that is an input of 1."""
         return 255 / (self.ink - self.paper)
 
     @property
     def frame(self) -> float:
-        """What lies around an image: paper, or the zeros with which a convolution pads."""
+        """The value around an image: paper, or the zeros of a convolution's padding."""
         return self.paper if self.margin else 0.0
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Those with parameters, in order."""
+        """The layers with parameters, in order."""
         return LAYERS if self.codes is None else LAYERS_OF_1998
 
     @property
@@ -67,17 +67,17 @@ LENET5 = Design()
 def design_of_1998(
     codes: Tensor, loss: Literal["map", "mse"], rubbish: float, paper: float, ink: float
 ) -> Design:
-    """That of LeCun et al. 1998, as `nets.LeNet1998` has it.
+    """The design of LeCun et al. 1998, that of `nets.LeNet1998`.
 
     Args:
         codes: (classes, 84) bitmaps.
-        loss: by maximum a posteriori (map, Eq. 9), or the right penalty alone (mse, Eq. 8).
+        loss: maximum a posteriori (map, Eq. 9), or the correct penalty alone (mse, Eq. 8).
         rubbish: j in Eq. 9.
-        paper: what pixel 0 becomes.
-        ink: what pixel 255 becomes.
+        paper: the input for pixel 0.
+        ink: the input for pixel 255.
 
     Raises:
-        ValueError: no such loss.
+        ValueError: there is no such loss.
     """
     if loss not in ("map", "mse"):
         raise ValueError(f"expected loss of map or mse, got {loss}")

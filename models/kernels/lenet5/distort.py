@@ -1,4 +1,4 @@
-"""Images on their way into the net: chosen, distorted where that is asked for, and scaled.
+"""Selects the images of a group, distorts them if that is asked for, and scales them to inputs.
 
 The distortion is that of `models/distortion.py`, written out for one image.
 """
@@ -15,27 +15,27 @@ from models.kernels.lanes import LANES
 from models.kernels.lenet5.design import SIZE
 
 LINE = 32
-"""Floats of a row of the frame: an image with a zero before each row, and more behind it."""
+"""Floats in a row of the frame: a zero, a row of the image, and more zeros."""
 
 FRAME = (SIZE + 3) * LINE
-"""Floats of a frame: a row of zeros above the image, and two below."""
+"""Floats in a frame: a row of zeros above the image, and two below."""
 
 BENDS = (2 + 2 * WAVES) * SIZE
-"""Floats of how far a row's places move, and of what they are summed up from."""
+"""Floats for the displacements of a row of pixels, and for the sums that they come from."""
 
 TABLE = waves(SIZE).ravel()
 
 
 @compiled()
 def pick_images(batch, first, pixels, frame, bends, out):
-    """Images batch.order[first], batch.order[first + 1], ... as the net takes them.
+    """Writes images batch.order[first], batch.order[first + 1], ... as network inputs.
 
-    A pixel v becomes v / unit + offset: out (L, pixels). What is around the image in `frame` must
-    be 0, and so must `bends` where nothing bends; what is distorted has SIZE x SIZE pixels.
+    A pixel v becomes v / unit + offset: out (L, pixels). `frame` must be 0 around the image, and
+    `bends` 0 without an elastic part; images to be distorted have SIZE x SIZE pixels.
     """
     for lane in range(min(len(batch.order) - first, LANES)):
         start = batch.order[first + lane] * pixels
-        # Slices, so that the compiler knows the index to be above 0 and uses vectors.
+        # Slices, so that the compiler knows that no index is negative, and vectorizes the loops.
         image = batch.images[start : start + pixels]
         row = out[lane * pixels : (lane + 1) * pixels]
         if len(batch.numbers):
@@ -59,13 +59,13 @@ def _into_frame(image, frame):
 
 @compiled()
 def _distort(frame, limits, numbers, bends, out):
-    """Draws an image (28, 28) where its random numbers say, between pixels in straight lines."""
+    """Distorts an image (28, 28) by its random numbers, with bilinear interpolation."""
     rotation, scale, shear, shift, elastic = limits
     angle = rotation * numbers[0]
     cos, sin = math.cos(angle), math.sin(angle)
     height, width = np.float32(1) + scale * numbers[1], np.float32(1) + scale * numbers[2]
     lean = shear * numbers[3]
-    # From columns and rows of the result, counted from its middle, to those of the image.
+    # Maps columns and rows of the result, counted from its middle, to those of the image.
     x_column, x_row = cos * width, cos * lean - sin * height
     y_column, y_row = sin * width, sin * lean + cos * height
     middle = np.float32((SIZE - 1) / 2)
@@ -86,7 +86,7 @@ def _distort(frame, limits, numbers, bends, out):
 
 @compiled()
 def _sum_waves(numbers, factor, sums):
-    """Over the waves along a row, times their numbers: (2, WAVES, 28), one for each wave down."""
+    """Sums the waves along a row times their numbers: (2, WAVES, 28), one for each wave down."""
     for i in range(2 * WAVES):
         line = sums[i * SIZE : (i + 1) * SIZE]
         line[:] = 0
@@ -96,7 +96,7 @@ def _sum_waves(numbers, factor, sums):
 
 @compiled()
 def _bend(sums, r, across, down):
-    """How many columns and rows the places of row r move."""
+    """The displacements of row r's pixels in columns and rows."""
     across[:] = 0
     down[:] = 0
     for wave in range(WAVES):
@@ -113,17 +113,17 @@ def _add(factor, values, line):
 
 @compiled()
 def _inside(x):
-    """Up to the zeros on either side, which are all that is beyond; 0 for what is no number."""
+    """Clamps a coordinate to the zeros on either side, as all beyond is 0 too; NaN becomes 0."""
     x = x if x > np.float32(0) else np.float32(0)
     return x if x < np.float32(SIZE + 1) else np.float32(SIZE + 1)
 
 
 @compiled()
 def _between(frame, x, y):
-    """The value at column x and row y of the frame, which are 0 or more."""
+    """The interpolated value at column x and row y of the frame, which are not negative."""
     column, row = np.int32(x), np.int32(y)
     right, down = x - np.float32(column), y - np.float32(row)
-    # Unsigned, since Numba would look whether an index counts from the end.
+    # Unsigned, since Numba checks whether a signed index counts from the end.
     i = np.uint64(np.uint32(row) * np.uint32(LINE) + np.uint32(column))
     a, b = frame[i], frame[i + np.uint64(1)]
     c, d = frame[i + np.uint64(LINE)], frame[i + np.uint64(LINE + 1)]

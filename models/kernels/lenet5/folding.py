@@ -1,8 +1,8 @@
-"""The numbers that the compiled code computes with, for nets that squash by other tanhs.
+"""Folds the constants of scaled tanh activations into the parameters for the compiled code.
 
 A layer amplitude * tanh(slope * (w * x + b)) gives amplitude times what plain tanh gives with
-parameters that are multiplied by a factor; the next layer's factor makes up for the amplitude. So
-one net is computed, and its gradients are multiplied by the same factors.
+parameters that are multiplied by a factor; the next layer's factor includes the amplitude. So one
+kind of network is computed, and its gradients are multiplied by the same factors.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from models.kernels.stretches import stretch
 
 
 class Arrays(NamedTuple):
-    """What lies at the places of a `Net`; whoever has that keeps these."""
+    """The arrays at the places of a `Net`, which must be kept alive as long as it is used."""
 
     parameters: Parameters
     gradients: Parameters
@@ -41,9 +41,9 @@ def arrays_of(
     velocities: Sequence[Tensor],
     design: Design,
 ) -> Arrays:
-    """Those of a net of these sizes and connections, used where they are."""
+    """The arrays of a network of these sizes and connections, which are used in place."""
     learnt, factors = _named(parameters, design), _factors(design)
-    # Where the factor is 1, the parameter itself: nothing is copied.
+    # If the factor is 1, the parameter itself: nothing is copied.
     folded = {
         name: part if factors[name] == 1 else np.empty_like(part)
         for name, part in learnt._asdict().items()
@@ -53,7 +53,7 @@ def arrays_of(
 
 
 def net_of(blocks: tuple[Shape, Table, Shape, Table], arrays: Arrays, design: Design) -> Net:
-    """A net of these sizes and connections, with its parameters in those arrays."""
+    """A network of these sizes and connections, with its parameters in these arrays."""
     return Net(
         *blocks,
         places_of(arrays.parameters),
@@ -66,26 +66,26 @@ def net_of(blocks: tuple[Shape, Table, Shape, Table], arrays: Arrays, design: De
 
 
 def _named(tensors: Sequence[Tensor], design: Design) -> Parameters:
-    """Each flat; empty for the layers that the design has not."""
+    """Flat arrays of the tensors; empty for parameters that the design does not have."""
     names = [layer + part for layer in design.layers for part in ("", "_bias")]
     named = dict(zip(names, map(flat, tensors), strict=True))
     return Parameters(*(named.get(name, np.empty(0, np.float32)) for name in Parameters._fields))
 
 
 def _factors(design: Design) -> dict[str, float]:
-    """By what each parameter is multiplied."""
+    """The factor of each parameter."""
     weight = design.amplitude * design.slope
     factors = {
         name: design.slope if name.endswith("_bias") else weight for name in Parameters._fields
     }
-    # No amplitude lies before C1, and no tanh behind the output layer.
+    # No amplitude precedes C1, and no tanh follows the output layer.
     return factors | {"c1": design.slope, "output": design.amplitude, "output_bias": 1.0}
 
 
 def _fixed(
     blocks: tuple[Shape, Table, Shape, Table], design: Design
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """What stands in for the layers that learn nothing: averages, and codes."""
+    """Constants in place of parameters that are not learnt: pooling averages, and codes."""
     c1, _, c3, _ = blocks
     fixed: dict[str, np.ndarray[Any, Any]] = {}
     if not design.learns_pooling:
@@ -101,9 +101,9 @@ def _fixed(
 
 @compiled()
 def scale(parts, factors, out, n, count):
-    """Stretch n of `count` of each part times its factor -> out; where that is 1, both are one.
+    """Multiplies stretch n of `count` of each part by its factor -> out.
 
-    Parts and out are places.
+    `parts` and `out` are places; if the factor is 1, both are the same memory.
     """
     for place, factor in enumerate(factors):
         if factor != 1:

@@ -1,9 +1,9 @@
 """LeNet-5's gradient for a mini-batch, and the steps of gradient descent, by any number of threads.
 
-Each thread calls `descent` with the same arguments, and they share the tasks of three phases for
-each mini-batch. Every task writes what no other one does, and which there are depends on the
-mini-batch alone: so the bits are the same however many threads there are, and whoever did what.
-Nothing is allocated within a phase, so that no thread fails there and lets others wait.
+All threads call `descent` with the same data, and share the tasks of three phases for each
+mini-batch. Every task writes memory of its own, and the order of each sum depends on the mini-batch
+alone: so the bits are the same for any number of threads, whichever of them took which task.
+Nothing is allocated within a phase, so that no thread fails there while others wait for it.
 
 Shapes as in `memory.py`.
 """
@@ -32,30 +32,30 @@ from models.kernels.tickets import (
 )
 
 GROUPS, SUMS, STEP = range(3)
-"""The phases of a mini-batch: groups there and back, gradients of all of it, and the step."""
+"""Phases of a mini-batch: forward and backward pass of groups, sums for gradients, and the step."""
 
 THERE, BACK, BOTH = 1, 2, 3
-"""The ways of groups. Seven are four for one of two threads, and three for the other: so the first
-task of several threads is the last group's way there, and the last task its way back."""
+"""Forward pass, backward pass, or both. Of seven groups two threads would take four and three: so
+with several threads the first task is the last group's forward pass, the last one its backward."""
 
 PHASES = 3
 
 COLUMNS = 5 * LANES
-"""Of C5's weight, whose gradient is one task"""
+"""Columns of C5's weight whose gradient is one task"""
 
 OTHERS = 3
 """Tasks of sums beside those of C5's weight"""
 
 STRETCHES = 8
-"""Tasks of a step, each so many parts of all parameters"""
+"""Tasks of a step: each takes one of so many parts of every parameter"""
 
 
 @entry()
 def descent(worker, tickets, batches, steps, update, net, memory, each, losses):
-    """A step for each of K mini-batches, and their losses (K,), weighted by their shares.
+    """Takes a step for each of K mini-batches; writes losses (K,), weighted by their shares.
 
     Without rates there is no step: the gradients are those of the last mini-batch. The losses of
-    its images are left in `each`, which is as long as the largest one. Worker 0 begins.
+    its images are left in `each`, as long as the largest mini-batch. Worker 0 opens the work.
     """
     folded, gradients = parameters_at(net.folded), parameters_at(net.gradients)
     last = PHASES * (len(steps.ends) - 1)
@@ -107,7 +107,7 @@ def descent(worker, tickets, batches, steps, update, net, memory, each, losses):
 
 @compiled()
 def _tasks_of(kind, batch, features, memory):
-    """How many tasks a phase has for a mini-batch of that many images."""
+    """The number of tasks of a phase, for a mini-batch of that many images."""
     if kind == GROUPS:
         return chunks_of(-(-batch // LANES)) + _is_halved(batch, memory)
     if kind == SUMS:
@@ -117,14 +117,14 @@ def _tasks_of(kind, batch, features, memory):
 
 @compiled()
 def _is_halved(batch, memory):
-    """Whether the last group is two tasks: where a chunk is one group, and threads are several."""
+    """Whether the last group is two tasks: if chunks are single groups, and threads are several."""
     groups, threads = -(-batch // LANES), len(memory.groups.s4) - 1
     return threads > 1 and 1 < groups == chunks_of(groups)
 
 
 @compiled()
 def _chunk_of(task, tasks, chunks):
-    """The chunk of groups that a task is about, and which way they go."""
+    """The chunk of groups of a task, and which passes it computes."""
     if tasks == chunks:
         return task, BOTH
     if task == 0:
@@ -134,7 +134,7 @@ def _chunk_of(task, tasks, chunks):
 
 @compiled()
 def _place(net, memory, t):
-    """Both blocks with memory for a group of thread t, and what else a group needs."""
+    """Both blocks with the memory of thread t, and the other memory of its group."""
     first = Layer(net.c1, net.c1_table, memory.c1_taps)
     second = Layer(net.c3, net.c3_table, memory.c3_taps)
     blocks = Pair(first, second, scratch_of(memory.c1, t), scratch_of(memory.c3, t))
@@ -149,7 +149,7 @@ def _spread(folded, memory):
 
 @compiled()
 def _batch_of(batches, steps, k):
-    """Mini-batch k of them."""
+    """Mini-batch k of the batches."""
     begin, end = steps.ends[k], steps.ends[k + 1]
     return Batch(
         batches.images,
@@ -166,7 +166,7 @@ def _batch_of(batches, steps, k):
 
 @compiled()
 def _groups(chunk, chunks, way, batch, blocks, folded, head, group, rows, sums, losses):
-    """Some groups there and back; a group goes all the way before the next one begins."""
+    """The passes of a chunk's groups; a group completes its passes before the next one begins."""
     groups = -(-len(batch.order) // LANES)
     for g in range(begin_of(chunk, chunks, groups), begin_of(chunk + 1, chunks, groups)):
         if way & THERE:
@@ -177,7 +177,7 @@ def _groups(chunk, chunks, way, batch, blocks, folded, head, group, rows, sums, 
 
 @compiled()
 def _sums(task, batch, rows, sums, features, out, memory):
-    """Some of the gradients: sums over the chunks, and for the dense layers over the batch."""
+    """A task's part of the gradients: sums over chunks, and over the batch for dense layers."""
     c5, f6, output = len(out.c5_bias), len(out.f6_bias), len(out.output_bias)
     if task == 0:
         sum_of_taps(sums.taps2, memory.c3_sums, out.c3)
@@ -200,7 +200,7 @@ def _sums(task, batch, rows, sums, features, out, memory):
 
 @compiled()
 def _add_up_all(sums, bias, coefficient, offset):
-    """Of a block, as many as are learnt."""
+    """Adds up a block's biases, coefficients and offsets, as far as they are learnt."""
     add_up(sums, 0, bias)
     add_up(sums, len(bias), coefficient)
     add_up(sums, len(bias) + len(coefficient), offset)
@@ -208,15 +208,15 @@ def _add_up_all(sums, bias, coefficient, offset):
 
 @entry()
 def step_of_ranks(net, update, rate):
-    """Moves all parameters."""
+    """Takes the step of all parameters, by `take_step`."""
     take_step(net, update, rate, 0, 1)
 
 
 @compiled()
 def take_step(net, update, rate, n, count):
-    """Moves part n of `count` of all parameters as `torch.optim.SGD` does."""
+    """Updates part n of `count` of every parameter as `torch.optim.SGD` does."""
     for place in range(len(net.parameters)):
-        # Slices, so that the compiler knows the index to be above 0 and uses vectors.
+        # Slices, so that the compiler knows that no index is negative, and vectorizes the loops.
         weight = stretch(array_at(net.parameters, place), n, count)
         slope = stretch(array_at(net.gradients, place), n, count)
         velocity = stretch(array_at(net.velocities, place), n, count)

@@ -1,4 +1,4 @@
-"""One group of images through LeNet-5 and back, so that all of it stays in the cache.
+"""Forward and backward pass of one group of images through LeNet-5, which stays in the cache.
 
 Shapes as in `memory.py`.
 """
@@ -18,7 +18,7 @@ from models.kernels.lenet5.head import loss_of_group
 
 @compiled()
 def there(batch, first, blocks, net, group):
-    """The group's images from batch.order[first] on -> each layer's values up to F6's."""
+    """The forward pass of the images from batch.order[first] on -> each layer's values up to F6."""
     c1, images = blocks.first.shape, len(batch.order) - first
     pixels = c1.maps * c1.height * c1.width
     pick_images(batch, first, pixels, group.frame, group.bends, group.picked)
@@ -32,7 +32,7 @@ def there(batch, first, blocks, net, group):
 
 @compiled()
 def back(batch, first, blocks, net, head, group, rows, sums, losses):
-    """Losses and gradients; those at the dense layers' weights are left to the sums over rows."""
+    """Losses and backward pass; gradients at dense weights are left to the sums over rows."""
     g, groups = first // LANES, -(-len(batch.order) // LANES)
     d_output = part(rows.d_output, g, groups)
     d_f6, d_c5 = part(rows.d_f6, g, groups), part(rows.d_c5, g, groups)
@@ -52,6 +52,6 @@ def back(batch, first, blocks, net, head, group, rows, sums, losses):
 
 @compiled()
 def _into_rows(x, images, first, rows):
-    """A layer's values x (width, L) -> the rows of those images, of (B, width)."""
+    """A layer's values x (width, L) -> the rows of these images in rows (B, width)."""
     width = len(x) // LANES
     out_of_lanes(x, images, width, rows, first * width, width)

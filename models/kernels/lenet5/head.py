@@ -1,9 +1,9 @@
-"""The loss of one group of images, and the gradient where it begins.
+"""The loss of one group of images, and its gradient at F6's output.
 
-With t = tanh of F6's sums, the images' classes k get logits z: those of a dense layer, or for 1998
-minus the squared distance of F6's output to a code (Eq. 7). The cross-entropy has one class more,
-rubbish, that no image is of: with a logit of -infinity it is the ordinary one, else it is Eq. 9 of
-1998. Eq. 8 is minus the logit of the right class.
+With t = tanh of F6's pre-activations, an image has logits z: those of a dense layer, or for 1998
+minus the squared distances of F6's output to the codes (Eq. 7). The cross-entropy has one more
+class, rubbish, to which no image belongs: with its logit -infinity it is the ordinary one,
+otherwise it is Eq. 9 of 1998. Eq. 8 is minus the logit of the correct class.
 
 Arrays are flat; comments give shapes. A layer's values for a group are (outputs, L),
 L as in `lanes.py`.
@@ -23,22 +23,22 @@ from models.kernels.simd.vector import add, fma, load, mul, splat, store
 
 
 class Head(NamedTuple):
-    """What comes behind F6."""
+    """The constants of what follows F6."""
 
     loss: int
     """LOGITS, MAP or MSE"""
     amplitude: np.float32
     """F6's output is amplitude * t."""
     rubbish: np.float32
-    """The logit of rubbish"""
+    """The logit of the rubbish class"""
 
 
 @compiled()
 def loss_of_group(kind, batch, first, net, group, d, losses):
     """F6's t (84, L) -> the losses of this group, d at the logits, and the gradient at t.
 
-    The group's images are those from batch.order[first] on. Lanes behind the last one hold no
-    image: their gradient is 0.
+    The group's images are those from batch.order[first] on. Lanes after the last image are unused:
+    their gradient is 0.
     """
     if kind.loss == LOGITS:
         dense(group.f6, net.output, net.output_bias, False, group.output)
@@ -65,7 +65,7 @@ def _nearness(t, amplitude, codes, z):
 
 @compiled()
 def _through_nearness(d, amplitude, t, dt):
-    """Gradient d (classes, L) at nearness -> dt at t; dt is the sum of d times the codes before."""
+    """Gradient d (classes, L) at the logits -> dt at t; before, dt is the sum of d times codes."""
     total = splat(np.float32(0))
     for k in range(0, len(d), LANES):
         total = add(total, load(d, k))
@@ -78,7 +78,7 @@ def _through_nearness(d, amplitude, t, dt):
 def _cross_entropy(z, rubbish, others, batch, first, d, losses):
     """Logits z (classes, L) -> the losses of this group, and d, share times their gradient at z.
 
-    Others says whether classes but the right one count.
+    `others` says whether classes other than the correct one count.
     """
     labels, targets, order, share = batch.labels, batch.targets, batch.order, batch.share
     images, classes = len(order) - first, len(z) // LANES

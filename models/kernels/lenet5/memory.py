@@ -1,4 +1,4 @@
-"""What LeNet-5's compiled code is handed: parameters, sizes, a mini-batch, and memory.
+"""The data that LeNet-5's compiled code works on: parameters, sizes, mini-batches and memory.
 
 The layers have the paper's names: C1 and S2 are the first block, C3 and S4 the second, and C5, F6
 and the output are dense. Arrays are flat; comments give shapes: B images, G groups of L, N images
@@ -22,7 +22,7 @@ from models.kernels.stretches import most_chunks
 
 
 class Parameters(NamedTuple):
-    """LeNet-5's, or their gradients; each flat, and empty where a net has none."""
+    """LeNet-5's parameters, or their gradients; each is flat, and empty if a network has none."""
 
     c1: np.ndarray[Any, Any]
     c1_bias: np.ndarray[Any, Any]
@@ -42,60 +42,60 @@ class Parameters(NamedTuple):
 
 
 class Net(NamedTuple):
-    """The net that is trained."""
+    """The network that is trained."""
 
     c1: Shape
     c1_table: Table
     c3: Shape
     c3_table: Table
     parameters: np.ndarray[Any, Any]
-    """(14, 2) where they lie; this and the next three as `places.py` says"""
+    """(14, 2) places of the parameters; this and the next three are explained in `places.py`"""
     gradients: np.ndarray[Any, Any]
-    """Where the gradients go"""
+    """Places of the gradients"""
     velocities: np.ndarray[Any, Any]
-    """What momentum keeps of the steps before; read and written only where there is some"""
+    """Places of the momentum buffers, which are read and written only with momentum"""
     folded: np.ndarray[Any, Any]
-    """What is computed with, where `folding.py` puts it"""
+    """Places of the parameters that the code computes with; see `folding.py`"""
     factors: np.ndarray[Any, Any]
-    """(14,) of folded to parameters, in their order"""
+    """(14,) factors from parameters to folded ones"""
     head: Head
 
 
 class Batch(NamedTuple):
-    """A mini-batch, or several one behind the other, chosen from images with labels."""
+    """A mini-batch, or several consecutive ones, chosen from images with labels."""
 
     images: np.ndarray[Any, Any]
     """(N, 28, 28)"""
     unit: np.float32
     offset: np.float32
-    """A pixel v is v / unit + offset to the net"""
+    """The input for a pixel v is v / unit + offset"""
     limits: np.ndarray[Any, Any]
-    """(5,) how far images are distorted: radians, scale, shear, pixels, elastic pixels"""
+    """(5,) limits of the distortion: radians, scale, shear, pixels, elastic pixels"""
     labels: np.ndarray[Any, Any]
     """(N,)"""
     targets: np.ndarray[Any, Any]
-    """(N, 10) how probable each class shall be; (0, 10) where the labels say it"""
+    """(N, 10) class probabilities; empty if the labels are the targets"""
     numbers: np.ndarray[Any, Any]
-    """(B, n) from -1 to 1, which say how far each one is; (0, 0) where none is"""
+    """(B, n) random numbers from -1 to 1 for the distortion; (0, 0) without one"""
     order: np.ndarray[Any, Any]
-    """(B,) which images"""
+    """(B,) indices of the images"""
     share: np.float32
     """Weight of each image in the loss"""
 
 
 class Steps(NamedTuple):
-    """K steps, for mini-batches that are one behind the other in a `Batch` of them all."""
+    """K steps, for consecutive mini-batches in one `Batch`."""
 
     ends: np.ndarray[Any, Any]
-    """(K + 1,) where each mini-batch begins, and the last one ends"""
+    """(K + 1,) where each mini-batch begins, and where the last one ends"""
     shares: np.ndarray[Any, Any]
     """(K,) weight of each image in the loss of its mini-batch"""
     rates: np.ndarray[Any, Any]
-    """(K,) learning rates, or none"""
+    """(K,) learning rates; empty if no steps are taken"""
 
 
 class Rows(NamedTuple):
-    """What the gradients at the dense layers are sums of, over the batch."""
+    """The values from which the gradients of the dense layers are summed over the batch."""
 
     s4: np.ndarray[Any, Any]
     """(B, 400) the input of C5, image by image"""
@@ -104,7 +104,7 @@ class Rows(NamedTuple):
     f6: np.ndarray[Any, Any]
     """(B, 84) the input of the output layer"""
     d_c5: np.ndarray[Any, Any]
-    """(G, 120, L) the gradient at the sums of C5"""
+    """(G, 120, L) the gradient at the pre-activations of C5"""
     d_f6: np.ndarray[Any, Any]
     """(G, 84, L)"""
     d_output: np.ndarray[Any, Any]
@@ -112,16 +112,16 @@ class Rows(NamedTuple):
 
 
 class Group(NamedTuple):
-    """A thread's memory for one group of images on its way there and back."""
+    """A thread's memory for the forward and backward pass of one group of images."""
 
     frame: np.ndarray[Any, Any]
-    """(31, 32) an image that is distorted, and zeros around it"""
+    """(31, 32) an image to be distorted, with zeros around it"""
     bends: np.ndarray[Any, Any]
-    """(2 + 2 WAVES, 28) how far the places of a row of it are moved; see `distort.py`"""
+    """(2 + 2 WAVES, 28) the displacements of a row of its pixels; see `distort.py`"""
     picked: np.ndarray[Any, Any]
-    """(L, 28, 28) the images"""
+    """(L, 28, 28) the images as inputs"""
     state: np.ndarray[Any, Any]
-    """What the two blocks need on the way back"""
+    """What the two blocks need for the backward pass"""
     s4: np.ndarray[Any, Any]
     """(400, L)"""
     c5: np.ndarray[Any, Any]
@@ -139,37 +139,37 @@ class Group(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What all threads share, and all iterations use again."""
+    """The memory of all threads, which all iterations reuse."""
 
     c1: Scratch
     """Every array with one more dimension in front, (T + 1, ...): the last is for a group that two
     threads may share"""
     c3: Scratch
     groups: Group
-    """Likewise"""
+    """Likewise (T + 1, ...)"""
     c1_taps: np.ndarray[Any, Any]
     """(8, 6, 5) the weights at the points"""
     c3_taps: np.ndarray[Any, Any]
     """(8, 60, 5)"""
     c1_sums: np.ndarray[Any, Any]
-    """(8, 6, 5) the gradients there"""
+    """(8, 6, 5) the gradients at the points"""
     c3_sums: np.ndarray[Any, Any]
     """(8, 60, 5)"""
     vectors: Sums
-    """A thread's, (T, ...)"""
+    """Each thread's sums, (T, ...)"""
     sums: Sums
-    """A chunk's"""
+    """Each chunk's sums"""
     rows: Rows
 
 
 def new_memory(
     net: Net, parts: Parameters, folded: Parameters, threads: int, images: int
 ) -> Memory:
-    """For that many threads, and mini-batches of that many images at most.
+    """Memory for that many threads, and mini-batches of at most that many images.
 
-    Parts are those that are learnt, folded what is computed with.
+    `parts` are the learnt parameters, `folded` those that the code computes with.
     """
-    # As many at S2 and S4 as are learnt.
+    # Biases, and coefficients and offsets if they are learnt.
     numbers = len(parts.c1_bias) + len(parts.s2) + len(parts.s2_bias)
     numbers2 = len(parts.c3_bias) + len(parts.s4) + len(parts.s4_bias)
     shapes, places = (net.c1, net.c3), threads + 1
@@ -190,7 +190,7 @@ def new_memory(
 
 @compiled(inline="always")
 def rows_of(rows, batch, parameters):
-    """Those of a mini-batch."""
+    """The rows of a mini-batch of that many images."""
     groups = -(-batch // LANES)
     c5, f6 = len(parameters.c5_bias), len(parameters.f6_bias)
     s4 = len(parameters.c5) // c5
@@ -219,7 +219,7 @@ def new_rows(batch: int, c3: Shape, parameters: Parameters) -> Rows:
 
 
 def new_groups(threads: int, c1: Shape, c3: Shape, parameters: Parameters) -> Group:
-    """Memory for each thread: every array with one more dimension in front."""
+    """The memory of all threads: every array with one more dimension in front."""
     pixels = c1.maps * c1.height * c1.width
     s4, c5, f6 = c3.features, len(parameters.c5_bias), len(parameters.f6_bias)
     return Group(

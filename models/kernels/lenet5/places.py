@@ -1,7 +1,7 @@
-"""Parameters by their addresses, for compiled code: fourteen arrays as one.
+"""Passes a network's parameters to compiled code by their addresses: fourteen arrays as one.
 
-Handed over as they are, the arrays of a net's parameters, gradients and velocities would be
-hundreds of arguments, and much of what is compiled would move them about.
+Passed one by one, the arrays of parameters, gradients and velocities would be hundreds of
+arguments, and much of the compiled code would only move these.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from models.kernels.lenet5.memory import Parameters
 
 
 def places_of(parameters: Parameters) -> np.ndarray[Any, Any]:
-    """Where each lies, and how long it is, (14, 2); whoever calls keeps them alive."""
+    """The address and length of each array, (14, 2); the caller must keep the arrays alive."""
     return np.array([(part.ctypes.data, len(part)) for part in parameters], np.int64)
 
 
 @compiled(inline="always")
 def parameters_at(places):
-    """All of them."""
+    """All arrays at these places."""
     return Parameters(
         array_at(places, 0),
         array_at(places, 1),
@@ -44,13 +44,13 @@ def parameters_at(places):
 
 @inlined
 def array_at(places, i):
-    """One of them."""
+    """The array at place i."""
     return carray(_pointer(places[i, 0]), (places[i, 1],))
 
 
 @intrinsic
 def _pointer(typing: Any, address: Any) -> Any:
-    """To float32."""
+    """A pointer to float32 from an address."""
     kind = types.CPointer(types.float32)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -5,7 +5,7 @@ A linear classifier z = w . (scale x) + b, label y of -1 or +1, takes for each i
     w <- w - lr l'(z) scale x        b <- b - lr l'(z)
 
 l being one of `models.losses`. No iteration can begin before the last one ends, so a call is one
-long loop; what runs in parallel are runs with other seeds.
+long loop; only runs with other seeds are parallel.
 
 Shapes: N images held, D pixels of one, K iterations, S runs.
 """
@@ -44,22 +44,22 @@ def sequential_sgd(
     """K iterations of batch size 1, one after the other, exactly.
 
     Args:
-        images: (N, D) or (N, H, W) uint8; read where they are, no row is copied.
+        images: (N, D) or (N, H, W) uint8; read in place.
         labels: (N,) -1 or +1, int64.
         order: (K,) the image of each iteration, int64; (S, K) for S runs at once.
         weight: (D,) or (S, D), float32 or float64; changed in place.
         bias: () or (S,); changed in place.
         lr: learning rate, one for all iterations or (K,).
-        loss: to be minimised.
-        scale: pixels are multiplied by it; one for all, or (D,).
-        backend: the version that runs; auto takes the fastest that can.
+        loss: the loss to minimise.
+        scale: factor of the pixels, one for all or (D,).
+        backend: the version that runs; auto takes the fastest that can run.
 
     Returns:
         The loss of each iteration before its update, (K,) or (S, K).
 
     Raises:
         TypeError: a tensor of another type.
-        ValueError: shapes or devices that do not fit, an image that is not there, a label other
+        ValueError: shapes or devices that do not fit, an image that does not exist, a label other
             than -1 and +1, a backend that cannot run.
     """
     runs, weights, pixels = _rows(order), _rows(weight), _rows(images).flatten(1)
@@ -83,7 +83,7 @@ def sequential_sgd(
 
 
 def _rows(tensor: Tensor) -> Tensor:
-    """The same memory with two axes or more."""
+    """A view with at least two axes."""
     return tensor if tensor.dim() > 1 else tensor.reshape(1, -1)
 
 
@@ -98,8 +98,8 @@ def _spread(name: str, value: Tensor | float, length: int, like: Tensor) -> Tens
 def choose(backend: Backend, device: torch.device, dtype: torch.dtype) -> Backend:
     """The version that runs for weights of `dtype` on `device`.
 
-    Where a device has none that can be trusted, the CPU's runs: 50,000 iterations of autograd on a
-    GPU take a minute, a copy of 784 weights nothing.
+    If a device has none that can be trusted, the CPU's runs: 50,000 iterations of autograd on a GPU
+    take a minute, while a copy of 784 weights is nearly free.
 
     Raises:
         ValueError: `backend` cannot run there.
@@ -136,15 +136,15 @@ def _place(version: Backend, device: torch.device) -> torch.device:
 
 
 def compile_ahead(version: Backend, images: Tensor, scale: Tensor) -> None:
-    """Compiles a version, or loads it from its cache; says so where it takes long.
+    """Compiles a version, or loads it from its cache; prints a notice if that takes long.
 
     Args:
-        version: as `choose` names it.
-        images: (N, H, W) or (N, D) uint8, where they will be; N may be 1.
-        scale: (D,) of the pixels, with the type that weights have.
+        version: a result of `choose`.
+        images: (N, H, W) or (N, D) uint8, on the device that is used; N may be 1.
+        scale: (D,) factors of the pixels, of the type of the weights.
     """
     with notice_if_slow("Compiling the descent, once on this machine (about 5 s) ..."):
-        # As many as a GPU's kernel takes for a multiple of 16, as blocks have.
+        # 16, since Triton specializes on multiples of 16, such as the sizes of blocks.
         zeros = torch.zeros(16, dtype=torch.int64, device=images.device)
         state = torch.zeros_like(scale), scale.new_zeros(1)
         labels = torch.ones(len(images), dtype=torch.int64, device=images.device)
@@ -153,6 +153,6 @@ def compile_ahead(version: Backend, images: Tensor, scale: Tensor) -> None:
 
 
 def _compiled(version: str) -> reference.Module:
-    # Numba and Triton take a second to load; only who uses them waits.
+    # Imported on first use, since Numba and Triton take a second to load.
     module: reference.Module = importlib.import_module(f"models.kernels.sgd.{version}")
     return module

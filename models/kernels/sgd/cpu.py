@@ -1,4 +1,4 @@
-"""Batch-1 gradient descent on the CPU, compiled by Numba; runs are shared out over threads.
+"""Batch-1 gradient descent on the CPU, compiled by Numba; threads share the runs.
 
 An iteration goes through the weights once: while it subtracts the gradient of its own image, it
 already multiplies the new weights with the next one.
@@ -17,7 +17,7 @@ from models.kernels.threads import share_out, threads_for
 from models.kernels.tickets import finish, next_task, open_tasks
 from models.losses import Loss
 
-# Sums of vectors may be split over lanes; infinities and NaN stay what they are.
+# Sums may be reordered, to use vectors; infinities and NaN are respected.
 FAST = {"reassoc", "contract", "nsz"}
 
 
@@ -81,7 +81,7 @@ def sequential_sgd(
     loss: Loss,
     scale: Tensor,
 ) -> Tensor:
-    """As `reference.sequential_sgd`; the same bits for any number of threads."""
+    """Same as `reference.sequential_sgd`; the same bits for any number of threads."""
     doors.check_descent(images, labels, order, weight, bias, lr, scale)
     losses = torch.empty(order.shape, dtype=weight.dtype)
     if losses.numel():

@@ -17,14 +17,14 @@ from models.losses import Loss
 
 @triton.jit
 def _log1p(x):
-    # log(1 + x) loses x where it is small; the factor gives back what rounding took from 1 + x.
+    # log(1 + x) is inexact for small x; the factor corrects the rounding of 1 + x.
     y = 1.0 + x
     return tl.where(y == 1.0, x, tl.log(y) * (x / (tl.where(y == 1.0, 2.0, y) - 1.0)))
 
 
 @triton.jit
 def _loss_and_slope(m, log, linear, square):
-    """The loss at margin m times label, and its derivative by that, by the amounts of a label."""
+    """The loss at m = y z, and its derivative by m, for the coefficients of a label."""
     # e^-|m| is at most 1 at any margin, and both probabilities keep their digits.
     e = tl.exp(-tl.abs(m))
     large = 1.0 / (1.0 + e)
@@ -57,8 +57,8 @@ def _run(
 ):
     """All iterations of one run.
 
-    None can begin before the last one ends, and a load takes longer than all that an iteration
-    computes: so what the next one reads is asked for before, and its image's number before that.
+    None can begin before the last one ends, and a load takes longer than the arithmetic of an
+    iteration: so an image is loaded one iteration ahead, and its index two ahead.
     """
     run = tl.program_id(0).to(tl.int64)
     order_ptr += run * iterations
@@ -108,7 +108,7 @@ def sequential_sgd(
     loss: Loss,
     scale: Tensor,
 ) -> Tensor:
-    """As `reference.sequential_sgd`; the same bits whatever else runs."""
+    """Same as `reference.sequential_sgd`; the same bits whatever else runs."""
     doors.check_descent(images, labels, order, weight, bias, lr, scale)
     losses = torch.empty(order.shape, dtype=weight.dtype, device=weight.device)
     runs, iterations = order.shape
@@ -128,7 +128,7 @@ def sequential_sgd(
                 iterations,
                 images.shape[1],
                 SIZE=triton.next_power_of_2(images.shape[1]),
-                num_warps=1,  # which meet nowhere: several would wait for each other in each sum
+                num_warps=1,  # several warps would have to synchronise in every sum
             )
         weight.copy_(w)
         bias.copy_(b)

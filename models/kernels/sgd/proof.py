@@ -1,4 +1,4 @@
-"""How the compiled loop over single images is compared with autograd in float64."""
+"""Compares the compiled loop over single images with autograd in float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batch-1 gradient descent as anybody would write it, with autograd."""
+"""Batch-1 gradient descent in its plainest form, with autograd."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.losses import Loss
 
 
 class Module(Protocol):
-    """What every version offers."""
+    """The interface of every version."""
 
     def sequential_sgd(
         self,
@@ -25,7 +25,7 @@ class Module(Protocol):
         loss: Loss,
         scale: Tensor,
     ) -> Tensor:
-        """As below."""
+        """See `reference.sequential_sgd`."""
 
 
 def sequential_sgd(
@@ -38,7 +38,7 @@ def sequential_sgd(
     loss: Loss,
     scale: Tensor,
 ) -> Tensor:
-    """K iterations of each of S runs.
+    """Takes K iterations of each of S runs.
 
     Args:
         images: (N, D) uint8.
@@ -47,15 +47,15 @@ def sequential_sgd(
         weight: (S, D), changed in place.
         bias: (S,), changed in place.
         lr: (K,).
-        loss: to be minimised.
-        scale: (D,) of the pixels.
+        loss: the loss to minimise.
+        scale: (D,) factors of the pixels.
 
     Returns:
         Losses (S, K).
 
     Raises:
         TypeError: a tensor of another type.
-        ValueError: shapes or devices that do not fit, an image that is not there, a label other
+        ValueError: shapes or devices that do not fit, an image that does not exist, a label other
             than -1 and +1.
     """
     doors.check_descent(images, labels, order, weight, bias, lr, scale)

@@ -1,1 +1,1 @@
-"""A small vector language for Numba: L floats as one value; it knows of no network."""
+"""A small vector language for Numba: L floats as one value; independent of any network."""

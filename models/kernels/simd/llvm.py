@@ -1,4 +1,4 @@
-"""Instructions of LLVM on vectors of L floats, which the intrinsics of this folder are made of.
+"""LLVM instructions on vectors of L floats, from which the intrinsics of this folder are built.
 
 Each function here adds instructions to `builder`, while Numba compiles, and returns the value that
 they compute. A place in an array is an index into its data, without regard to strides. L is that of
@@ -50,7 +50,7 @@ def splat(builder: Any, value: Any) -> Any:
 
 
 def fmuladd(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    """A * b + c, in one instruction where there is one."""
+    """A * b + c, in one instruction if the processor has one."""
     kind = ir.FunctionType(FLOATS, [FLOATS] * 3)
     name = f"llvm.fmuladd.v{LANES}f32"
     function = cgutils.get_or_insert_function(builder.module, kind, name)

@@ -1,4 +1,4 @@
-"""The hyperbolic tangent of a vector, from a polynomial, and how far it is off."""
+"""The hyperbolic tangent of a vector, from a polynomial."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ONE_AS_BITS = 0x3F800000
 
 @intrinsic
 def tanh(typing: Any, x: Any) -> Any:
-    """The hyperbolic tangent, at most 1.5e-7 off anywhere, and 3e-7 of its value.
+    """The hyperbolic tangent, with an absolute error of at most 1.5e-7, and 3e-7 relative.
 
     It is e / (e + 2) with e = exp(2x) - 1, which keeps its digits near 0.
     """

@@ -1,4 +1,4 @@
-"""A tile: ten sums that stay in registers, each a vector, and what is added to them.
+"""A tile: ten sums that stay in registers, each a vector, and the operations that add to them.
 
 A tile is a tuple of ten Vectors. Images lie in lanes, so that neighbouring pixels of a line are
 neighbouring vectors, and five taps of a kernel are five Vectors that hold one number each.
@@ -81,7 +81,7 @@ def convolve(typing: Any, tile: Any, x: Any, i: Any, taps: Any) -> Any:
 def _convolution_back(*, after_zeros: bool = False, before_zeros: bool = False) -> Any:
     """The intrinsic for five sums, which read nine vectors.
 
-    Left out are the first four, if they are zeros, and the others, if they are.
+    It leaves out the first four of them after zeros, and the last five before zeros.
     """
 
     @intrinsic
@@ -117,7 +117,7 @@ convolve_back_before_zeros = _convolution_back(before_zeros=True)
 
 @intrinsic
 def correlate(typing: Any, tile: Any, x: Any, i: Any, d: Any, j: Any) -> Any:
-    """Adds the products of d[j], d[j + L] with five vectors of x each: taps, at two rows."""
+    """Adds the products of d[j] and d[j + L] with five vectors of x each, the taps of two rows."""
     llvm.require_contiguous(x)
     llvm.require_contiguous(d)
 

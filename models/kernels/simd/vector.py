@@ -19,7 +19,7 @@ from models.kernels.simd import llvm
 
 
 class Vector(types.Type):
-    """Numba's name for L float32 in one register (two, where registers are narrow)."""
+    """Numba's type of L float32 in one register (two, if registers are narrow)."""
 
     def __init__(self) -> None:
         super().__init__(name="Vector")
@@ -73,7 +73,7 @@ def splat(typing: Any, value: Any) -> Any:
 
 @intrinsic
 def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
-    """A * b + c, in one instruction where there is one."""
+    """A * b + c, in one instruction if the processor has one."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return llvm.fmuladd(builder, *args)

@@ -1,10 +1,10 @@
-"""Winograd's minimal filtering F(4, 5), to its points and back.
+"""Winograd's minimal filtering F(4, 5): the transforms to its points and back.
 
 Four neighbouring sums of a filter with five taps take eight products, not twenty (Winograd,
 Arithmetic Complexity of Computations, 1980; Lavin and Gray, Fast Algorithms for Convolutional
 Neural Networks, 2016, section 4). A product of two polynomials, of degree 7, follows from its
 values at eight points, which are products of the factors' values; filtering is the transposed map.
-Here along the rows; from row to row the filter stays as it is.
+Here it is applied along rows; along columns the filter is an ordinary one.
 
 "At the points" means transformed that way, one value for each of the eight points.
 """
@@ -44,8 +44,8 @@ def _lagrange(i: int) -> np.ndarray[Any, Any]:
     return np.pad(coefficients[::-1], (0, COUNT - len(coefficients)))
 
 
-# To the points, from pixels, from gradients at the sums, and from taps: in Lavin and Gray's letters
-# B^T (8, 8), A (8, 4) and G (8, 5). G has the denominators; it alone is rounded.
+# Transforms to the points, of pixels, of gradients at the sums, and of taps: in Lavin and Gray's
+# letters B^T (8, 8), A (8, 4) and G (8, 5). G has the denominators; it alone is rounded.
 OF_PIXELS = np.array([_lagrange(i) for i in range(COUNT)])
 OF_SUMS = _powers(STRIP)
 OF_TAPS = (_powers(KERNEL) / (_powers(COUNT) * OF_PIXELS).sum(1, keepdims=True)).astype(np.float32)
@@ -70,7 +70,7 @@ def _sum(builder: Any, factors: Any, values: Any) -> Any:
 
 
 def _evaluate(builder: Any, matrix: Any, values: Any) -> list[Any]:
-    """Matrix (8, N) @ values; at -p, odd coefficients count with the other sign than at p."""
+    """Matrix (8, N) @ values; at -p, odd coefficients have the opposite sign of those at p."""
     out = [_sum(builder, matrix[0], values)]
     for i in PAIRS:
         even, odd = (_sum(builder, matrix[i][n::2], values[n::2]) for n in (0, 1))
@@ -145,7 +145,7 @@ def gather_sums(typing: Any, x: Any, i: Any, step: Any) -> Any:
 def gather_pixels(typing: Any, shared: Any, x: Any, i: Any, step: Any, out: Any, j: Any) -> Any:
     """Gradients at the points, `step` apart from x[i] on -> those at four pixels, from out[j] on.
 
-    Returns what goes to the next four pixels; `shared` is what the strip before left to these.
+    Returns the part for the next four pixels; `shared` is the strip before's part for these.
     """
     llvm.require_contiguous(x)
     llvm.require_contiguous(out)
