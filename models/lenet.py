@@ -44,14 +44,14 @@ class LeNet5(Classifier):
         momentum: Momentum of SGD.
         nesterov: Use Nesterov momentum.
         weight_decay: Weight decay (L2), as in torch.optim.SGD.
-        schedule: Learning rate: constant; linear warm-up over the first epoch, then cosine decay
-            to 0 at the end of the training (cosine); or a linear rise over two fifths of the
-            training, then linear decay to 0 at its end (one-cycle).
+        schedule: Learning rate: constant; linear rise over one epoch, then cosine decay to 0 at
+            the end (cosine); or linear rise over two fifths of the training, then linear decay
+            to 0 (one-cycle).
         rotation: Distortion of training images: largest rotation in degrees, either way.
         scale: Distortion: factors of height and of width, from 1 - scale to 1 + scale.
-        shear: Distortion: largest horizontal shear, in columns per row.
-        shift: Distortion: largest shift in pixels, in both directions.
-        elastic: Distortion: elastic displacement in pixels, root mean square.
+        shear: Distortion: largest shear, in columns per row.
+        shift: Distortion: largest shift in pixels, across and down.
+        elastic: Distortion: elastic shift in pixels, root mean square.
         standardize: Scale pixels to mean 0 and variance 1 over the training images, not 0 to 1.
         teachers: Checkpoints of trained LeNet-5s, or folders of their runs, as "runs/teacher-*";
             their mean predictions for the distorted images are the targets, not the labels.

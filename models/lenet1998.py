@@ -31,7 +31,7 @@ class LeNet1998(Classifier):
         loss: Maximum a posteriori (map, Eq. 9), or the penalty of the correct digit alone (mse,
             Eq. 8).
         rubbish: Penalty of the rubbish class, j in Eq. 9.
-        lr: Learning rate of the first two passes through the training set.
+        lr: Learning rate of the first two passes.
         momentum: Momentum of SGD.
     """
 
