@@ -109,7 +109,7 @@ def _amount(limit: float, whole: int) -> int:
 
 
 def listener(trainer: Trainer) -> str | None:
-    """Names a hook that expects mini-batches, not blocks (`reads_blocks`); None if there is none."""
+    """Names a hook that expects mini-batches, not blocks (`reads_blocks`); None if none does."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     heard: list[tuple[Any, type]] = [
         (trainer.lightning_module, LightningModule),

@@ -92,7 +92,7 @@ class MNISTDataModule(LightningDataModule):
             return
         source.ensure(self.root, verify=self.verify)
         if not self.verify:
-            # Their content is unchecked, and errors in the test images would show after the training.
+            # Unchecked so far, and errors in the test images would show only after the training.
             self.load(train=True)
             self.load(train=False)
         if self.size != (SIZE, SIZE):
@@ -108,7 +108,7 @@ class MNISTDataModule(LightningDataModule):
             self.test_images, self.test_labels = self.load(train=False)
 
     def load(self, *, train: bool) -> tuple[Tensor, Tensor]:
-        """Returns images (N, 28, 28) uint8 and classes (N,) int64, from 0, of one half of the data."""
+        """Returns images (N, 28, 28) uint8 and classes (N,) int64, from 0, of one half."""
         images, labels = source.load(
             self.root, train=train, verify=self.verify, known=self.digits, size=self.size
         )
@@ -125,7 +125,7 @@ class MNISTDataModule(LightningDataModule):
         self.val_index = shuffled[count - self.val_size :]
 
     def reseeded(self, seed: int) -> Self:
-        """Returns a copy with the same images, set up for fit with the split and order of a seed."""
+        """Returns a copy that shares the images, set up for fit with another seed's split."""
         other = copy.copy(self)
         other.seed = seed
         other._split()

@@ -19,7 +19,7 @@ MASS = 0.12  # least ink of another digit, as a share of the largest's
 # Largest width of an edge: pixels that are always allowed, and shares of a digit's extent, for
 # faint ink and in addition for ink that absorbs all light.
 SOFTEST, SOFT, BLUR = 5.0, 0.02, 0.2
-NEAR, BESIDE = 0.25, 0.12  # largest vertical and horizontal gaps in a digit, as shares of its extent
+NEAR, BESIDE = 0.25, 0.12  # largest gaps in a digit, above and beside, as shares of its extent
 
 
 class Found(NamedTuple):

@@ -18,7 +18,7 @@ from data.images.arrays import Grey, Mask, blurred, grown, reduced, resized, shr
 CELLS = 48  # of the longer side, on which light is measured
 WINDOW = 0.3  # share of the longer side: the median of such a window is paper
 STROKE = 0.16  # share of the shorter side: the widest stroke in uneven light
-EVEN = 0.12  # share of the contrast: largest variation of the border, and from the rest, in even light
+EVEN = 0.12  # share of the contrast by which even light may vary on the border, and to the rest
 LEAST, SIGMAS = 0.05, 4.5  # least ink: share of the light, and deviations of the noise
 DARKEST = 16.0  # of 255: light that a camera adds by itself
 

@@ -131,7 +131,7 @@ def _unpack(path: Path, content: bytes) -> bytes:
 
 
 def _arrays(path: Path, content: bytes) -> list[tuple[str, Pixels]]:
-    """Returns names and arrays of an .npy or .npz file; vectors in .npz, the labels, are left out."""
+    """Returns names and arrays of an .npy or .npz file; vectors in .npz are left out as labels."""
     try:
         loaded = np.load(io.BytesIO(content), allow_pickle=False)
         if isinstance(loaded, np.ndarray):

@@ -9,7 +9,7 @@ from data.images.arrays import Grey, Mask, components, grown, reduced, resized, 
 CELLS = 160  # along the longer side
 BRIGHTER = 50.0  # of 255: least difference from the table
 SHARE = 0.15  # least share of the picture
-LARGE = 0.45  # share of the picture that is more than a digit fills
+LARGE = 0.45  # share of the picture above which it is no digit
 COVERED = 0.85  # least share of the sheet that is not ink
 STRAIGHT = 0.93  # least share of its convex hull
 FRAME = 0.6  # least share of the picture's border that is table
@@ -17,7 +17,7 @@ MARGIN = 2  # cells that shadow and thickness of its edge may take
 
 
 def find_sheet(grey: Grey) -> Mask:
-    """Returns where the paper is, (H, W): everywhere, unless a bright sheet is on a dark surface."""
+    """Returns where paper is, (H, W): everywhere, unless a bright sheet is on a dark surface."""
     everywhere = np.ones(grey.shape, np.bool_)
     if max(grey.shape) <= CELLS:
         return everywhere
