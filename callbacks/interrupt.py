@@ -106,7 +106,7 @@ class Interrupt(Callback):
         """Shares signals among the ranks, so that one received by a single rank stops all."""
         self._inside = False
         if trainer.world_size > 1:
-            is_told = "signals" in outputs  # a user's training_step may not
+            is_told = "signals" in outputs  # a user's step may lack them
             self._heard_of = _highest(outputs["signals"]) if is_told else self._ask(trainer)
 
     def _ask(self, trainer: Trainer) -> int:
@@ -141,5 +141,5 @@ class Interrupt(Callback):
 
 
 def _highest(signals: Tensor) -> int:
-    """Returns the highest index of an entry (n,) above 0, which entry 0 always is."""
+    """Returns the highest index of an entry (n,) above 0; index 0 stands for no signal."""
     return int(signals.nonzero().max())

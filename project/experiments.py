@@ -61,7 +61,7 @@ class Config(NamedTuple):
     """A configuration, and the parts of it that determine which options there are."""
 
     text: str
-    """YAML in ASCII, passed to the parser instead of a path, which it reads in the locale."""
+    """YAML in ASCII, passed to the parser as text: it reads files in the locale's encoding."""
     experiment: str
     """A key of `EXPERIMENTS`, or a name to import."""
     name: str
@@ -160,13 +160,13 @@ def _escaped(text: str) -> str:
 
 
 def _renewed(content: dict[str, Any]) -> dict[str, Any]:
-    """Translates a configuration of a former experiment, which is now another with settings."""
+    """Translates a configuration of a former experiment into today's experiment and settings."""
     model = FORMER[content["experiment"]] | content.get("model", {})
     return content | {"experiment": "lenet5", "model": model}
 
 
 def with_model(model: str, config: Config | None) -> Config:
-    """Returns a configuration for a model to import, by default with the default's training."""
+    """Returns a configuration for a model to import; the default's Trainer if none is given."""
     content = yaml.safe_load((config or find_config(DEFAULT_CONFIG)).text)
     if config is None:
         del content["model"], content["data"]

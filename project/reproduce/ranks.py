@@ -1,4 +1,4 @@
-"""Several processes, started by torchrun, work on one report."""
+"""Lets several processes, started by torchrun, work on one report."""
 
 from __future__ import annotations
 
