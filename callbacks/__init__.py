@@ -1,6 +1,6 @@
-"""What watches a run; knows no model and no data set.
+"""Callbacks that observe a run and know neither model nor data set.
 
-The names are looked up when they are asked for: who needs files.py alone loads no torch.
+The names are imported on first access, so that `callbacks.files` can be used without torch.
 """
 
 from __future__ import annotations

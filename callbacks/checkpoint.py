@@ -1,4 +1,4 @@
-"""Checkpoints from which a run goes on as if it had never stopped."""
+"""Checkpoints from which a run resumes as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from callbacks.finite import NonFiniteLossError
 from callbacks.interrupt import Interrupted, held
 from callbacks.run_folder import run_folder
 
-KEPT = 2  # one is whole, should the machine die while the other is written
+KEPT = 2  # so that one is whole if the machine fails while the other is written
 SAVED_AT = "saved_at"
-"""Key of a checkpoint: when it was saved, in seconds since 1970."""
+"""Checkpoint key of the time of saving, in seconds since 1970."""
 UNFINISHED = re.compile(r"\.epoch=\d+-step=\d+(-v\d+)?\.ckpt\.[0-9a-f]{8}\.tmp")
 
 
 class SyncedCheckpointIO(TorchCheckpointIO):
-    """Files that are whole or not there, whatever stops: the process, the disk or the machine.
+    """Saves checkpoints atomically: a crash of process, disk or machine leaves no partial file.
 
-    Lightning's own go through the folder for temporary files, from which renaming may be copying.
+    Lightning's default writes into the system's temporary folder; moving from there may copy.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        """Writes a temporary file beside the path, waits for the disk, and renames it."""
-        content = io.BytesIO()  # torch.save into a file of a full disk hides what the system says
+        """Writes a temporary file beside the path, syncs it to disk and renames it."""
+        content = io.BytesIO()  # on a full disk, torch.save to a file hides the system's error
         torch.save(checkpoint, content)
         try:
             with written_whole(Path(path)) as file:
@@ -47,17 +47,17 @@ class SyncedCheckpointIO(TorchCheckpointIO):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps the weights of the best validation, as best-epoch=...ckpt beside the others.
+    """Keeps the checkpoint of the best validation, as best-epoch=...ckpt beside the others.
 
     Args:
-        monitor: the metric; the highest is best.
+        monitor: metric to compare; higher is better.
     """
 
     def __init__(self, monitor: str = "val/accuracy") -> None:
         super().__init__(monitor=monitor, mode="max", filename="best-{epoch}-{step}")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Settles the folder."""
+        """Sets `dirpath` to the checkpoint folder of the run, if it has one."""
         folder = run_folder(trainer)
         if folder is not None:
             self.dirpath = str(folder / "checkpoints")
@@ -65,19 +65,19 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class BlockCheckpoint(Checkpoint):
-    """Saves the end of every epoch, and the last weights of a run however it ends.
+    """Saves a checkpoint after every epoch, and one of the last weights however a run ends.
 
-    Between two of these it saves every so many iterations or minutes, at the end of a block. The
-    last two that it wrote are kept; files of others stay, whatever their names.
+    In between, it can save every so many iterations or minutes, at the end of a block. It keeps
+    the last two checkpoints that it wrote and never deletes other files.
 
-    Validation of an epoch comes before its checkpoint, and so does that of a block: Lightning
-    leaves out what was due where a run goes on. Not saved is a training whose loss became NaN.
+    Checkpoints are saved after the validation that is due at the same point, since Lightning does
+    not repeat it when the run resumes. A training whose loss became NaN is not saved.
 
-    Needs from the training loader, on several ranks, `is_between_blocks`.
+    With several ranks, it reads `is_between_blocks` of the training loader.
 
     Args:
-        every: iterations between two checkpoints; None saves every epoch.
-        minutes: between two checkpoints, likewise.
+        every: iterations between two checkpoints within an epoch; None for none by count.
+        minutes: minutes between two checkpoints within an epoch; None for none by time.
 
     Attributes:
         dirpath: folder of the checkpoints; by default `checkpoints` in the run's folder.
@@ -98,17 +98,17 @@ class BlockCheckpoint(Checkpoint):
 
     @property
     def best_model_path(self) -> str:
-        """The newest checkpoint, where Lightning looks for the one to test."""
+        """The newest checkpoint, in the attribute from which Lightning takes the one to test."""
         return self.last_path
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Settles the folder, which Lightning tells all ranks."""
+        """Sets `dirpath`, to the same folder on all ranks, unless it is set already."""
         if self.dirpath is None:
             folder = run_folder(trainer) or trainer.log_dir or trainer.default_root_dir
             self.dirpath = Path(folder) / "checkpoints"
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Counts from where the run begins."""
+        """Starts counting, and deletes the temporary files of interrupted saves."""
         self.last_path = str(trainer.ckpt_path or "")
         self._saved_step = trainer.global_step
         self._saved_time = time.monotonic()
@@ -116,7 +116,7 @@ class BlockCheckpoint(Checkpoint):
         self._written = [name for name in self._written if (folder / name).is_file()]
         if trainer.is_global_zero and folder.is_dir():
             for path in folder.iterdir():
-                if UNFINISHED.fullmatch(path.name):  # of a process that was killed while it saved
+                if UNFINISHED.fullmatch(path.name):  # its process was killed
                     path.unlink()
 
     @property
@@ -127,27 +127,27 @@ class BlockCheckpoint(Checkpoint):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Saves what the blocks before this one came to, if that is due."""
+        """Saves the state after the previous block, if a checkpoint is due."""
         if self._is_due(trainer):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves the epoch, whole or cut."""
+        """Saves the end of the epoch, complete or cut short."""
         self._save(trainer)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Saves what was learnt before; where that cannot be, says so beside the exception."""
+        """Saves the state before the exception; failing that, prints the reason."""
         if trainer.state.fn != "fit" or isinstance(exception, NonFiniteLossError):
             return
-        # Of a block that several ranks broke off in, each knows its own part of the losses.
+        # Ranks that stopped inside a block know only their own part of its losses.
         if trainer.world_size > 1 and not getattr(
             trainer.train_dataloader, "is_between_blocks", True
         ):
             return
         try:
-            # A signal stops all ranks together. Of others, some may never come to a barrier.
+            # A signal stops all ranks together; otherwise, some may never reach a barrier.
             self._save(trainer, together=isinstance(exception, Interrupted))
         except OSError as error:
             print(f"The last iterations are not saved: {error}", file=sys.stderr)
@@ -158,7 +158,7 @@ class BlockCheckpoint(Checkpoint):
             return True
         if self.minutes is None:
             return False
-        # By the clock of one rank, since all have to save together.
+        # One rank's clock decides, since all ranks have to save together.
         late = time.monotonic() - self._saved_time >= 60 * self.minutes
         return bool(trainer.strategy.broadcast(late))
 
@@ -174,7 +174,7 @@ class BlockCheckpoint(Checkpoint):
         path = self._free_path(f"epoch={trainer.current_epoch}-step={step}")
         if together:
             path = trainer.strategy.broadcast(path)
-        # Before the new one is written: what it says of the folder is then true.
+        # Before the new one is written, so that the list in it agrees with the folder.
         if trainer.is_global_zero:
             for name in self._written[: 1 - KEPT]:
                 (self._folder / name).unlink(missing_ok=True)
@@ -187,7 +187,7 @@ class BlockCheckpoint(Checkpoint):
         self.last_path = str(path)
 
     def _free_path(self, stem: str) -> Path:
-        """A name that nothing has, whoever wrote it: for a step that was reached before."""
+        """Returns an unused path, since an earlier run may have saved the same step."""
         path, version = self._folder / f"{stem}.ckpt", 0
         while path.exists():
             version += 1
@@ -197,21 +197,21 @@ class BlockCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Dates every checkpoint of the run; a clock that was set back does not count."""
+        """Adds the time of saving, which increases even if the clock was set back."""
         self._saved_at = max(time.time(), self._saved_at + 1e-3)
         checkpoint[SAVED_AT] = self._saved_at
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Dates what follows later than what it follows."""
+        """Ensures that later checkpoints have a later time than the loaded one."""
         self._saved_at = checkpoint.get(SAVED_AT, 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        """What this program wrote, and where."""
+        """Returns the names of the checkpoints written and their folder."""
         return {"folder": str(self._folder.resolve()), "written": self._written}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on with the same files, in the same folder."""
+        """Restores the names of the checkpoints written, if the folder is the same."""
         if self.dirpath is not None and state_dict.get("folder") == str(self._folder.resolve()):
             self._written = state_dict["written"]

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, for callbacks and programs."""
+"""Atomic writing of files, for callbacks and programs."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from typing import Any, BinaryIO
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file for writing that gets its name when the block ends, and only if that went well.
+    """Opens a file that takes the place of `path` when the `with` block ends without an exception.
 
-    Until then the file lies beside `path` under a name of its own, `.NAME.XXXXXXXX.tmp`, and
-    whatever `path` was stays as it is. A symbolic link is followed; what is no file, such as
+    Until then the content is in a temporary file beside `path`, `.NAME.XXXXXXXX.tmp`, and `path`
+    itself is unchanged. Symbolic links are followed; anything but a regular file, such as
     /dev/stdout, is written to directly.
 
     Args:
-        path: of the file; folders above it are made.
+        path: file to write; missing parent folders are created.
 
     Yields:
         The open binary file.
 
     Raises:
-        OSError: naming `path`, such as for a full disk.
+        OSError: the file cannot be written, such as on a full disk; the error names `path`.
     """
     try:
         if path.exists() and not path.is_file():
@@ -50,21 +50,21 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text in UTF-8, whole or not at all.
+    """Writes text in UTF-8, atomically.
 
-    The bytes of a file's name need not be UTF-8: what is none is written as its number.
+    Characters that UTF-8 cannot encode, which file names may contain, are written as escapes.
     """
     with written_whole(path) as file:
         file.write(text.encode(errors="backslashreplace"))
 
 
 def write_rows(path: Path, record: dict[str, Any]) -> None:
-    """Writes a record whose last entry, "rows", is a list; each row has a line to itself."""
+    """Writes a record as JSON with its list "rows" last, one row per line."""
     head = json.dumps({name: value for name, value in record.items() if name != "rows"}, indent=2)
     rows = ",\n".join(map(json.dumps, record["rows"]))
     write_text(path, head.removesuffix("\n}") + f',\n  "rows": [\n{rows}\n  ]\n}}\n')
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Writes a record, whole or not at all."""
+    """Writes a record as JSON, atomically."""
     write_text(path, json.dumps(record, indent=2) + "\n")

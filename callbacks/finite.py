@@ -1,4 +1,4 @@
-"""A training whose loss is not a number any more has nothing left to learn."""
+"""Stops a training whose loss became NaN or infinite."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class NonFiniteLossError(Exception):
 class FiniteLoss(Callback):
     """Stops the run at the first loss that is NaN or infinite, before a checkpoint keeps it.
 
-    Looks once a block, so a few more iterations may have followed. Needs from `training_step` a
-    dict with "losses" (K,), and from a block `order` and `sizes`.
+    It checks once per block, so a few more iterations may have followed. `training_step` must
+    return a dict with "losses" (K,), and blocks must have `order` and `sizes`.
     """
 
     reads_blocks = True
@@ -26,10 +26,11 @@ class FiniteLoss(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Looks at the losses of one block.
+        """Checks the losses of one block.
 
         Raises:
-            NonFiniteLossError: with the iteration, its images and the last good checkpoint.
+            NonFiniteLossError: a loss is not finite; the message names the iteration, its images
+                and the last good checkpoint.
         """
         losses = outputs["losses"].float().cpu().numpy()
         finite = np.isfinite(losses)

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal end a training after the block at hand."""
+"""Ends a training after the current block on Ctrl-C, SIGTERM or a closed terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 STOP = (signal.SIGINT, signal.SIGTERM)
 HANGUP = tuple(number for number in signal.Signals if number.name == "SIGHUP")
-"""Of a closed terminal, where the system has that; nohup ignores it."""
+"""The signal of a closed terminal, on systems that have it; nohup ignores it."""
 
 
 class Interrupted(SystemExit):
@@ -33,16 +33,16 @@ class Interrupted(SystemExit):
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Lets a signal wait until what is inside is done, such as a file that is being written."""
+    """Delays signals until the `with` block ends, such as while a file is being written."""
     received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # which signals interrupt
+    if threading.current_thread() is not threading.main_thread():  # which alone gets signals
         yield
         return
     handlers = {number: signal.getsignal(number) for number in (*STOP, *HANGUP)}
     previous = {
         number: handler
         for number, handler in handlers.items()
-        if handler not in (signal.SIG_IGN, None)  # None: not Python's
+        if handler not in (signal.SIG_IGN, None)  # None: not set from Python
     }
     for number in previous:
         signal.signal(number, lambda number, _: received.append(number))
@@ -56,28 +56,28 @@ def held() -> Iterator[None]:
 
 
 class Interrupt(Callback):
-    """On a signal, finishes the block at hand, and the validation that is due behind it.
+    """On a signal, finishes the current block and the validation that is due after it.
 
-    Then it raises `Interrupted`, on all ranks at once. Inside a block some of its steps are taken
-    and some are not, and a compiled call hears of no signal anyway; a validation that was left out
-    would not come again. There, a second signal does what signals did before.
-    Put it behind the callbacks whose records a checkpoint should agree with.
+    Then it raises `Interrupted`, on all ranks at once. A block is not interrupted, since only some
+    of its steps would be taken, and a compiled call notices no signal; neither is a validation,
+    since it would not be repeated. During validation, a second signal has its previous effect.
+    Put this callback after those whose records a checkpoint should agree with.
 
-    Several ranks hear of each other's signals after each block, with its losses: from the model a
-    `training_step` that returns "signals" (n,), above 0 where a rank has `received` that number.
+    Ranks exchange signals after each block, with its losses: `training_step` returns "signals"
+    (n,), whose entry i is above 0 if signal i is the model's `received` on some rank.
     """
 
     reads_blocks = True
 
     def __init__(self) -> None:
         self._received = 0
-        self._heard_of = 0  # by all ranks, after the last block
+        self._heard_of = 0  # known to all ranks since the last block
         self._inside = False
         self._handler: Callable[[int, FrameType | None], None] | None = None
         self._previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listens, where Python allows it: in the main thread."""
+        """Installs signal handlers, which Python allows in the main thread only."""
         model: Any = pl_module
         self._received = self._heard_of = model.received = 0
         if threading.current_thread() is not threading.main_thread():
@@ -96,21 +96,21 @@ class Interrupt(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Stops between two blocks; else from here on a signal waits for this one."""
+        """Stops if a signal has arrived; from here on, signals wait for the end of the block."""
         self._stop_if(self._received if trainer.world_size == 1 else self._heard_of, trainer)
         self._inside = True
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Up to here; what has reached one rank only stops all of them."""
+        """Shares signals among the ranks, so that one received by a single rank stops all."""
         self._inside = False
         if trainer.world_size > 1:
-            is_told = "signals" in outputs  # not by a training_step of one's own
+            is_told = "signals" in outputs  # a user's step may lack them
             self._heard_of = _highest(outputs["signals"]) if is_told else self._ask(trainer)
 
     def _ask(self, trainer: Trainer) -> int:
-        """The number of a signal that some rank has received, on all ranks the same."""
+        """Returns the highest signal that a rank has received, on all ranks the same; 0 if none."""
         mine = torch.tensor(self._received, device=trainer.strategy.root_device)
         return int(trainer.strategy.reduce(mine, reduce_op="max"))
 
@@ -119,27 +119,27 @@ class Interrupt(Callback):
             raise Interrupted(received, trainer.global_step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stops before the test, on a signal that came after the last block."""
+        """Stops before the test if a signal arrived after the last block."""
         self._stop_if(self._ask(trainer), trainer)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Lets signals do what they did before the training."""
+        """Restores the previous signal handlers."""
         self._give_back()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Likewise."""
+        """Restores the previous signal handlers."""
         self._give_back()
 
     def _give_back(self) -> None:
         for number, handler in self._previous.items():
-            # Not where Lightning has given back its own, and with it ours, already.
+            # Skipped if Lightning has restored its own handlers, and with them ours, already.
             if signal.getsignal(number) is self._handler:
                 signal.signal(number, handler)
         self._previous = {}
 
 
 def _highest(signals: Tensor) -> int:
-    """Of the numbers (n,) above 0, of which 0 is one."""
+    """Returns the highest index of an entry (n,) above 0; index 0 stands for no signal."""
     return int(signals.nonzero().max())

@@ -1,4 +1,4 @@
-"""The training loss of every single iteration."""
+"""Records the training loss of every single iteration."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ NAME = "losses.npy"
 class LossLog(Callback):
     """Writes each iteration's loss to losses.npy in the run folder.
 
-    The loggers get every `log_every_n_steps`th of the Trainer's, as train/loss.
+    The loggers get every `log_every_n_steps`th loss, as train/loss.
 
-    Needs from `training_step` a dict with "losses" (K,), fetched from the device once a block, and
-    from the model `losses_taken`, a list of the losses () of a block that broke off.
-    losses.npy is a whole file after every block, entry i the loss of iteration i; a continued run
-    carries on where its checkpoint stood, in a folder of its own with the losses of the folder that
-    the checkpoint comes from. What is not known any more is NaN.
+    `training_step` must return a dict with "losses" (K,), fetched from the device once per block.
+    The model must have `losses_taken`, a list of the losses () of an interrupted block.
+    losses.npy is a valid file after every block; its n-th entry is the loss of iteration n. A
+    resumed run continues at its checkpoint's iteration; in a new folder, it copies the earlier
+    losses from the checkpoint's run. Losses that are no longer known are NaN.
     """
 
     reads_blocks = True
@@ -40,7 +40,7 @@ class LossLog(Callback):
         self._step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Opens the file, cut to the iterations that the checkpoint knows."""
+        """Opens the file, truncated to the iterations of the checkpoint."""
         self._step = trainer.global_step
         folder = run_folder(trainer)
         if not trainer.is_global_zero or folder is None:
@@ -79,12 +79,12 @@ class LossLog(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Writes the losses of the iterations that a broken block came to, and closes the file."""
+        """Writes the losses of an interrupted block's finished iterations and closes the file."""
         taken: Any = pl_module.losses_taken
         missing = trainer.global_step - self._step
-        # Of several ranks, each knows its own part of a loss.
+        # With several ranks, each knows only its own part of a loss.
         if self._file is not None and trainer.world_size == 1 and missing == len(taken) > 0:
-            with suppress(OSError, RuntimeError):  # of a full disk, a lost device: that is told
+            with suppress(OSError, RuntimeError):  # a full disk, a lost device: reported anyway
                 self._write(trainer, np.array([float(loss) for loss in taken], np.float32))
         self._close()
 
@@ -95,7 +95,7 @@ class LossLog(Callback):
 
 
 def _earlier(trainer: Trainer, folder: Path) -> Losses:
-    """The losses of the iterations that the checkpoint knows."""
+    """Returns the losses of the checkpoint's iterations, NaN where unknown."""
     losses = np.full(trainer.global_step, np.nan, np.float32)
     if not len(losses):
         return losses
@@ -107,7 +107,7 @@ def _earlier(trainer: Trainer, folder: Path) -> Losses:
         path.rename(aside)
         print(f"{path} is damaged: set aside as {aside.name}; what it held is NaN", file=sys.stderr)
     elif found is None and trainer.ckpt_path is not None:
-        # A checkpoint may lie anywhere; in a run it lies in a folder of checkpoints.
+        # A checkpoint can be anywhere; that of a run is in a folder named checkpoints.
         checkpoints = Path(trainer.ckpt_path).resolve().parent
         if checkpoints.name == "checkpoints":
             found = _read(checkpoints.parent / NAME)
@@ -118,7 +118,7 @@ def _earlier(trainer: Trainer, folder: Path) -> Losses:
 
 
 def _read(path: Path) -> Losses | None:
-    """The losses of a file; None where there is none, or it is damaged or something else."""
+    """Reads a file of losses; returns None if it is missing, damaged or something else."""
     try:
         with path.open("rb") as file:
             losses: Losses = npy.read_array(file, allow_pickle=False)
@@ -133,8 +133,8 @@ class LossFile:
     NumPy pads the header so that the length in it can be rewritten in place.
 
     Args:
-        path: created, or replaced, whole, where it exists.
-        losses: (n,) its first entries.
+        path: file to create or replace, atomically.
+        losses: (n,) float32, the first entries.
     """
 
     def __init__(self, path: Path, losses: Losses) -> None:
@@ -145,7 +145,7 @@ class LossFile:
         self._length = len(losses)
 
     def append(self, losses: Losses) -> None:
-        """Adds (K,) float32 entries: first the data, then the length, so it is whole throughout."""
+        """Appends (K,) float32 entries: data before length, so that the file is always valid."""
         self._file.seek(0, 2)
         self._file.write(losses.tobytes())
         self._file.flush()
@@ -155,7 +155,7 @@ class LossFile:
         self._file.flush()
 
     def close(self) -> None:
-        """No entry follows."""
+        """Closes the file."""
         self._file.close()
 
 

@@ -1,4 +1,4 @@
-"""How far something long is, and about how long it will still take."""
+"""Progress and estimated remaining time of a long computation."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import sys
 import time
 
 FIRST, EVERY = 10.0, 60.0
-"""Seconds to the first line, and from one to the next."""
+"""Seconds before the first line, and between two lines."""
 
 
 class Pace:
-    """The speed since it was made, and lines that say so, for logs where no bar moves.
+    """Measures the speed since its creation and prints progress lines, for logs without a bar.
 
     Args:
-        done: share of all, from 0 to 1, that lay behind already.
+        done: share of the work, from 0 to 1, that is done already.
     """
 
     def __init__(self, done: float = 0.0) -> None:
@@ -22,24 +22,24 @@ class Pace:
         self._due = self._begun + FIRST
 
     def left(self, done: float) -> str | None:
-        """What is left at the speed so far, as 1:05; None where there is no speed yet.
+        """Returns the remaining time at the speed so far, such as 1:05; None if there is none yet.
 
         Args:
-            done: share of all that lies behind, from 0 to 1.
+            done: share of the work that is done, from 0 to 1.
         """
         taken = done - self._before
         return _clock(self._passed() * max(0, 1 - done) / taken) if taken > 0 else None
 
     def is_due(self) -> bool:
-        """Whether it is time for a line: after ten seconds, then a minute behind the last one."""
+        """Whether a line is due: after ten seconds, then a minute after the last one."""
         return time.perf_counter() >= self._due
 
     def say(self, what: str, done: float | None) -> None:
-        """Writes a line to standard error.
+        """Prints a progress line on standard error.
 
         Args:
-            what: is done, and how much of it.
-            done: share of all that lies behind, from 0 to 1; None where nobody knows the end.
+            what: description of what is done so far.
+            done: share of the work that is done, from 0 to 1; None if the end is unknown.
         """
         left = None if done is None else self.left(done)
         end = "" if left is None else f", about {left} left"

@@ -1,4 +1,4 @@
-"""How far a training is: a bar in a terminal, a line a minute in a log."""
+"""Progress of a training: a bar in a terminal, a line per minute in a log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from callbacks.pace import Pace
 class ProgressBar(RichProgressBar):
     """Lightning's rich bar in iterations, drawn four times a second however fast the blocks come.
 
-    Needs from `training_step` a dict with "losses" (K,), and from the model `iterations_per_epoch`.
+    `training_step` must return a dict with "losses" (K,); the model must have
+    `iterations_per_epoch`.
     """
 
     reads_blocks = True
@@ -26,25 +27,25 @@ class ProgressBar(RichProgressBar):
 
     @property
     def total_train_batches(self) -> int | float:
-        """Iterations in an epoch."""
+        """The number of iterations in an epoch."""
         total: int = self.trainer.lightning_module.iterations_per_epoch()  # type: ignore[operator]
         return total
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The speed is taken from here on."""
+        """Starts measuring the speed."""
         self._pace = Pace(share_done(trainer) or 0.0)
         super().on_train_start(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keeps the losses of the block, without waiting for the device; counts its iterations."""
+        """Keeps the block's losses, without waiting for the device, and counts its iterations."""
         self._losses = outputs["losses"]
         before = int((trainer.global_step - 1) % self.total_train_batches)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, before)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The mean loss of a block; the version is in the name of the run folder already."""
+        """Adds the block's mean loss and drops the version, which the run folder's name has."""
         metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         if self._losses is not None:
@@ -59,21 +60,22 @@ class ProgressBar(RichProgressBar):
 
 
 class ProgressLines(Callback):
-    """A line a minute on standard error: the iteration, the mean loss of its block, the time left.
+    """Prints iteration, mean loss of its block and remaining time on standard error every minute.
 
-    Needs from `training_step` a dict with "losses" (K,), and from the model `iterations_per_epoch`.
+    `training_step` must return a dict with "losses" (K,); the model must have
+    `iterations_per_epoch`.
     """
 
     reads_blocks = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The speed is taken from here on."""
+        """Starts measuring the speed."""
         self._pace = Pace(share_done(trainer) or 0.0)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Waits for the device where a line is due, which is seldom."""
+        """Prints a line if one is due, and only then waits for the device."""
         if not trainer.is_global_zero or not self._pace.is_due():
             return
         last = last_iteration(trainer)
@@ -83,7 +85,7 @@ class ProgressLines(Callback):
 
 
 def last_iteration(trainer: Trainer) -> int | None:
-    """Where the training ends by its number of epochs or of steps; None where neither says."""
+    """Returns the last iteration by `max_epochs` and `max_steps`; None if neither is set."""
     epoch: int = trainer.lightning_module.iterations_per_epoch()  # type: ignore[operator]
     ends = [] if trainer.max_epochs in (None, -1) else [trainer.max_epochs * epoch]
     ends += [] if trainer.max_steps == -1 else [trainer.max_steps]
@@ -91,9 +93,9 @@ def last_iteration(trainer: Trainer) -> int | None:
 
 
 def share_done(trainer: Trainer) -> float | None:
-    """How much of a training lies behind, from 0 to 1; None where it has no end.
+    """Returns the share of a training that is done, from 0 to 1; None if it has no end.
 
-    Of its iterations or of its `max_time`, whichever ends it sooner.
+    It refers to the iterations or to `max_time`, whichever share is larger.
     """
     shares = []
     if last := last_iteration(trainer):

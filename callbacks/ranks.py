@@ -1,4 +1,4 @@
-"""No rank waits for ever for one that is not there any more."""
+"""Ends the ranks of a job that has lost one of them."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 LIMIT = timedelta(seconds=100)
-"""How long a rank waits for the others; torch's own limit is half an hour on GPUs."""
+"""Time that a rank waits for the others; torch's own limit is half an hour on GPUs."""
 
 GRACE = 5.0
-"""Seconds in which ranks say by themselves why they end."""
+"""Seconds that ranks have to end by themselves and report why."""
 
 
 def limit_waiting(trainer: Trainer) -> None:
-    """Lets a job end soon that has lost a rank: under NCCL the others hear nothing of it."""
+    """Sets a short timeout, since under NCCL ranks do not notice that another one is lost."""
     if isinstance(trainer.strategy, DDPStrategy):
         trainer.strategy._timeout = LIMIT
 
 
 class EndRanks(Callback):
-    """Ends the ranks that this process has started, where it breaks off by an error of its own."""
+    """Ends the ranks that this process has started, if it fails with an error of its own."""
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Waits for them a little; what stops all ranks at once leaves them to themselves."""
+        """Waits for them briefly, then kills them; leaves them alone if all ranks are stopped."""
         launcher = trainer.strategy.launcher
         if isinstance(launcher, _SubprocessScriptLauncher) and isinstance(exception, Exception):
             end(launcher.procs)
 
 
 def end(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Kills those that have not ended within `GRACE`."""
+    """Kills the processes that have not ended within `GRACE`."""
     deadline = time.monotonic() + GRACE
     for process in processes:
         try:

@@ -1,4 +1,4 @@
-"""One JSON file that says how a run went."""
+"""Writes the outcome of a run to results.json."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from callbacks.timing import Timing
 class Results(Callback):
     """Gathers the outcome of a run after its test, and writes it to results.json.
 
-    Needs of a model what `Classifier` logs of an evaluation, and `confusion`, the counts (classes,
-    classes) of the last one.
+    The model must log evaluations as `Classifier` does, and hold the counts (classes, classes) of
+    the last one in `confusion`.
 
     Args:
-        config: name of the experiment.
-        seed: of the run.
-        timing: measures the same run.
+        config: name of the run.
+        seed: seed of the run.
+        timing: the `Timing` callback of the same run.
 
     Attributes:
-        record: what the file holds; None before the test, or `finish` where there is none.
-        folder: of the run; None for a run that writes nothing.
+        record: content of the file; None before the end of the test or a call of `finish`.
+        folder: folder of the run; None if nothing is written.
     """
 
     def __init__(self, config: str, seed: int | None, timing: Timing) -> None:
@@ -45,16 +45,16 @@ class Results(Callback):
         self._validation: dict[str, Any] | None = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keeps what the last validation came to."""
+        """Keeps the outcome of the last validation."""
         if not trainer.sanity_checking:
             self._validation = outcome(_metrics(trainer), "val")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Finishes the record."""
+        """Builds and writes the record."""
         self.finish(trainer, pl_module)
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the file, whole or not at all, unless the run has no folder."""
+        """Builds the record and writes it atomically, if the run has a folder."""
         self.record = self._record(trainer, pl_module)
         self.folder = run_folder(trainer)
         if trainer.is_global_zero and self.folder is not None:
@@ -88,19 +88,19 @@ def record_of(
     seconds: Mapping[str, float],
     images_per_second: float | None,
 ) -> dict[str, Any]:
-    """What results.json says of a run.
+    """Builds the content of results.json.
 
     Args:
-        model: behind the last evaluation; its `confusion` is that of the test.
+        model: the model after its last evaluation; its `confusion` is that of the test.
         config: name of the run.
-        seed: of the run.
-        iterations: that it has taken.
-        world_size: on so many ranks.
-        device: of this one.
-        validation: `outcome` of the last one; None without any.
-        test: likewise.
-        seconds: of each stage; of a run that shared its device with others none are known.
-        images_per_second: while it trained, likewise.
+        seed: seed of the run.
+        iterations: optimizer steps taken.
+        world_size: number of ranks.
+        device: device of this rank.
+        validation: `outcome` of the last validation; None if there was none.
+        test: `outcome` of the test; None if there was none.
+        seconds: seconds of each stage; empty if the run shared its device with others.
+        images_per_second: speed of training; None without one, or if the device was shared.
     """
     confusion = getattr(model, "confusion", None)
     if test is not None and isinstance(confusion, Tensor):
@@ -133,7 +133,7 @@ def _metrics(trainer: Trainer) -> dict[str, float]:
 
 
 def outcome(metrics: Mapping[str, float], stage: str) -> dict[str, Any] | None:
-    """What an evaluation came to, by what was logged of it; None where there was none."""
+    """Returns the outcome of an evaluation from its logged metrics; None if there was none."""
     if f"{stage}/total" not in metrics:
         return None
     correct, total = (int(metrics[f"{stage}/{name}"]) for name in ("correct", "total"))
@@ -147,7 +147,7 @@ def outcome(metrics: Mapping[str, float], stage: str) -> dict[str, Any] | None:
 
 
 def describe_device(device: torch.device) -> str:
-    """Such as "cpu" or "cuda:0 (NVIDIA H200)"."""
+    """Describes a device, such as "cpu" or "cuda:0 (NVIDIA H200)"."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return str(device)
@@ -155,12 +155,12 @@ def describe_device(device: torch.device) -> str:
 
 @cache
 def git_revision() -> str | None:
-    """The commit of the code, with "-dirty" for changes on top; None outside a checkout.
+    """Returns the commit of the code, "-dirty" if it was changed; None outside a checkout.
 
-    Asked for once: what runs is what was there when it was loaded.
+    It is cached, since the code that runs is the code at the time of import.
     """
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    # Hooks and editors name another repository in variables.
+    # Git hooks and editors may set variables that name another repository.
     environment = {k: value for k, value in os.environ.items() if not k.startswith("GIT_")}
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Where a run keeps its files."""
+"""The folders in which runs keep their files."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-# What a run writes before it learns anything.
+# Files that a run writes before its first iteration.
 HEADS = ("config.yaml", "hparams.yaml", "events.out.tfevents.*")
 
 
 class RunFolder(Callback):
-    """Says where the files of a run go, whatever it logs to.
+    """Defines the folder of a run's files, whatever its loggers are.
 
     Args:
-        parent: of the folders of all runs of that name.
-        name: of a folder that is there; by default a new one, made when it is asked for.
+        parent: folder that holds all runs of one name.
+        name: name of an existing folder; by default a new one is created on first access.
     """
 
     def __init__(self, parent: Path, name: str | None = None) -> None:
@@ -29,16 +29,16 @@ class RunFolder(Callback):
 
     @property
     def path(self) -> Path:
-        """The folder; only the rank that writes may ask."""
+        """The folder; to be read only on the rank that writes."""
         if self.name is None:
             self.name = f"version_{claim_version(self.parent)}"
         return self.parent / self.name
 
 
 def run_folder(trainer: Trainer) -> Path | None:
-    """The folder of the run, else that of its TensorBoard events; None where nothing is written.
+    """Returns the run's folder, else that of its TensorBoard events; None if nothing is written.
 
-    Call it on every rank: the answer is a broadcast of the first one's.
+    It has to be called on every rank, since it broadcasts the answer of the first one.
     """
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     for callback in callbacks:
@@ -52,21 +52,21 @@ def run_folder(trainer: Trainer) -> Path | None:
 
 
 def version_number(folder: Path) -> int:
-    """The N of a folder version_N; -1 for a folder of another name."""
+    """Returns the N of a folder version_N; -1 for a folder of another name."""
     found = re.fullmatch(r"version_([0-9]+)", folder.name)
     return int(found[1]) if found else -1
 
 
 def last_version(folder: Path) -> Path | None:
-    """The folder version_N in `folder` with the highest N; None where there is none."""
+    """Returns the folder version_N in `folder` with the highest N; None if there is none."""
     found = [path for path in folder.glob("version_*") if version_number(path) >= 0]
     return max(found, key=version_number, default=None)
 
 
 def claim_version(folder: Path) -> int:
-    """Makes version_N in `folder`, N above all that are there, and returns N.
+    """Creates version_N in `folder`, with N above all existing ones, and returns N.
 
-    Making it is what claims it: of several runs that start at once each gets its own.
+    Runs that start at the same time get different folders, since only one can create each.
     """
     folder.mkdir(parents=True, exist_ok=True)
     last = last_version(folder)
@@ -79,12 +79,12 @@ def claim_version(folder: Path) -> int:
 
 @contextmanager
 def removed_if_empty(folder: Path | None) -> Iterator[None]:
-    """Takes a claimed folder back where the run ended before there was anything to keep."""
+    """Removes a claimed folder if an exception ends the run before there is anything to keep."""
     try:
         yield
     except BaseException:
         if folder is not None:
-            with suppress(OSError):  # not empty, as of most runs; or a file is still open
+            with suppress(OSError):  # not empty, like most, or a file is still open
                 heads = {path for pattern in HEADS for path in folder.glob(pattern)}
                 if heads >= {*folder.iterdir()}:
                     for path in heads:

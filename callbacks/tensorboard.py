@@ -1,4 +1,4 @@
-"""TensorBoard for runs whose iterations take microseconds."""
+"""TensorBoard logging for runs whose iterations take microseconds."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from callbacks.run_folder import RunFolder
 
 
 class TensorBoard(TensorBoardLogger):
-    """Lightning's logger, in the folder of a run, fast for a scalar of many iterations.
+    """Lightning's logger in the folder of a run, with fast logging of whole series of scalars.
 
     Args:
-        folder: of the run.
-        left_out: how the names of metrics end that are no curves, such as counts.
-        options: more of Lightning's logger.
+        folder: folder of the run.
+        left_out: suffixes of the metrics that are not logged as curves, such as counts.
+        options: further arguments of Lightning's logger.
     """
 
     def __init__(
@@ -34,20 +34,20 @@ class TensorBoard(TensorBoardLogger):
         self._left_out = left_out
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Logs those that are curves."""
+        """Logs the metrics whose name has none of the suffixes `left_out`."""
         curves = {name: metrics[name] for name in metrics if not name.endswith(self._left_out)}
         super().log_metrics(curves, step)
 
     @property
     def version(self) -> int | str:
-        """The name of the folder, which other ranks are told, and where they write nothing."""
+        """The name of the folder; a placeholder on the other ranks, which write nothing."""
         first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
         return self._folder.path.name if first else "version_0"
 
     @property
     @rank_zero_experiment
     def experiment(self) -> SummaryWriter:
-        """Writes whatever is not a scalar too."""
+        """The `SummaryWriter`, which writes into an `EventFile`."""
         writer: SummaryWriter = super().experiment
         files = writer.file_writer  # None once the writer was closed
         if files is not None and not isinstance(files.event_writer, EventFile):
@@ -56,17 +56,17 @@ class TensorBoard(TensorBoardLogger):
         return writer
 
     def forget_after(self, step: int) -> None:
-        """Lets TensorBoard drop what an earlier process logged of later steps."""
+        """Makes TensorBoard drop what an earlier process logged for later steps."""
         start = SessionLog(status=SessionLog.START)
         self._events().add_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
 
     def log_series(self, tag: str, first_step: int, values: Floats) -> None:
-        """Logs scalars (K,) of consecutive iterations; TensorBoard can see them at once."""
+        """Logs scalars (K,) of consecutive iterations and flushes, so that they show at once."""
         events = self._events()
         events.add_series(tag, first_step, values)
         events.flush()
 
     def _events(self) -> EventFile:
-        self.experiment._get_file_writer()  # opens a new file where the last one was closed
+        self.experiment._get_file_writer()  # opens a new file if the last one was closed
         events: EventFile = self.experiment.file_writer.event_writer
         return events

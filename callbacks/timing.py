@@ -1,4 +1,4 @@
-"""Where the seconds of a run go."""
+"""Measures the time of each stage of a run."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class Timing(Callback):
-    """Measures set-up, training, validation and test apart, and logs the speed of every epoch.
+    """Measures set-up, training, validation and test separately, and logs each epoch's speed.
 
-    Needs from `training_step` a dict with "losses" (K,) and "images" (a count). Waits for the
-    device only where one stage ends and the next begins. A continued run adds to its checkpoint's
-    seconds.
+    `training_step` must return a dict with "images" (a count). The device is synchronized only
+    between two stages. A resumed run adds to the seconds of its checkpoint.
 
     Attributes:
-        seconds: "setup" (from here to the first iteration), "train" (validation left out),
-            "validate" and "test".
-        images: images learnt from.
+        seconds: "setup" (from the creation of this callback to the first iteration), "train"
+            (without validation), "validate" and "test".
+        images: number of images trained on.
     """
 
     reads_blocks = True
@@ -32,11 +31,11 @@ class Timing(Callback):
 
     @property
     def images_per_second(self) -> float | None:
-        """Images learnt from per second of training; None before the first."""
+        """Images per second of training; None before any training."""
         return self.images / self.seconds["train"] if self.seconds["train"] else None
 
     def _enter(self, stage: str | None, trainer: Trainer) -> None:
-        """Books the time since the last call on the stage that ends now."""
+        """Adds the time since the last call to the stage that ends now."""
         _synchronize(trainer.strategy.root_device)
         now = time.perf_counter()
         if self._stage is not None:
@@ -44,23 +43,23 @@ class Timing(Callback):
         self._stage, self._since = stage, now
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set-up ends here."""
-        # A run continued inside an epoch has no start of that epoch.
+        """Ends the set-up stage."""
+        # Lightning does not call it for an epoch inside which a run resumes.
         self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remembers where the epoch began."""
+        """Stores the counts at the start of the epoch."""
         self._enter("train", trainer)
         self._epoch_start = self.seconds["train"], self.images, trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Counts images."""
+        """Counts the images of the block."""
         self.images += outputs["images"]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Logs the epoch's seconds and speed over iterations."""
+        """Logs the epoch's seconds and its speed."""
         self._enter("train", trainer)
         seconds, images, step = self._epoch_start
         epoch = self.seconds["train"] - seconds
@@ -72,26 +71,26 @@ class Timing(Callback):
         _log(trainer, speed)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Training ends here; logs the seconds of the stages behind it."""
+        """Ends the training stage and logs the seconds of the stages so far."""
         self._enter(None, trainer)
         self._log_seconds(trainer, "setup", "train", "validate")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Validation inside training is not training time."""
+        """Starts the validation stage, which does not count as training."""
         if not trainer.sanity_checking:
             self._enter("validate", trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Back to training, if it was validation inside training."""
+        """Ends the validation stage and, during training, resumes the training stage."""
         if not trainer.sanity_checking:
             self._enter("train" if trainer.state.fn == "fit" else None, trainer)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Test begins."""
+        """Starts the test stage."""
         self._enter("test", trainer)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Test ends; logs its seconds."""
+        """Ends the test stage and logs its seconds."""
         self._enter(None, trainer)
         self._log_seconds(trainer, "test")
 
@@ -99,14 +98,14 @@ class Timing(Callback):
         _log(trainer, {f"time/{stage}_seconds": self.seconds[stage] for stage in stages})
 
     def state_dict(self) -> dict[str, Any]:
-        """Seconds and images so far, for a checkpoint."""
+        """Returns the seconds and images so far."""
         seconds = dict(self.seconds)
         if self._stage is not None:
             seconds[self._stage] += time.perf_counter() - self._since
         return {"seconds": seconds, "images": self.images}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues counting from a checkpoint; set-up is that of this process."""
+        """Continues from the counts of a checkpoint; set-up is that of this process."""
         self.seconds |= {"train": 0.0, "validate": 0.0} | {
             stage: state_dict["seconds"][stage] for stage in ("train", "validate")
         }

@@ -1,4 +1,4 @@
-"""Where the digits come from. Knows nothing of models."""
+"""The data sets: finding, downloading and loading them. Knows nothing of models."""
 
 from data.four_nine import FourNineDataModule
 from data.mnist import MNISTDataModule

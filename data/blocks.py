@@ -1,6 +1,6 @@
-"""Mini-batches by index into images held in memory, K of them at a time.
+"""Blocks of K mini-batches, as indices into images held in memory.
 
-Shapes: N images held, n images of one block, K mini-batches a block, H W pixels.
+Shapes: N images in memory, M in an index, n in a block; K mini-batches in a block; H W pixels.
 """
 
 from __future__ import annotations
@@ -16,48 +16,48 @@ from torch.utils.data import SequentialSampler
 
 from data.source import DatasetError
 
-# NumPy's, since Lightning walks through lists entry by entry and moves tensors to the device.
+# NumPy arrays, since Lightning traverses lists entry by entry and moves tensors to the device.
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Block(NamedTuple):
-    """This rank's part of K consecutive mini-batches, one after the other."""
+    """This rank's part of K consecutive mini-batches."""
 
     images: Tensor
-    """(N, H, W) uint8: all that are held, where the model is; nothing is copied."""
+    """(N, H, W) uint8: all images in memory, on the model's device; not a copy."""
     labels: Tensor
     """(N,) int64"""
     order: Tensor
-    """(n,) int64: which of them, one after the other."""
+    """(n,) int64: indices of the block's images, one mini-batch after the other."""
     sizes: Counts
-    """(K,) how many of the n belong to each mini-batch."""
+    """(K,) number of this rank's images in each mini-batch."""
     starts: Counts
-    """(K,) how many of a mini-batch's images other ranks have before them."""
+    """(K,) number of images of earlier ranks in each mini-batch."""
     totals: Counts
     """(K,) the size of each mini-batch over all ranks."""
 
 
 @dataclass
 class EpochOrder:
-    """The images an epoch visits: a function of the seed and the epoch, the same on every rank."""
+    """The order of an epoch's images, which depends on the seed and the epoch, not on the rank."""
 
     index: Tensor
     """(M,) int64: the images to draw from."""
     seed: int
     draws: int | None = None
-    """Images drawn with replacement; None takes each of the M once, shuffled."""
+    """Number of images drawn with replacement; None takes each of the M once, shuffled."""
     epoch: int = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before every epoch."""
+        """Sets the epoch; Lightning calls this before every one."""
         self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.index) if self.draws is None else self.draws
 
     def indices(self) -> Tensor:
-        """The epoch's images in order, (len(self),) int64."""
-        # Stream 0 of a seed belongs to the validation split.
+        """Returns the indices of the epoch's images in order, (len(self),) int64."""
+        # Stream 0 of a seed decides the validation split.
         generator = np.random.default_rng((self.seed, 1 + self.epoch))
         if self.draws is None:
             positions = generator.permutation(len(self.index))
@@ -67,9 +67,9 @@ class EpochOrder:
 
 
 class InOrder(SequentialSampler):
-    """Every image of `index` as it stands: the order of an evaluation, or of every epoch.
+    """Samples the images of `index` in the given order, for evaluations or equal epochs.
 
-    Its base class is how Lightning knows one that does not shuffle.
+    By its base class Lightning recognizes that it does not shuffle.
 
     Args:
         index: (M,) int64.
@@ -83,32 +83,31 @@ class InOrder(SequentialSampler):
         return len(self.index)
 
     def indices(self) -> Tensor:
-        """The images, (len(self),) int64."""
+        """Returns the indices of the images, (len(self),) int64."""
         return self.index
 
 
 class BlockLoader:
-    """Yields blocks: indices into images that stay where they are, no Python per image.
+    """Yields blocks of indices into images in memory, without Python code per image.
 
-    The global mini-batches do not depend on the number of ranks: each rank takes its part of every
-    one of them, uneven where the size does not divide. The position inside an epoch is part of a
-    checkpoint, so that a run continues where it stopped: at the same image, whatever the block size
-    or the batch size is then.
+    The global mini-batches do not depend on the number of ranks: each rank takes a part of every
+    one, of unequal size if it does not divide evenly. The position inside an epoch is part of a
+    checkpoint, so that a run resumes at the same image, even with another block or batch size.
 
     Args:
         images: (N, H, W) uint8.
         labels: (N,) int64.
-        sampler: which images, in which order. Lightning looks for this name to set the epoch.
+        sampler: the images and their order. Lightning looks for this name to set the epoch.
         batch_size: images in one mini-batch, over all ranks.
         block_size: mini-batches in one block.
-        rank: of this process.
+        rank: rank of this process.
         world_size: number of processes.
-        iterations_left: how many mini-batches may still be learnt from, one less after each. It
-            cuts a block short, and tells how much of a block has been learnt. Without it, blocks
-            count as learnt when they are handed out.
+        iterations_left: returns how many iterations are left, one less after each. It limits the
+            size of a block and tells how much of a block has been trained on. Without it, a block
+            counts as trained on when it is yielded.
     """
 
-    # Lightning asks every loader with a sampler for this one too.
+    # Lightning reads this attribute of every loader with a sampler.
     batch_sampler = None
 
     def __init__(
@@ -131,7 +130,7 @@ class BlockLoader:
         self.rank = rank
         self.world_size = world_size
         self.iterations_left = iterations_left
-        # What is learnt of the epoch at hand: all before the last block, and some of that.
+        # Images of the current epoch: those before the last block, and those in it.
         self._images_before = 0
         self._images_in_block = 0
         self._left_before = 0
@@ -142,12 +141,12 @@ class BlockLoader:
 
     @property
     def iterations(self) -> int:
-        """Mini-batches in an epoch."""
+        """The number of mini-batches in an epoch."""
         return -(-len(self.sampler) // self.batch_size)
 
     @property
     def images_done(self) -> int:
-        """Images of the epoch at hand that have been learnt from, up to all of them."""
+        """The number of images of the current epoch that have been trained on."""
         learnt = self._images_in_block
         if learnt and self.iterations_left is not None:
             iterations = self._left_before - self.iterations_left()
@@ -156,12 +155,12 @@ class BlockLoader:
 
     @property
     def is_between_blocks(self) -> bool:
-        """Whether all of the last block has been learnt from, or nothing of it."""
+        """Whether the last block has been trained on entirely or not at all."""
         return self.images_done - self._images_before in (0, self._images_in_block)
 
     @property
     def blocks_done(self) -> int:
-        """Whole blocks before the next image, counted from the front of the epoch."""
+        """The number of whole blocks of the epoch before the next image."""
         return self.images_done // (self.batch_size * self.block_size)
 
     def __iter__(self) -> Iterator[Block]:
@@ -179,14 +178,14 @@ class BlockLoader:
             self._left_before = self.iterations_left()
 
     def _batches(self, start: int) -> int:
-        """Mini-batches in the next block: up to where a block ends, wherever this one begins."""
+        """Returns the next block's number of mini-batches, up to a multiple of the block size."""
         batches = self.block_size - start // self.batch_size % self.block_size
         return min(batches, self.iterations_left()) if self.iterations_left else batches
 
     def _block(self, chunk: Tensor) -> Block:
         totals = np.full(-(-len(chunk) // self.batch_size), self.batch_size)
         totals[-1] -= totals.sum() - len(chunk)
-        # As even as can be: the first ranks have one more where it does not divide.
+        # As even as possible: if it does not divide, the first ranks have one more.
         each, more = np.divmod(totals, self.world_size)
         sizes = each + (self.rank < more)
         starts = self.rank * each + np.minimum(self.rank, more)
@@ -196,14 +195,14 @@ class BlockLoader:
         return Block(self.images, self.labels, chunk, sizes, starts, totals)
 
     def state_dict(self) -> dict[str, int]:
-        """How many of the epoch's images have been learnt from, and how many there are."""
+        """Returns how many of the epoch's images have been trained on, and how many there are."""
         return {"images_done": self.images_done, "images": len(self.sampler)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continues at the position that `state_dict` returned.
+        """Resumes at the position that `state_dict` returned.
 
         Raises:
-            DatasetError: inside an epoch of another length, which has no such position.
+            DatasetError: the position is inside an epoch of another length.
         """
         done, images = state["images_done"], len(self.sampler)
         if done == state.get("images"):

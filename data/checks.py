@@ -1,4 +1,4 @@
-"""What a half of a data set must be, whichever files it came from."""
+"""Checks of one half of a data set, training or test."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ def check(
     known: Sequence[int],
     size: tuple[int, int],
 ) -> None:
-    """Refuses what is no half of a data set.
+    """Checks the images and labels of one half of a data set.
 
     Args:
-        names: of the files of images and of labels.
+        names: names of the files of images and of labels.
         images: (N, H, W).
         labels: (N,).
-        known: the labels that there may be.
-        size: H and W.
+        known: the allowed labels.
+        size: the required H and W.
 
     Raises:
-        ValueError: no images, another size, a label too few or one that is not known.
+        ValueError: there are no images, their size is wrong, images and labels differ in number,
+            or a label is not allowed.
     """
     if not images.numel():
         raise ValueError(f"{names[0]} holds no images")
@@ -41,7 +42,7 @@ def check(
 
 
 def amount(array: Tensor) -> str:
-    """How many, of what: images (N, H, W) or labels (N,)."""
+    """Describes the number and kind of images (N, H, W) or labels (N,)."""
     if array.dim() == 1:
         return f"{len(array):,} labels"
     return f"{len(array):,} images of {array.shape[1]}x{array.shape[2]}"

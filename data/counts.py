@@ -1,6 +1,6 @@
-"""What a Trainer counts in batches is mini-batches: which blocks fit, and how many of them it is.
+"""Translates a Trainer's counts of mini-batches into counts of blocks.
 
-Lightning counts blocks. Where every count is a multiple of the block, so many blocks are the same.
+Lightning counts a block as one batch, so the block size has to divide every count.
 """
 
 from __future__ import annotations
@@ -14,41 +14,41 @@ from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 HOOKS = ("on_train_batch_start", "on_train_batch_end")
-# These look at the clock, or at global_step, which counts iterations in any blocks.
+# They read the clock, or global_step, which counts iterations whatever the block size.
 UNCONCERNED = (Timer, ModelCheckpoint)
 
 ON_GPU = 1000
-"""Mini-batches of a block there, which waits for Lightning between two blocks longer than it takes
-to learn from a few dozen."""
+"""Mini-batches in a block on a GPU, which waits for Lightning between two blocks longer than a few
+dozen iterations take."""
 
 
 class Blocks(NamedTuple):
-    """How many mini-batches a block has, and why not as many as it could."""
+    """The number of mini-batches in a block, and why it is not larger."""
 
     size: int
     why_shorter: str
 
 
 class Counts:
-    """The counts of a Trainer's flags, which it has in blocks while it trains.
+    """The counts in a Trainer's flags, which are replaced by counts of blocks during training.
 
     Args:
-        trainer: before the training.
+        trainer: the Trainer, before it trains.
     """
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
         self._limit = trainer.limit_train_batches
-        # Lightning sets none where validation goes by the clock.
+        # Lightning does not set it if validation is scheduled by time.
         self._interval: int | float = getattr(trainer, "val_check_interval", 1.0)
 
     def translate(self, iterations: int, longest: int, *, may_be_heard: bool) -> Blocks:
-        """Chooses the blocks of an epoch, and gives the Trainer its counts in them.
+        """Chooses the block size of an epoch and sets the Trainer's counts to match.
 
         Args:
             iterations: mini-batches in an epoch, before any limit.
-            longest: no block is longer.
-            may_be_heard: whether who wants to hear of each mini-batch does: a block is one then.
+            longest: the largest block size.
+            may_be_heard: whether blocks are single mini-batches if a hook expects these.
         """
         self.restore()
         if may_be_heard and (heard := listener(self._trainer)):
@@ -67,13 +67,13 @@ class Counts:
         return Blocks(size, named if size < min(longest, limited) else "")
 
     def _is_refused(self, limited: int) -> bool:
-        """Whether Lightning is about to refuse a count; it then speaks of mini-batches."""
+        """Whether Lightning will refuse a count; its message should then be about mini-batches."""
         trainer, interval = self._trainer, self._interval
         is_inside = trainer.check_val_every_n_epoch is not None and trainer.limit_val_batches > 0
         return limited == 0 or (isinstance(interval, int) and is_inside and interval > limited)
 
     def _counts(self, iterations: int, limited: int) -> Iterator[tuple[str, int]]:
-        """What must be a number of blocks, by name."""
+        """Yields the counts that the block size has to divide, by name."""
         if limited < iterations:
             yield "limit_train_batches", limited
         inside = []
@@ -82,20 +82,20 @@ class Counts:
         for callback in self._trainer.checkpoint_callbacks:
             if every := getattr(callback, "_every_n_train_steps", 0):
                 inside.append(("every_n_train_steps", every))
-        if self._trainer.min_steps:  # a training that is to be stopped early ends there
+        if self._trainer.min_steps:  # early stopping may end the training there
             inside.append(("min_steps", self._trainer.min_steps))
-        if inside:  # where a short block at the end of an epoch would count as a whole one
+        if inside:  # a short last block of an epoch would count as a whole one
             yield "an epoch", limited
         yield from inside
 
     def restore(self) -> None:
-        """Gives the Trainer its flags back as they were."""
+        """Restores the Trainer's flags."""
         self._trainer.limit_train_batches = self._limit
         self._trainer.val_check_interval = self._interval
 
 
 def longest_on_device(trainer: Trainer, usual: int) -> int:
-    """How many mini-batches a block may have: more on a GPU, but where it saves more often."""
+    """Returns the largest block size: more on a GPU, unless checkpoints are more frequent."""
     if trainer.strategy.root_device.type != "cuda":
         return usual
     saves = trainer.checkpoint_callbacks
@@ -104,12 +104,12 @@ def longest_on_device(trainer: Trainer, usual: int) -> int:
 
 
 def _amount(limit: float, whole: int) -> int:
-    """As Lightning reads it: a whole number counts, another one is a share."""
+    """Returns the count that Lightning reads from a limit: an int, or a float as a share."""
     return limit if isinstance(limit, int) else int(limit * whole)
 
 
 def listener(trainer: Trainer) -> str | None:
-    """Names who wants to hear of each mini-batch, and not, with `reads_blocks`, of each block."""
+    """Names a hook that expects mini-batches, not blocks (`reads_blocks`); None if none does."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     heard: list[tuple[Any, type]] = [
         (trainer.lightning_module, LightningModule),

@@ -1,4 +1,4 @@
-"""Two digits against each other: by default 4 (label -1) against 9 (label +1)."""
+"""The data module of two digits: by default 4 (label -1) against 9 (label +1)."""
 
 from __future__ import annotations
 
@@ -22,21 +22,20 @@ class FourNineDataModule(MNISTDataModule):
         root: Folder that holds MNIST/raw. Default: the variable MNIST_ROOT, else mnist_data.
         iterations: Iterations in one epoch; each draws batch_size images with replacement.
         batch_size: Images in one iteration, over all devices together.
-        block_size: Iterations in one call of training_step, auto or at most so many. By auto there
-            are many, or as few as those ask for who count mini-batches or listen to each. It
-            changes the speed, how often a listener is called, and nothing else.
+        block_size: Mini-batches per training_step. auto: as many as the Trainer's counts and
+            callbacks allow; N: at most N, and callbacks hear of blocks only. Results do not
+            change.
         val_size: Images held out of the training set for validation.
         eval_batch_size: Images in one step of validation or test.
         seed: Decides the validation split and the images drawn in every epoch.
-        verify: Whether the files must be MNIST's, to the bit. With false, images and labels of
-            another set in MNIST's layout are taken as they are.
-        size: Height and width of the images in the files, which are scaled to fit 28x28. Of another
-            set, fit reads them there.
+        verify: Whether the files must be exactly MNIST's; false accepts any set in its layout.
+        size: Height and width of the images in the files, which are scaled to fit 28x28. For
+            another set, fit reads them from the files.
 
     Raises:
-        ValueError: digits that are not two different ones of 0 to 9, or a size out of range.
-        DatasetError: in prepare_data or setup, as for all digits, and where one of the two does not
-            occur in training or neither in test.
+        ValueError: digits are not two different ones of 0 to 9, or a size is out of range.
+        DatasetError: in prepare_data or setup, as in the base class, or if one of the two digits
+            does not occur in training, or neither in test.
     """
 
     longest_block: ClassVar[int] = 10_000
@@ -66,7 +65,7 @@ class FourNineDataModule(MNISTDataModule):
         self.iterations = iterations
 
     def load(self, *, train: bool) -> tuple[Tensor, Tensor]:
-        """Images (N, 28, 28) uint8 of the two digits and labels (N,) int64, -1 or +1."""
+        """Returns images (N, 28, 28) uint8 of the two digits and labels (N,) int64, -1 or +1."""
         images, labels = source.load(self.root, train=train, verify=self.verify, size=self.size)
         absent = [digit for digit in self.digits if digit not in labels]
         if absent and (train or len(absent) == 2):
@@ -80,5 +79,5 @@ class FourNineDataModule(MNISTDataModule):
         return scaled(images[chosen]), signs
 
     def order(self) -> EpochOrder:
-        """How an epoch draws its training images: with replacement."""
+        """Returns the order of an epoch: training images drawn with replacement."""
         return EpochOrder(self.train_index, self.seed, draws=self.iterations * self.batch_size)

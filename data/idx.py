@@ -1,4 +1,4 @@
-"""The files of MNIST and of sets in its layout."""
+"""Reads IDX files, the format of MNIST and of data sets in its layout."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def parse_idx(content: bytes, dimensions: int) -> Tensor:
         A uint8 tensor of the shape that the header states.
 
     Raises:
-        ValueError: another magic number, or a size that the header does not state.
+        ValueError: the magic number is wrong, or the size is not that of the header.
     """
     shape = shape_of(content, dimensions)
     if len(content) != (expected := header_bytes(dimensions) + math.prod(shape)):
@@ -40,19 +40,19 @@ def parse_idx(content: bytes, dimensions: int) -> Tensor:
 
 
 def header_bytes(dimensions: int) -> int:
-    """How many bytes come before the first value."""
+    """Returns the number of bytes before the first value."""
     return 4 + 4 * dimensions
 
 
 def shape_of(content: bytes, dimensions: int) -> list[int]:
-    """The sizes that the header of an IDX file of unsigned bytes states.
+    """Returns the shape in the header of an IDX file of unsigned bytes.
 
     Args:
-        content: the file, or as much of it as the header takes.
+        content: the file, or at least its header.
         dimensions: how many dimensions it must have.
 
     Raises:
-        ValueError: another magic number, or half a header.
+        ValueError: the magic number is wrong, or the header is cut off.
     """
     magic = bytes([0, 0, 8, dimensions])
     if content[:4] != magic:
@@ -66,13 +66,13 @@ def shape_of(content: bytes, dimensions: int) -> list[int]:
 
 
 def unpacked(path: Path, length: int = -1) -> bytes:
-    """The content of a file that may be gzipped, by its name; or its first bytes.
+    """Returns the content of a file or its first bytes, decompressed if its name ends in .gz.
 
     Raises:
-        ValueError: there is nothing that can be read, or no whole gzip file.
+        ValueError: the file cannot be read, or is not a complete gzip file.
     """
     try:
-        if path.is_fifo():  # reading it would wait for somebody who writes
+        if path.is_fifo():  # reading it would wait for a writer
             raise ValueError("no file, but a pipe")
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             return file.read(length)

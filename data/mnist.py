@@ -1,4 +1,4 @@
-"""All ten digits: 60,000 images to learn from, 10,000 to test on."""
+"""The data module of MNIST: 60,000 images to train on, 10,000 to test on."""
 
 from __future__ import annotations
 
@@ -21,31 +21,30 @@ TEN = tuple(range(10))
 
 
 class MNISTDataModule(LightningDataModule):
-    """MNIST, held once in memory as bytes and handed out in blocks of mini-batches.
+    """MNIST, held in memory once as bytes and loaded in blocks of mini-batches.
 
     Args:
         root: Folder that holds MNIST/raw. Default: the variable MNIST_ROOT, else mnist_data.
         batch_size: Images in one iteration, over all devices together.
-        block_size: Iterations in one call of training_step, auto or at most so many. By auto there
-            are many, or as few as those ask for who count mini-batches or listen to each. It
-            changes the speed, how often a listener is called, and nothing else.
+        block_size: Mini-batches per training_step. auto: as many as the Trainer's counts and
+            callbacks allow; N: at most N, and callbacks hear of blocks only. Results do not
+            change.
         val_size: Images held out of the training set for validation.
         eval_batch_size: Images in one step of validation or test.
         seed: Decides the validation split and the order of every epoch.
-        verify: Whether the files must be MNIST's, to the bit. With false, images and labels of
-            another set in MNIST's layout are taken as they are.
-        digits: The labels in the files, one for each class. Of another set, fit reads them there.
-        size: Height and width of the images in the files, which are scaled to fit 28x28. Of another
-            set, fit reads them there.
+        verify: Whether the files must be exactly MNIST's; false accepts any set in its layout.
+        digits: The label of each class. For another set, fit reads them from the files.
+        size: Height and width of the images in the files, which are scaled to fit 28x28. For
+            another set, fit reads them from the files.
 
     Raises:
-        ValueError: a size that is not positive, or digits that are not two or more different ones.
-        DatasetError: in prepare_data or setup, where the files cannot be used or had, or where
-            val_size leaves nothing to learn from.
+        ValueError: a size is not positive, or digits are not two or more different ones.
+        DatasetError: in prepare_data or setup, if files are missing or unusable, or if val_size
+            leaves no images to train on.
     """
 
     longest_block: ClassVar[int] = 100
-    """Mini-batches in a block where nothing asks for fewer; on a GPU may be more."""
+    """Mini-batches in a block unless fewer are asked for; on a GPU it may be more."""
 
     def __init__(
         self,
@@ -83,17 +82,17 @@ class MNISTDataModule(LightningDataModule):
         self._counts: Counts | None = None
 
     def __str__(self) -> str:
-        """Where it is and how it is handed out."""
+        """Describes the folder of the data and how it is loaded."""
         sizes = f"batch_size={self.batch_size}, val_size={self.val_size}, seed={self.seed}"
         return f"{type(self).__name__}(root={str(self.root)!r}, {sizes})"
 
     def prepare_data(self) -> None:
-        """Fetches what is missing; Lightning calls this in one process of each machine."""
-        if self._is_prepared:  # for the training; and now comes the test
+        """Downloads missing files; Lightning calls this in one process of each machine."""
+        if self._is_prepared:  # for training, when called again for the test
             return
         source.ensure(self.root, verify=self.verify)
         if not self.verify:
-            # Nobody has looked into them yet, and the test images would come after the training.
+            # Unchecked so far, and errors in the test images would show only after the training.
             self.load(train=True)
             self.load(train=False)
         if self.size != (SIZE, SIZE):
@@ -109,7 +108,7 @@ class MNISTDataModule(LightningDataModule):
             self.test_images, self.test_labels = self.load(train=False)
 
     def load(self, *, train: bool) -> tuple[Tensor, Tensor]:
-        """Images (N, 28, 28) uint8 and classes (N,) int64, from 0, of one half of the data set."""
+        """Returns images (N, 28, 28) uint8 and classes (N,) int64, from 0, of one half."""
         images, labels = source.load(
             self.root, train=train, verify=self.verify, known=self.digits, size=self.size
         )
@@ -126,25 +125,25 @@ class MNISTDataModule(LightningDataModule):
         self.val_index = shuffled[count - self.val_size :]
 
     def reseeded(self, seed: int) -> Self:
-        """The same images, set up for fit, with the split and the order of another seed."""
+        """Returns a copy that shares the images, set up for fit with another seed's split."""
         other = copy.copy(self)
         other.seed = seed
         other._split()
         return other
 
     def pixel_deviation(self) -> Tensor:
-        """The standard deviation of each pixel over the training images, (H, W) float32."""
+        """Returns the standard deviation of each pixel over the training images, (H, W) float32."""
         pixels = self.train_images[self.train_index].long()
         # Sums of integers are exact: the same to the bit for any order of the images.
         total, squares = pixels.sum(0).double(), pixels.square().sum(0).double()
         return (squares / len(pixels) - (total / len(pixels)).square()).clamp(min=0).sqrt().float()
 
     def order(self) -> EpochOrder:
-        """How an epoch goes through the training images: each once, shuffled."""
+        """Returns the order of an epoch: each training image once, shuffled."""
         return EpochOrder(self.train_index, self.seed)
 
     def train_dataloader(self) -> BlockLoader:
-        """This rank's part of every mini-batch."""
+        """Returns a loader of this rank's part of every mini-batch."""
         rank, world_size = self._rank()
         order: EpochOrder | InOrder = self.order()
         if self.batch_size > len(order):
@@ -165,9 +164,9 @@ class MNISTDataModule(LightningDataModule):
         )
 
     def _blocks(self, iterations: int) -> int:
-        """How many mini-batches a block has, in an epoch of so many; says why, where they are few.
+        """Returns the block size for an epoch of `iterations` and logs why, if it is reduced.
 
-        Without a Trainer nobody knows who counts, and a block of auto is one mini-batch.
+        Without a Trainer its counts are unknown, and auto means blocks of one mini-batch.
         """
         is_auto = self.block_size == "auto"
         longest = self.longest_block if self.block_size == "auto" else self.block_size
@@ -185,35 +184,35 @@ class MNISTDataModule(LightningDataModule):
         return size
 
     def teardown(self, stage: str) -> None:
-        """Gives the Trainer its counts back."""
+        """Restores the Trainer's counts."""
         if self._counts is not None:
             self._counts.restore()
             self._counts = None
 
     def on_exception(self, exception: BaseException) -> None:
-        """Likewise."""
+        """Restores the Trainer's counts."""
         self.teardown("fit")
 
     def val_dataloader(self) -> BlockLoader | list[BlockLoader]:
-        """The images held out; no loader at all where there are none."""
+        """Returns a loader of the images held out; an empty list if there are none."""
         if not self.val_size:
             return []
         return self._evaluation(self.train_images, self.train_labels, self.val_index)
 
     def test_dataloader(self) -> BlockLoader:
-        """The test images in the order of the file."""
+        """Returns a loader of the test images in the order of the file."""
         index = torch.arange(len(self.test_images))
         return self._evaluation(self.test_images, self.test_labels, index)
 
     def _evaluation(self, images: Tensor, labels: Tensor, index: Tensor) -> BlockLoader:
-        # Each rank takes its own stretch: every image once, however many ranks there are.
+        # Each rank takes a contiguous part, so that every image is evaluated once.
         rank, world_size = self._rank()
         part = InOrder(index.tensor_split(world_size)[rank])
         held = self._on_device(images, labels)
         return BlockLoader(*held, part, batch_size=self.eval_batch_size)
 
     def _on_device(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the model is, once: what moves during the training are indices."""
+        """Moves the data to the model's device, once; during training only indices move."""
         if self.trainer is None:
             return images, labels
         device = self.trainer.strategy.root_device

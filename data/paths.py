@@ -1,4 +1,4 @@
-"""Paths as people write them."""
+"""Expands paths as users write them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from pathlib import Path
 
 
 def expanded(path: str | Path) -> Path:
-    """The path with `~` and variables put in, unless there is one of exactly that name.
+    """Expands `~` and variables in a path, unless exactly that path exists.
 
-    A shell does so only where a word begins, and for what stands in a file nobody does. What is not
-    known stays as it is.
+    A shell expands `~` only at the start of a word, and never in a file. Unknown users and
+    variables are left as they are.
 
     Raises:
-        FileNotFoundError: the path is empty, as of a variable that is not set, or nothing can be
-            called so.
+        FileNotFoundError: the path is empty, as from an unset variable, or has a null character.
     """
     if not str(path):
         raise FileNotFoundError("a path is empty; name a file or a folder")

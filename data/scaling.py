@@ -1,4 +1,4 @@
-"""Images of any size, made to fit what the networks take."""
+"""Scales images of any size to that of the networks' inputs."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SIZE = 28
-"""Height and width of MNIST's images, and of what every data module hands out."""
+"""Height and width of MNIST's images, and of the images of every data module."""
 
 MOST_PIXELS = 16_000_000  # at a time, in floating point
 
 
 def scaled(images: Tensor) -> Tensor:
-    """Scales images to fit `SIZE`, as they are in proportion, in the middle.
+    """Scales images in proportion to fit `SIZE`, and centres them.
 
-    What an image does not fill has the median of its border. One of `SIZE` stays as it is.
+    The rest is filled with the median of the image's border. Images of `SIZE` are unchanged.
 
     Args:
         images: (N, H, W) uint8.

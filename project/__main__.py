@@ -9,7 +9,7 @@ PROGRAMS = ("fit", "evaluate", "predict", "export", "reproduce", "bench", "docto
 
 
 def main() -> None:
-    """Prints the first line of each."""
+    """Prints the first line of each program's docstring."""
     folder = Path(__file__).parent
     for name in PROGRAMS:
         path = folder / f"{name}.py"

@@ -17,14 +17,14 @@ from project.errors import OneLineParser, UserError, content_of, file_content, u
 from project.text_table import TextTable
 
 NUMBERS = ("seeds", "right", "loss")
-"""Of a row, what is no text."""
+"""Entries of a row that are not text."""
 
 
 def main(args: list[str] | None = None) -> None:
     """Runs the program.
 
     Args:
-        args: command line without the program; None takes that of the process.
+        args: command-line arguments; None takes those of the process.
     """
     parser = OneLineParser(prog="python -m project.accuracy", description=__doc__)
     add = parser.add_argument
@@ -42,11 +42,11 @@ def main(args: list[str] | None = None) -> None:
 
 
 def row_of(recipe: str, runs: Sequence[Path], of: int) -> dict[str, Any]:
-    """What runs came to, in the order of their seeds.
+    """Returns a row with the results of runs, in the order of their seeds.
 
     Raises:
-        UserError: one has looked at another number of images than `of`, or at none, or is there
-            twice.
+        UserError: a run was evaluated on another number of images than `of`, or on none, or is
+            named twice.
     """
     if len({run.resolve() for run in runs}) < len(runs):
         raise UserError("a run is named twice; each counts once.")
@@ -85,12 +85,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def table(record: Mapping[str, Any]) -> TextTable:
-    """Mean, population deviation and least of each row; what no row has gets no column.
+    """Makes a table of each row's mean, population deviation and least, without empty columns.
 
     Args:
-        record: "title", "of", how many images were looked at, and "rows". Each has texts by
-            column, "right", how many images of each seed were, and where they are known "seeds"
-            and "loss".
+        record: "title", "of", the number of images evaluated, and "rows". Each row has texts by
+            column, "right", the number of right images for each seed, and, if known, "seeds" and
+            "loss".
     """
     rows = [_texts(row, record["of"]) for row in record["rows"]]
     names = dict.fromkeys(name for row in rows for name in row)
@@ -116,7 +116,7 @@ def _texts(row: Mapping[str, Any], of: int) -> dict[str, str]:
 
 
 def describe_seeds(seeds: Sequence[int]) -> str:
-    """In words.
+    """Describes seeds in words.
 
     >>> describe_seeds([0, 1, 2]), describe_seeds([0, 7]), describe_seeds([3])
     ('0 to 2', '0, 7', '3')

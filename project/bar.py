@@ -1,4 +1,4 @@
-"""How far a program of many steps is."""
+"""Shows the progress of a program of many steps."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from callbacks.pace import Pace
 
 @contextmanager
 def shown(total: float) -> Iterator[Callable[[str, float], None]]:
-    """A bar in a terminal, a line a minute elsewhere, both on standard error.
+    """Shows a bar in a terminal, a line per minute elsewhere, both on standard error.
 
     Args:
-        total: of what is done, in any unit.
+        total: amount of work, in any unit.
 
     Yields:
-        What to call with the name of what is being done, and how much of `total` lies behind.
+        A function to call with the name of the current step and the amount of work done.
     """
     console = Console(stderr=True)
     if not console.is_terminal:

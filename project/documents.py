@@ -15,9 +15,9 @@ from project.output import folder_to_fill
 from project.text_table import TextTable, facts, markdown
 
 BEGIN, END = "<!-- from ", "<!-- end -->"
-"""Around what is made from records; behind BEGIN stands their file, from the document's folder.
+"""Marks around a generated table. BEGIN is followed by its record's path from the document.
 
-With a * in it, it may be any number of files, such as one for each machine.
+A * in the path matches any number of files, such as one for each machine.
 """
 
 MARKED = re.compile(rf"({BEGIN}([^\r\n]+?) -->\s*?\n)(?:(?!{BEGIN}).)*?(?={END})", re.DOTALL)
@@ -27,7 +27,7 @@ def main(args: list[str] | None = None) -> None:
     """Runs the program.
 
     Args:
-        args: command line without the program; None takes that of the process.
+        args: command-line arguments; None takes those of the process.
     """
     parser = OneLineParser(prog="python -m project.documents", description=__doc__)
     parser.add_argument("folder", metavar="FOLDER", help="of Markdown files, such as docs")
@@ -44,7 +44,7 @@ def main(args: list[str] | None = None) -> None:
 
 
 def read(document: Path) -> str:
-    """The text of a document, with the ends of lines that it has.
+    """Returns the text of a document with its own line endings.
 
     Raises:
         UserError: it is not in UTF-8.
@@ -55,10 +55,10 @@ def read(document: Path) -> str:
 
 
 def renewed(document: Path) -> str:
-    """The text of a document, with the tables of today's records.
+    """Returns the text of a document with its tables made anew from their records.
 
     Raises:
-        UserError: a table without an end, or a record that cannot be read.
+        UserError: a table has no end, or a record cannot be read.
     """
     text = read(document)
 
@@ -91,7 +91,7 @@ def _text(path: Path) -> str:
 
 
 def table_of(record: dict[str, Any]) -> TextTable:
-    """What a record comes to: of the bench, or of accuracies."""
+    """Makes the table of a record, either of the bench or of accuracies."""
     if question := record.get("question"):
         return QUESTIONS[question].table(record)
     return accuracy.table(record)

@@ -1,4 +1,4 @@
-"""How figures are drawn: in one style everywhere, and never at the cost of what they belong to."""
+"""Draws figures in one style, so that a failed figure does not end the program."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from project.errors import warn
 
 
 def default_style() -> AbstractContextManager[None]:
-    """Draws as Matplotlib does by itself: a user's matplotlibrc may ask for LaTeX or fonts."""
-    # Half a second to import, and many a program draws nothing.
+    """Returns a context of Matplotlib's defaults; a user's style may need LaTeX or fonts."""
+    # Takes half a second to import, and many programs draw nothing.
     from matplotlib import style
 
     return style.context("default")
@@ -18,7 +18,7 @@ def default_style() -> AbstractContextManager[None]:
 
 @contextmanager
 def optional(what: str) -> Iterator[None]:
-    """Draws what is not needed: where that fails, one line on standard error says so."""
+    """Turns an error while drawing an optional figure into a warning on standard error."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""One clear line and exit code 2 for what the user can mend; a traceback is for our own bugs."""
+"""Reports errors that the user can fix in one line, with exit code 2; bugs keep a traceback."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn
 
-# What gloo and NCCL say where a connection to another rank breaks off, or is never made, and where
-# that rank is waited for in vain.
+# Messages of gloo and NCCL when a connection to another rank is lost or never made, or that rank
+# does not answer in time.
 LOST = (
     "Connection closed by peer",
     "Connection reset by peer",
@@ -36,14 +36,14 @@ def fail(message: object) -> NoReturn:
 
 
 def fail_in_part(messages: Iterable[object]) -> NoReturn:
-    """Prints a line on standard error for what could not be done, and exits with code 1."""
+    """Prints a line on standard error for each failure, and exits with code 1."""
     for message in messages:
         _say("error:", message)
     raise SystemExit(1)
 
 
 def warn(message: object) -> None:
-    """Prints one line on standard error, of what the program does without."""
+    """Prints a warning of one line on standard error."""
     _say("warning:", message)
 
 
@@ -68,7 +68,7 @@ def stopped() -> NoReturn:
 def on_uncaught(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """Python's excepthook of the programs, for Ctrl-C while they are being imported, too."""
+    """The excepthook of the programs, which handles Ctrl-C during their imports, too."""
     if issubclass(kind, KeyboardInterrupt):
         stopped()
     sys.__excepthook__(kind, error, trace)
@@ -76,7 +76,7 @@ def on_uncaught(
 
 @contextmanager
 def user_errors(*more: type[Exception]) -> Iterator[None]:
-    """Turns the exceptions that a user can mend, and `more` of them, into `fail`.
+    """Turns the exceptions that a user can fix, and those in `more`, into `fail`.
 
     Ctrl-C becomes `stopped`.
     """
@@ -85,7 +85,7 @@ def user_errors(*more: type[Exception]) -> Iterator[None]:
     except KeyboardInterrupt:
         stopped()
     except SystemExit as end:
-        # What Lightning makes of it.
+        # Lightning turns Ctrl-C into this exit.
         if end.code == 1 and isinstance(end.__context__, KeyboardInterrupt):
             stopped()
         raise
@@ -106,13 +106,13 @@ def user_errors(*more: type[Exception]) -> Iterator[None]:
 
 @contextmanager
 def content_of(path: Path, kind: str) -> Iterator[None]:
-    """Turns whatever else than a `UserError` the content of a file leads to into one.
+    """Turns any exception that the content of a file causes into a `UserError`.
 
-    What somebody has written into a file may lead anywhere.
+    A file written by a user may cause any exception.
 
     Args:
-        path: of the file.
-        kind: what it should be, without an article.
+        path: path of the file.
+        kind: what the file should be, without an article.
     """
     try:
         yield
@@ -123,11 +123,11 @@ def content_of(path: Path, kind: str) -> Iterator[None]:
 
 
 def file_content(path: Path) -> bytes:
-    """The bytes of a file that a user named.
+    """Returns the bytes of a file that a user named.
 
     Raises:
-        UserError: something else lies there; a pipe would let the program wait for a writer.
-        OSError: nothing does, or it cannot be read.
+        UserError: it is not a regular file; a pipe would make the program wait for a writer.
+        OSError: it does not exist or cannot be read.
     """
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is a folder, a pipe or a device; name a file.")
@@ -135,7 +135,7 @@ def file_content(path: Path) -> bytes:
 
 
 def _mendable() -> tuple[type[Exception], ...]:
-    # Only after an error: Lightning takes seconds to import, and not every program needs it.
+    # Imported after an error only: Lightning takes seconds, and not every program needs it.
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from data import DatasetError
@@ -145,9 +145,9 @@ def _mendable() -> tuple[type[Exception], ...]:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether Lightning itself says that it cannot do what it was asked for, or lacks a package.
+    """Whether Lightning itself raised the error, because of the options or a missing package.
 
-    What torch or a model raises below it is none of the user's doing.
+    An error that torch or a model raises below it is not the user's.
     """
     if not isinstance(error, (ValueError, TypeError, RuntimeError, ImportError)):
         return False
@@ -155,7 +155,7 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _innermost(error: Exception) -> FrameType:
-    """Where it was raised."""
+    """Returns the frame in which the error was raised."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return frame
 

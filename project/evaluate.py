@@ -20,7 +20,7 @@ DESCRIPTION = "Tests a checkpoint on the test images of its experiment. Needs on
 
 
 class EvaluateCLI(Program):
-    """The programs' command line, with a file for the record."""
+    """The common command line, with an option for a file of the record."""
 
     unused = (*OF_TRAINING, "trainer.limit_predict_batches")
 
@@ -34,7 +34,7 @@ def main(args: list[str] | None = None) -> None:
     """Runs the program.
 
     Args:
-        args: command line without the program; None takes that of the process.
+        args: command-line arguments; None takes those of the process.
     """
     cli = EvaluateCLI("evaluate", args, DESCRIPTION, EXAMPLES)
     if cli.ckpt_path is None:

@@ -1,4 +1,4 @@
-"""Which experiments there are, and where their configurations and checkpoints lie."""
+"""The experiments, and where to find their configurations and checkpoints."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from project.errors import UserError
 CONFIGS = Path(__file__).parent / "configs"
 DEFAULT_CONFIG = "lenet5-original"
 RUNS = Path("runs")
-# Of a configuration: aliases of aliases grow without end when they are written out.
+# Most entries of a configuration: nested aliases grow exponentially when they are expanded.
 ENTRIES = 10_000
 
-# What a checkpoint holds beside weights if a training can go on from it.
+# Keys of a checkpoint from which a training can resume, beside the weights.
 STATE = {"loops", "optimizer_states", "lr_schedulers", "callbacks", "pytorch-lightning_version"}
-# Those of them that are never empty.
+# Keys of `STATE` whose value is never empty.
 PARTS = ("loops", "optimizer_states")
 
-# What the key `experiment` of a configuration may say.
+# Values of the key `experiment` of a configuration.
 EXPERIMENTS: dict[str, own.Experiment] = {
     "lenet5": (LeNet5, MNISTDataModule),
     "lenet5-1998": (LeNet1998, MNISTDataModule),
@@ -43,7 +43,7 @@ EXPERIMENTS: dict[str, own.Experiment] = {
 }
 
 
-# What older configurations call their experiment, and what that set of LeNet5.
+# Names of experiments in older configurations, and the settings of LeNet5 that they imply.
 FORMER: dict[str, dict[str, Any]] = {
     "lenet5-tuned": {
         **{"lr": 0.05, "momentum": 0.9, "nesterov": True, "schedule": "cosine"},
@@ -53,44 +53,44 @@ FORMER: dict[str, dict[str, Any]] = {
 
 
 def is_known(experiment: object) -> bool:
-    """Whether a configuration may say so."""
+    """Whether a configuration may name this experiment."""
     return experiment in [*EXPERIMENTS, *FORMER] or own.is_own(experiment)
 
 
 class Config(NamedTuple):
-    """A configuration, as far as it decides which options there are."""
+    """A configuration, and the parts of it that determine which options there are."""
 
     text: str
-    """YAML in ASCII, which the parser takes for a path: files it reads in the locale's encoding."""
+    """YAML in ASCII, passed to the parser as text: it reads files in the locale's encoding."""
     experiment: str
-    """A key of `EXPERIMENTS`, or what to import."""
+    """A key of `EXPERIMENTS`, or a name to import."""
     name: str
-    """Of the folder below `RUNS`."""
+    """Name of the folder below `RUNS`."""
     ckpt_path: str | None = None
-    """What it says to start from, as the option of that name."""
+    """The checkpoint to start from, as in the option of that name."""
 
 
 class Checkpoint(NamedTuple):
-    """What a run can start from."""
+    """A checkpoint from which a run can start."""
 
     path: Path
     state_dict: dict[str, Any]
     """The weights."""
     continues: bool
-    """Whether a training can go on from it: else it holds weights only."""
+    """Whether a training can resume from it; otherwise it holds weights only."""
     config: Config | None
-    """Of the run that wrote it, overrides included; None for a checkpoint from elsewhere."""
+    """Configuration of the run that wrote it, overrides included; None if it is from elsewhere."""
     saved_at: float
-    """Seconds since 1970, as the file says; 0 where an older version wrote it."""
+    """Time of saving in seconds since 1970; 0 if an older version wrote the file."""
     iterations: int
-    """Optimizer steps behind it."""
+    """Optimizer steps taken before it."""
 
 
 class UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping, of which the last would silently win."""
+    """Refuses duplicate keys in a mapping, of which the last would silently win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """As the base class, which puts in what `<<` merges."""
+        """Checks the keys before the base class adds those that `<<` merges."""
         keys = [key.value for key, _ in node.value]
         if twice := next((key for key in keys if keys.count(key) > 1), None):
             raise yaml.YAMLError(f"{twice!r} stands there twice")
@@ -99,7 +99,7 @@ class UniqueKeys(yaml.SafeLoader):
 
 
 def find_config(name: str) -> Config:
-    """The configuration of that name in project/configs, or at that path."""
+    """Returns the configuration of that name in project/configs, or at that path."""
     known = {path.stem: path for path in sorted(CONFIGS.glob("*.yaml"))}
     path = known.get(name) or expanded(name)
     if not path.is_file():
@@ -143,30 +143,30 @@ def _read_config(text: object, path: Path) -> Config:
 
 
 def _entries(content: object, known: dict[int, int]) -> int:
-    """How many entries there are in it, once more for each alias; `known` is by identity."""
+    """Counts the entries with aliases expanded; `known` holds counts by identity."""
     if not isinstance(content, dict | list):
         return 1
     if id(content) not in known:
-        known[id(content)] = 1  # of one within itself
+        known[id(content)] = 1  # an alias may refer to itself
         for part in content.values() if isinstance(content, dict) else content:
             known[id(content)] += _entries(part, known)
     return known[id(content)]
 
 
 def _escaped(text: str) -> str:
-    """The same YAML without comments, in ASCII."""
+    """Returns the same YAML in ASCII, without comments."""
     escaped: str = yaml.emit(yaml.parse(text, Loader=yaml.SafeLoader), allow_unicode=False)
     return escaped
 
 
 def _renewed(content: dict[str, Any]) -> dict[str, Any]:
-    """A configuration of an experiment that has become another one with settings of its own."""
+    """Translates a configuration of a former experiment into today's experiment and settings."""
     model = FORMER[content["experiment"]] | content.get("model", {})
     return content | {"experiment": "lenet5", "model": model}
 
 
 def with_model(model: str, config: Config | None) -> Config:
-    """A configuration for a model to import; without one, the default's for the training alone."""
+    """Returns a configuration for a model to import; the default's Trainer if none is given."""
     content = yaml.safe_load((config or find_config(DEFAULT_CONFIG)).text)
     if config is None:
         del content["model"], content["data"]
@@ -176,32 +176,32 @@ def with_model(model: str, config: Config | None) -> Config:
 
 
 def without_callbacks(config: Config) -> Config:
-    """A run's configuration without the callbacks of its training, which nothing else needs."""
+    """Returns a configuration without the Trainer's callbacks, which only a training needs."""
     content = yaml.safe_load(config.text)
     content.get("trainer", {}).pop("callbacks", None)
     return config._replace(text=yaml.safe_dump(content))
 
 
 def check_name(name: object) -> str:
-    """A name of a run, which is a folder below `RUNS` and nowhere else.
+    """Returns the name of a run if it names a folder directly below `RUNS`.
 
     Raises:
-        UserError: it is none.
-        UnicodeEncodeError: nothing can be called so here.
+        UserError: it does not.
+        UnicodeEncodeError: the file system cannot encode it.
     """
     if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
         raise UserError(f"a run's name must be text without slashes, got {name!r}.")
     if "\0" in name:
         raise UserError(f"no folder can be called {name!r}.")
-    # What cannot be written in UTF-8, or as a path in this locale, shows now: behind a training it
-    # would be late.
+    # Fails now, not after a training, if the name cannot be encoded in UTF-8 or as a path in this
+    # locale.
     name.encode()
     os.fsencode(name)
     return name
 
 
 def last_checkpoint(name: str | None) -> Checkpoint:
-    """The newest whole checkpoint of any run of that name, or of any run; tells what it leaves out.
+    """Returns the newest valid checkpoint of runs of that name, or of all; reports invalid ones.
 
     Raises:
         UserError: there is none.
@@ -215,7 +215,7 @@ def last_checkpoint(name: str | None) -> Checkpoint:
 
 
 def best_checkpoint(name: str | None) -> Checkpoint:
-    """That of the best validation in the last run of that name, or of any, that validated.
+    """Returns the newest checkpoint of a best validation in runs of that name, or in all.
 
     Raises:
         UserError: there is none.
@@ -238,7 +238,7 @@ def _checkpoints(name: str | None, pattern: str) -> Iterable[Path]:
 
 
 def unfinished_checkpoint(name: str) -> Checkpoint | None:
-    """The newest whole checkpoint of the last run of that name, if that was broken off."""
+    """Returns the newest valid checkpoint of the last run of that name, if it is unfinished."""
     last = last_version(RUNS / name)
     if last is None or (last / "results.json").exists():
         return None
@@ -246,7 +246,7 @@ def unfinished_checkpoint(name: str) -> Checkpoint | None:
 
 
 def _newest(paths: Iterable[Path]) -> Checkpoint | None:
-    """The last one that was saved: by what the files say, since copying sets their times anew."""
+    """Returns the checkpoint saved last by its content, since copying changes a file's time."""
     newest = None
     for path in sorted(paths):
         try:
@@ -265,14 +265,14 @@ def _order(checkpoint: Checkpoint) -> tuple[float, int, int]:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Reads a checkpoint onto the CPU; none of its code runs."""
+    """Reads a checkpoint onto the CPU without executing code from it."""
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}.")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a damaged file torch thinks it is a newer one
+            warnings.simplefilter("ignore")  # torch takes a damaged file for a newer one
             content = torch.load(path, map_location="cpu", weights_only=True)
-        if zipfile.is_zipfile(path):  # torch does not compare the checksums that it writes
+        if zipfile.is_zipfile(path):  # torch does not verify its own checksums
             with zipfile.ZipFile(path) as archive:
                 damaged = archive.testzip()
             if damaged:

@@ -39,7 +39,7 @@ EXAMPLES = """examples:
   python -m project.export --ckpt_path last --format pt2 --output digits.pt2"""
 
 CHECKED = 1000  # test digits
-# How far the file may be from the model: this, or what rounding costs the model itself.
+# Largest difference from the model: MOST, or ROUNDING times the model's own rounding error.
 MOST, ROUNDING = 1e-5, 10
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 ANY_BATCH = {"images": {0: torch.export.Dim("batch")}}
@@ -48,9 +48,9 @@ Run = Callable[[Tensor], Sequence[Tensor]]
 
 
 class ExportCLI(Program):
-    """The programs' command line, with a format and a file."""
+    """The common command line, with options for a format and a file."""
 
-    # One processor writes, by ordinary operators.
+    # Without effect: a file is exported on the CPU, with ordinary operators.
     unused = (*OF_TRAINING, "trainer", "model.backend", "data.eval_batch_size")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -64,13 +64,13 @@ class ExportCLI(Program):
 
 
 class Dense(nn.Sequential):
-    """A partial convolution, and what its layer has behind it, in ordinary layers.
+    """A partial convolution, with its layer's activation and pooling, as ordinary layers.
 
-    Its kernels are constants, with zeros where nothing is connected: not every runtime puts weights
-    into their places.
+    Its kernels are dense constants, with zeros for missing connections, since not every runtime can
+    scatter weights.
 
     Args:
-        layer: to copy.
+        layer: layer to copy.
     """
 
     def __init__(self, layer: PartialConv) -> None:
@@ -83,15 +83,15 @@ class Dense(nn.Sequential):
         super().__init__(convolution, *pool)
 
     def version(self, x: Tensor) -> str:
-        """As `ConvPool`: not fused with the next one."""
+        """Returns the version as `ConvPool` does: not fused with the next layer."""
         return "composite"
 
 
 class Portable(nn.Module):
-    """A model as a file holds it: its network in ordinary operators, and its probabilities.
+    """A model in the form of a file: its network in ordinary operators, and its probabilities.
 
     Args:
-        model: to copy.
+        model: model to copy.
     """
 
     def __init__(self, model: Classifier) -> None:
@@ -104,7 +104,7 @@ class Portable(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What the network takes (B, 1, H, W) -> its outputs, and probabilities (B, classes)."""
+        """Inputs (B, 1, H, W) -> outputs of the network, and probabilities (B, classes)."""
         outputs = self.net(images)
         return outputs, self.probabilities(outputs)
 
@@ -113,7 +113,7 @@ def main(args: list[str] | None = None) -> None:
     """Runs the program.
 
     Args:
-        args: command line without the program; None takes that of the process.
+        args: command-line arguments; None takes those of the process.
     """
     programs = [ExportCLI("export", words, DESCRIPTION, EXAMPLES) for words in one_each(args)]
     cli = programs[0]
@@ -141,7 +141,7 @@ def main(args: list[str] | None = None) -> None:
 
 
 def one_each(args: list[str] | None) -> list[list[str]]:
-    """A command line for each --ckpt_path of one, with the rest of its words behind."""
+    """Splits a command line into one for each --ckpt_path, followed by the other arguments."""
     parser = OneLineParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--ckpt_path", action="append")
     chosen, rest = parser.parse_known_args(typed() if args is None else args)
@@ -170,7 +170,7 @@ def _write_page(programs: Sequence[Program], path: Path) -> str:
 
 
 def told_apart(names: list[str]) -> list[str]:
-    """The names, of which those that come again are counted.
+    """Returns the names, with a number after those that are repeated.
 
     >>> told_apart(["mse", "logistic", "mse"])
     ['mse', 'logistic', 'mse (2)']
@@ -195,7 +195,7 @@ def _trained(name: str, cli: Program) -> Trained:
 
 
 def _check_page(model: Classifier, images: Tensor) -> None:
-    """Refuses a model that the page's own arithmetic would answer for in other ways."""
+    """Refuses a model whose answers the page's own arithmetic does not reproduce."""
     plain = as_in_page(model)
     if plain is None or not max(_gaps(*(_ask(m, m.inputs(images)) for m in (plain, model)))) < MOST:
         raise UserError(
@@ -205,7 +205,7 @@ def _check_page(model: Classifier, images: Tensor) -> None:
 
 
 def _ask(model: Classifier, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """The outputs and probabilities of the model itself."""
+    """Returns the outputs and probabilities of the model itself."""
     was_training = model.training
     model.eval()
     with torch.no_grad():
@@ -215,20 +215,20 @@ def _ask(model: Classifier, inputs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def export(model: Classifier, inputs: Tensor, kind: str, path: Path) -> tuple[float, float]:
-    """Turns a model into a file, runs that, and writes it if it says the same as the model.
+    """Exports a model, runs the result, and writes it if it agrees with the model.
 
     Args:
-        model: trained.
-        inputs: (B, 1, H, W), to compare on; the file takes any B. Two of them go into it, as an
-            example.
+        model: trained model.
+        inputs: (B, 1, H, W), for the comparison; the file takes any B. The first two are the
+            exporter's example.
         kind: a key of `FORMATS`.
-        path: of the file; what was there stays unless the new one is whole and checked.
+        path: file to write; an existing one is replaced only by a complete and checked one.
 
     Returns:
         The largest differences from the model, in outputs and in probabilities.
 
     Raises:
-        UserError: a package is missing, or the file says something else than the model.
+        UserError: a package is missing, or the file disagrees with the model.
     """
     right = _ask(model, inputs)
     with torch.no_grad():
@@ -269,7 +269,7 @@ def _to_onnx(portable: Portable, inputs: Tensor) -> tuple[bytes, Run]:
         )
     import onnxruntime
 
-    # The exporter tells its progress, and warns of its own libraries.
+    # The exporter prints its progress and warns about its own libraries.
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program: Any = torch.onnx.export(

@@ -23,7 +23,7 @@ from project.errors import UserError, fail, user_errors
 from project.recorded_run import RecordedRun
 from project.table import print_results
 
-# What `Classifier` logs of an evaluation, behind the name of its stage.
+# Metrics that `Classifier` logs in an evaluation, after the name of its stage.
 METRICS = ("accuracy", "loss", "correct", "total", "predicted_classes")
 
 # The packages whose callbacks log no metric.
@@ -38,7 +38,7 @@ def main(args: list[str] | None = None) -> None:
     """Runs the program.
 
     Args:
-        args: command line without the program; None takes that of the process.
+        args: command-line arguments; None takes those of the process.
     """
     cli = RecordedRun(args, DESCRIPTION)
     trainer = cli.trainer
@@ -64,19 +64,19 @@ def main(args: list[str] | None = None) -> None:
         except NonFiniteLossError as error:
             fail(error)
         trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
-    if cli.results.record is None:  # without test images there is no end of a test
+    if cli.results.record is None:  # without test images, on_test_end is not called
         cli.results.finish(trainer, cli.model)
     if trainer.is_global_zero and cli.results.record:
         print_results(cli.results.record, cli.results.folder)
 
 
 def check(cli: RecordedRun) -> None:
-    """Refuses what could only fail later, or would not do what it seems to.
+    """Refuses options that would fail later or not have the effect that they seem to have.
 
     Raises:
-        UserError: a checkpoint without the state of a training, ranks without images, no interval
-            between validations, nothing to synchronize, or a callback that waits for a metric that
-            will not come.
+        UserError: a checkpoint has no state of a training, ranks have no images, the interval
+            between validations is 0, there is nothing to synchronize, or a callback cannot work
+            or waits for a metric that is never logged.
     """
     checkpoint, ranks = cli.request.checkpoint, cli.trainer.world_size
     if checkpoint and not checkpoint.continues:
@@ -100,7 +100,7 @@ def check(cli: RecordedRun) -> None:
 
 
 def _check_batch_norm(cli: RecordedRun) -> None:
-    """The plugin that --trainer.sync_batchnorm stands for does nothing, or fails later."""
+    """Refuses --trainer.sync_batchnorm if it would do nothing or fail later."""
     if not isinstance(cli.trainer._accelerator_connector._layer_sync, TorchSyncBatchNorm):
         return
     if not any(isinstance(module, BATCH_NORMS) for module in cli.model.modules()):
@@ -136,7 +136,7 @@ def _check_callbacks(cli: RecordedRun) -> None:
 def _averages_integers(callback: WeightAveraging, cli: RecordedRun) -> bool:
     is_mean = not callback._kwargs.keys() & {"avg_fn", "multi_avg_fn"}
     integers = any(not buffer.is_floating_point() for buffer in cli.model.buffers())
-    # Where the mean is kept, which is where the model is unless the callback says otherwise.
+    # The device of the mean, which is the model's unless the callback sets another.
     device = torch.device(callback._device or cli.trainer.strategy.root_device)
     return is_mean and callback._use_buffers and integers and device.type == "cuda"
 
@@ -146,7 +146,7 @@ def _check_monitors(cli: RecordedRun) -> None:
     known = {"epoch", "step", "train/loss"} | {f"val/{name}" for name in METRICS if validates}
     callbacks: list[Callback] = cli.trainer.callbacks  # type: ignore[attr-defined]
     if any(type(callback).__module__.split(".")[0] not in OWN for callback in callbacks):
-        return  # that one may log more
+        return  # a user's callback may log more
     for callback in callbacks:
         monitor = getattr(callback, "monitor", None)
         if monitor not in {None, *known} and getattr(callback, "strict", True):

@@ -1,4 +1,4 @@
-"""What `--help` shows: the options of the experiment, on a screen; the rest by section."""
+"""The content of `--help`: the experiment's options on one screen, all others by section."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from project.unused import is_below
 
 WIDTH = 100
 SECTIONS = ("model", "data", "trainer")
-# Those of Lightning's that one wants first.
+# The most common options of Lightning's Trainer.
 COMMON = ("max_epochs", "max_steps", "accelerator", "devices", "callbacks")
-# Options that a checkpoint brings along.
+# Options that a checkpoint determines.
 OF_THE_RUN = ("model", "experiment", "seed_everything", "trainer.callbacks")
 
 
 class View(NamedTuple):
-    """Which options one wants to see."""
+    """The options that --help shows."""
 
     section: str | None = None
-    """One of `SECTIONS`, whole; None shows the screen."""
+    """One of `SECTIONS`, to show completely; None shows the overview."""
     unused: tuple[str, ...] = ()
-    """Options, and sections of them, that decide nothing in the program."""
+    """Options, or sections of options, that have no effect in the program."""
 
     def shows(self, option: str) -> bool:
-        """Whether it is among them."""
+        """Whether an option is shown."""
         section, _, name = option.partition(".")
         if option in SECTIONS or option.endswith(".help") or is_below(option, self.unused):
             return False
@@ -39,7 +39,7 @@ class View(NamedTuple):
 
 
 def chosen_view(options: list[str], unused: tuple[str, ...]) -> tuple[View, list[str]]:
-    """Takes the word behind --help, if it names a section, out of a command line."""
+    """Removes the name of a section after --help from a command line; returns view and rest."""
     for place, word in enumerate(options[1:], 1):
         if word in SECTIONS and options[place - 1] in ("-h", "--help"):
             return View(word, unused), options[:place] + options[place + 1 :]
@@ -47,7 +47,7 @@ def chosen_view(options: list[str], unused: tuple[str, ...]) -> tuple[View, list
 
 
 class Formatter(DefaultHelpFormatter):
-    """Says of each option what it does and its default."""
+    """Shows the effect and the default of each option."""
 
     def __init__(self, prog: str, **options: object) -> None:
         options = {"max_help_position": 32, "width": WIDTH, **options}
@@ -55,7 +55,7 @@ class Formatter(DefaultHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = super()._get_help_string(action)
-        # Types and the classes of whole libraries; the default stands at the end anyway.
+        # Types, and the classes of whole libraries; the default is shown at the end anyway.
         for noise in (
             r" *Default: (``[^`]*``|1)\.",
             r", known subclasses: [^)]*",

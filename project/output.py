@@ -1,4 +1,4 @@
-"""Files that a user names to be written, looked at before the work that fills them."""
+"""Checks the output files that a user names, before the work that produces them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from project.errors import UserError
 
 
 def file_to_write(name: str) -> Path:
-    """The path of a file that is to be written; folders that it lacks are made with it.
+    """Returns the path of a file to write; missing folders are created when it is written.
 
     Raises:
         UserError: nothing can be written there.
@@ -22,12 +22,12 @@ def file_to_write(name: str) -> Path:
 
 
 def file_if_named(name: str | None) -> Path | None:
-    """The same where a file is asked for at all."""
+    """Returns the path of a file to write, or None if none is named."""
     return None if name is None else file_to_write(name)
 
 
 def folder_to_fill(name: str | Path) -> Path:
-    """The same for a folder."""
+    """Returns the path of a folder to write into; raises as `file_to_write` does."""
     path = expanded(name)
     if _is_no_folder(path):
         raise UserError(f"{path} is a file; name a folder.")
@@ -44,10 +44,10 @@ def _below_folders(path: Path) -> Path:
 
 
 def _is_device(path: Path) -> bool:
-    """Whether it is written into, such as a terminal: no new file takes its place."""
+    """Whether it is a device or a pipe, such as a terminal, which is written to directly."""
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _is_no_folder(path: Path) -> bool:
-    """Whether a file lies there, or what else nothing can lie in: a pipe, a device."""
+    """Whether something other than a folder is there: a file, a pipe, a device."""
     return path.exists() and not path.is_dir()

@@ -1,4 +1,4 @@
-"""Experiments of one's own: a class, or a pair of them, that can be imported."""
+"""User-defined experiments: a class, or a pair of classes, that can be imported."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from models.classifier import Classifier
 from project.errors import UserError
 
 Experiment = tuple[type[LightningModule], type[LightningDataModule]]
-"""Of a model, and of the data that it learns from."""
+"""The classes of a model and of the data that it is trained on."""
 
 
 def is_own(name: object) -> TypeGuard[str]:
-    """Whether a name is that of something to import, such as mine.Net."""
+    """Whether a name is a dotted name to import, such as mine.Net."""
     return isinstance(name, str) and "." in name and all(map(str.isidentifier, name.split(".")))
 
 
 def find(name: str) -> Experiment:
-    """The experiment of that name: a model, which learns from MNIST, or (model, data).
+    """Imports an experiment: a pair (model, data), or a model, which is trained on MNIST.
 
     Raises:
         UserError: it cannot be imported, or is neither.

@@ -15,13 +15,13 @@ from project.errors import fail
 from project.help import SECTIONS, WIDTH, Formatter, View
 from project.wording import in_plain_words
 
-# How jsonargparse says that there is no such option.
+# Messages of jsonargparse about unknown options.
 UNKNOWN = re.compile(
     r"unrecognized arguments: --(?P<key>[\w.-]+)"
     r"|Group '(?P<group>\w+)' does not accept option '(?P<member>[\w.]+)'"
     r"|Option '(?P<option>[\w.]+)' is not accepted"
 )
-# What other programs call an option.
+# Names of options in other programs.
 ALIASES = {
     "epochs": "trainer.max_epochs",
     "iterations": "trainer.max_steps",
@@ -33,11 +33,11 @@ ALIASES = {
     "resume": "ckpt_path",
     "class_path": "model",
 }
-# What is no option, but a method of a model of one's own.
+# Names that are not options, but methods of a user's model.
 METHODS = {"optimizer": "configure_optimizers", "lr_scheduler": "configure_optimizers"}
-# A word that is no option.
+# A word that is not an option.
 STRAY = re.compile(r"unrecognized arguments: (?P<word>[^-\s]\S*)$")
-# The sections of a configuration that say the most.
+# The most important sections of a configuration.
 FIRST = ("experiment", "name", "seed_everything", "model", "data")
 
 
@@ -46,8 +46,8 @@ class Parser(LightningArgumentParser):
 
     Args:
         view: what --help shows.
-        args: more of the base class's.
-        kwargs: likewise.
+        args: further arguments of the base class.
+        kwargs: further keyword arguments of the base class.
     """
 
     def __init__(self, *args: Any, view: View | None = None, **kwargs: Any) -> None:
@@ -55,14 +55,14 @@ class Parser(LightningArgumentParser):
         super().__init__(*args, formatter_class=Formatter, allow_abbrev=False, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Exits with code 2, unless it was asked to raise."""
+        """Exits with code 2, or raises if `exit_on_error` is false."""
         if not self.exit_on_error:
             super().error(message, ex)
         message = in_plain_words(message)
         fail(message + self._hint(message))
 
     def _hint(self, message: str) -> str:
-        """The option that may have been meant."""
+        """Suggests the option that may have been meant."""
         if found := STRAY.search(message):
             return f"; did you mean --config {found['word']}?"
         if (found := UNKNOWN.search(message)) is None:
@@ -73,18 +73,18 @@ class Parser(LightningArgumentParser):
         key, options = key.replace("-", "_"), self._options()
         if method := METHODS.get(key.split(".")[0]):
             return f"; it is what {method} of a model says: docs/make-it-yours.md."
-        # "lr" stands for "model.lr", whatever else looks like it.
+        # "lr" means "model.lr", whatever else is similar.
         names = [ALIASES.get(key.split(".")[-1], key), key.split(".")[-1]]
         ends = [name for name in names if name in options]
         ends += [option for option in options if option.split(".")[-1] == key]
         ends += [option for option in options if option.startswith(key)]
-        # The section that something stands in is not what was meant.
+        # The section of an unknown option is not what was meant.
         others = [option for option in options if not key.startswith(f"{option}.")]
         near = ends or difflib.get_close_matches(key, others, n=1)
         return f"; did you mean {dashes}{near[0]}?" if near else "; --help lists the options."
 
     def explain(self, option: str, help_: str) -> None:
-        """Says of an option of the base class what it means here."""
+        """Replaces the help of an option of the base class."""
         self._option_string_actions[option].help = help_
 
     def knows(self, option: str) -> bool:
@@ -92,7 +92,7 @@ class Parser(LightningArgumentParser):
         return option in self._options()
 
     def _options(self) -> dict[str, str]:
-        """What may stand in a configuration, and what it does."""
+        """Returns the options of a configuration and their help."""
         helps = {
             action.dest: action.help or ""
             for action in self._actions
@@ -101,7 +101,7 @@ class Parser(LightningArgumentParser):
         return helps | {name: f"{group.title}." for name, group in (self.groups or {}).items()}
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:
-        """The experiment's own options first, and of Lightning's those that one wants first."""
+        """Formats the help: the experiment's own options first, and few of Lightning's."""
         groups: Any = self._action_groups
         groups.sort(key=lambda group: str(group.title).startswith("Customize"))
         for action in self._actions:
@@ -116,7 +116,7 @@ class Parser(LightningArgumentParser):
         return f"{text}\nAll of a section: {more}.\n"
 
     def dump(self, cfg: Any, **options: Any) -> str:
-        """The configuration as YAML; with comments where --print_config asks for it."""
+        """Returns the configuration as YAML, with comments for --print_config."""
         text: str = super().dump(cfg, **options)
         return self._commented(text) if hasattr(self, "print_config") else text
 

@@ -1,4 +1,4 @@
-"""float32 means float32."""
+"""Full float32 precision of convolutions."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import torch
 
 
 def in_float32() -> None:
-    """Lets convolutions compute in float32 where they are asked to.
+    """Turns off TF32 in cuDNN, so that float32 convolutions have float32 precision.
 
-    By itself torch's cuDNN rounds their inputs to ten bits (tf32): logits are off by 6e-4.
+    By default torch lets cuDNN round their inputs to ten bits (TF32): logits are off by 6e-4.
     """
-    # Of convolutions alone it cannot be said: torch.export then refuses to read it.
+    # Not by the setting for convolutions alone, after which torch.export fails to read this one.
     torch.backends.cudnn.allow_tf32 = False

@@ -34,11 +34,11 @@ size, dark ink on light paper or light on dark, in uneven light, on ruled paper,
 are brought into MNIST's shape first; arrays of 28x28 pixels are taken as they are. What cannot be
 told is labelled unsure, with the reason. Exit code 1 if some of the files cannot be read."""
 
-# What MNIST's probabilities say of an image that is no digit: docs/predict.md has the figures.
+# An image whose likeliest digit is below SURE may be no digit: docs/predict.md has the figures.
 UNSURE, SURE = "unsure", 0.85
 UNLIKE = "unlike any digit"
 
-# The images are those that are named, and all of them.
+# Options without effect, since exactly the named images are used.
 UNUSED = (
     *("data.root", "data.verify", "trainer.fast_dev_run"),
     *("trainer.limit_test_batches", "trainer.limit_predict_batches"),
@@ -50,12 +50,12 @@ EXAMPLES = """examples:
 
 
 class PredictCLI(Program):
-    """The programs' command line, with images."""
+    """The common command line, with images."""
 
     unused = (*OF_TRAINING, *UNUSED)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the images and where the answers go."""
+        """Adds the images and the options for the answers."""
         super().add_arguments_to_parser(parser)
         parser.add_argument("images", nargs="+", type=str, help="Image files and folders of them.")
         parser.add_argument(
@@ -69,7 +69,7 @@ class PredictCLI(Program):
 
 
 class Gather(Callback):
-    """Collects what all ranks predict, in the order of the images.
+    """Gathers the predictions of all ranks in the order of the images.
 
     Attributes:
         probabilities: (N, classes), on every rank.
@@ -81,11 +81,11 @@ class Gather(Callback):
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any
     ) -> None:
-        """Keeps one block's."""
+        """Keeps the probabilities of one block."""
         self._own.append(outputs.cpu())
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Puts the ranks' stretches behind one another."""
+        """Concatenates the parts of the ranks."""
         parts: list[Any] = [self._own]
         if trainer.world_size > 1:
             parts = [None] * trainer.world_size
@@ -97,7 +97,7 @@ def main(args: list[str] | None = None) -> None:
     """Runs the program.
 
     Args:
-        args: command line without the program; None takes that of the process.
+        args: command-line arguments; None takes those of the process.
     """
     cli = PredictCLI("predict", args, DESCRIPTION, EXAMPLES)
     if cli.ckpt_path is None:
@@ -114,7 +114,7 @@ def main(args: list[str] | None = None) -> None:
         if cli.trainer.is_global_zero:
             cli.announce_checkpoint()
             data = cli.datamodule
-            # It is known of MNIST's ten digits alone; garments would ask for another.
+            # Known for MNIST's ten digits only; other data would need another threshold.
             least = SURE if type(data) is MNISTDataModule and data.verify else 0
             records = answers(content.digits, probabilities, data.digits, least)
             if folder:
@@ -125,7 +125,7 @@ def main(args: list[str] | None = None) -> None:
 
 
 def write(text: str, count: int, file: Path | None) -> None:
-    """Writes the answers to so many images into a file, or without one prints them."""
+    """Writes the answers for `count` images to a file, or prints them without one."""
     if file:
         write_text(file, text)
         print(f"{count:,} images, into {file}", file=sys.stderr)
@@ -134,7 +134,7 @@ def write(text: str, count: int, file: Path | None) -> None:
 
 
 def show(digits: list[Digit], folder: Path) -> None:
-    """Writes what the network saw of each digit, ten times as large, numbered in their order."""
+    """Writes the network's input for each digit, enlarged ten times and numbered in order."""
     for n, digit in enumerate(digits, 1):
         large = Image.fromarray(digit.pixels.numpy()).resize((280, 280), Image.Resampling.NEAREST)
         with written_whole(folder / f"{n:04}-{Path(digit.name).name}.png") as file:
@@ -142,10 +142,10 @@ def show(digits: list[Digit], folder: Path) -> None:
 
 
 def predict(cli: Program, digits: list[Digit]) -> Tensor:
-    """The probabilities (N, classes), shared out over the Trainer's ranks.
+    """Computes the probabilities (N, classes), distributed over the Trainer's ranks.
 
     Raises:
-        UserError: more ranks than images.
+        UserError: there are more ranks than images.
     """
     trainer = cli.trainer
     if len(digits) < trainer.world_size:
@@ -164,7 +164,7 @@ def predict(cli: Program, digits: list[Digit]) -> Tensor:
 def answers(
     digits: list[Digit], probabilities: Tensor, classes: tuple[int, ...], least: float
 ) -> list[dict[str, Any]]:
-    """A record for each image: what was found on it, and what that is taken for."""
+    """Returns a record for each image."""
     return [
         record(digit, dict(zip(map(str, classes), row.tolist(), strict=True)), least)
         for digit, row in zip(digits, probabilities, strict=True)
@@ -172,10 +172,10 @@ def answers(
 
 
 def record(digit: Digit, probabilities: dict[str, float], least: float) -> dict[str, Any]:
-    """The image's name, the ink found, the label, each class's probability, and why not to trust.
+    """Returns an image's name, ink, label, probability of each class, and reason for doubt.
 
-    Where there is no ink, there are no probabilities; where all of them are below the `least`, the
-    image is unlike any digit.
+    Without ink there are no probabilities; if all of them are below `least`, the image is unlike
+    any digit.
     """
     likeliest = max(probabilities, key=lambda name: probabilities[name])
     reason = digit.reason
@@ -192,7 +192,7 @@ def record(digit: Digit, probabilities: dict[str, float], least: float) -> dict[
 
 
 def as_csv(records: list[dict[str, Any]]) -> str:
-    """A line for each image, a column for each class's probability, the reason last."""
+    """Formats a line for each image, with a column for each class's probability, reason last."""
     text = io.StringIO()
     columns = [f"p{name}" for name in records[0]["probabilities"]]
     writer = csv.writer(text, lineterminator="\n")
@@ -205,7 +205,7 @@ def as_csv(records: list[dict[str, Any]]) -> str:
 
 
 def as_json(records: list[dict[str, Any]]) -> str:
-    """A list of the records."""
+    """Formats a list of the records."""
     return json.dumps(records, indent=2) + "\n"
 
 

@@ -1,7 +1,7 @@
-"""Whether this process works alone or is one of several, and how those find each other.
+"""Decides whether this process works alone or with others, and connects those.
 
-Whoever starts several processes (torchrun, Lightning, srun) numbers them by environment variables.
-They also stay behind where no such job is: in a shell, or in a batch job that never calls srun.
+Launchers of several processes (torchrun, Lightning, srun) number them by environment variables.
+These can be left over without such a job: in a shell, or in a batch job that never calls srun.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch._C._distributed_c10d import TCPStore
 
 MEETING = {"MASTER_ADDR", "MASTER_PORT"}
-# What torchrun tells every process that it starts.
+# The variables that torchrun sets in every process that it starts.
 TORCHRUN = MEETING | {
     "TORCHELASTIC_RUN_ID",
     "RANK",
@@ -30,23 +30,23 @@ TORCHRUN = MEETING | {
     "LOCAL_WORLD_SIZE",
     "GROUP_WORLD_SIZE",
 }
-# What makes a process one of several, if there is enough of it.
+# The variables that make a process one of several, if they are complete.
 NUMBERING = (TORCHRUN - MEETING) | {"NODE_RANK", "TORCHELASTIC_RESTART_COUNT"}
-WAIT = 300  # seconds for the first rank of a start
-PORT = "project/port"  # in torchrun's store: where the newest start meets
+WAIT = 300  # seconds to wait for the first rank of a start
+PORT = "project/port"  # key in torchrun's store: port at which the newest start meets
 
-# Serves as long as the process lives.
+# Kept, since it serves as long as the process lives.
 _store: TCPStore | None = None
 
 
 def settle() -> None:
-    """Decides whether this process works alone, before anything asks the environment.
+    """Decides whether this process works alone, before anything reads the environment.
 
-    Variables that do not make up a job are taken out, with a line that names them. The ranks of
-    torchrun meet, and agree whether this is the job's first start.
+    Variables that do not make up a job are removed, with a line that names them. The ranks of
+    torchrun meet and agree on whether this is the job's first start.
 
     Raises:
-        UserError: the torchrun of which the variables speak is not there, or one is no number.
+        UserError: the torchrun of the variables does not answer, or a variable is not a number.
     """
     _settle_slurm()
     left = sorted(NUMBERING & os.environ.keys())
@@ -65,7 +65,7 @@ def settle() -> None:
 
 
 def leave() -> None:
-    """Ends the threads behind the ranks' connections while Python is whole, as torch asks for."""
+    """Destroys the process group before Python shuts down, as torch requires."""
     import torch.distributed as dist
 
     if dist.is_initialized():
@@ -73,22 +73,22 @@ def leave() -> None:
 
 
 def ranks() -> int | None:
-    """How many processes were started to work together; None for one that was started alone."""
+    """Returns the number of processes started to work together; None for one started alone."""
     is_numbered = bool({"RANK", "LOCAL_RANK"} & os.environ.keys())
     return int(os.environ["WORLD_SIZE"]) if is_numbered and "WORLD_SIZE" in os.environ else None
 
 
 def srun_tasks() -> int:
-    """How many processes srun has started at once; 1 in a batch script and in a shell."""
+    """Returns the number of processes that srun started; 1 in a batch script and in a shell."""
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
 
 
 def check(trainer: Trainer) -> None:
-    """Refuses a Trainer whose processes are not those that the environment speaks of.
+    """Refuses a Trainer whose processes are not those of the environment.
 
     Raises:
-        UserError: its ranks would keep the answers, or their number is another one.
-        ValueError: likewise, in Lightning's words.
+        UserError: the results would stay in other processes, or the numbers of ranks differ.
+        ValueError: Lightning finds that the numbers of ranks differ.
     """
     from lightning.fabric.plugins.environments.lightning import LightningEnvironment
     from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
@@ -99,7 +99,7 @@ def check(trainer: Trainer) -> None:
             "this strategy starts its ranks inside the program, where their answers would stay; "
             "use --trainer.strategy ddp, or torchrun."
         )
-    # Else that of the environment, where one device has no rank: its logger would be a dummy.
+    # Otherwise it is the environment's, with which a single device's logger could be a dummy.
     rank_zero_only.rank = trainer.global_rank  # type: ignore[attr-defined]
     cluster = getattr(trainer.strategy, "cluster_environment", None)
     if cluster is not None:
@@ -127,7 +127,7 @@ def _check_own_ranks(trainer: Trainer, are_started: bool) -> None:
     if trainer.world_size > 1:
         _check_numbers({"MASTER_PORT"})
     if trainer.num_nodes == 1 and not are_started:
-        # Lightning is about to start them here; one left over may name another machine.
+        # Lightning will start them on this machine; a leftover address may name another.
         os.environ.pop("MASTER_ADDR", None)
 
 
@@ -159,23 +159,23 @@ def _is_job() -> bool:
 
 
 def _settle_slurm() -> None:
-    """Lets Lightning see SLURM where srun has started several processes, and only there."""
+    """Lets Lightning detect SLURM only if srun has started several processes."""
     tasks = srun_tasks()
     if tasks == 1:
-        # Of the whole job: Lightning would wait for ranks that nobody starts.
+        # The number of the whole job: Lightning would wait for ranks that are never started.
         os.environ.pop("SLURM_NTASKS", None)
     else:
-        # Of the job too, or missing, which Lightning refuses.
+        # Otherwise it is the job's or missing, which Lightning refuses.
         nodes = int(os.environ.get("SLURM_STEP_NUM_NODES", "1"))
         os.environ["SLURM_NTASKS_PER_NODE"] = str(tasks // nodes)
 
 
 def _meet(size: int) -> None:
-    """Lets the ranks of one start of torchrun meet at a store of their own.
+    """Connects the ranks of one start of torchrun by a store of their own.
 
     torchrun's store serves all its starts: after a lost rank it still holds the addresses of the
-    ranks before, which the new ones would try to reach. And each agent counts the failures that it
-    saw itself, so that ranks of two machines may disagree whether they are to go on from a
+    earlier ranks, which the new ones would try to reach. Moreover, each agent counts only the
+    failures that it saw itself, so ranks on two machines may disagree on whether to resume from a
     checkpoint.
     """
     global _store
@@ -206,7 +206,7 @@ def _connect(host: str, port: int, *, serves: bool = False) -> TCPStore:
         host,
         port,
         is_master=serves,
-        # The process group will ask this process for another server at the same port.
+        # The process group will open another server at the same port in this process.
         multi_tenant=serves,
         wait_for_workers=False,
         timeout=timedelta(seconds=WAIT),
@@ -214,7 +214,7 @@ def _connect(host: str, port: int, *, serves: bool = False) -> TCPStore:
 
 
 def _newest_port(agent: TCPStore, host: str) -> int:
-    """Where the first rank of this start serves; that of the start before answers no more."""
+    """Returns the port of this start's first rank; that of an earlier start does not answer."""
     end = time.monotonic() + WAIT
     while time.monotonic() < end:
         port = int(agent.get(PORT))
@@ -227,7 +227,7 @@ def _newest_port(agent: TCPStore, host: str) -> int:
 def _answers(host: str, port: int) -> bool:
     try:
         with socket.create_connection((host, port), timeout=5) as connection:
-            # Where nobody listens, the system may happen to connect a free port with itself.
+            # If no process listens, the system may connect a free port to itself.
             return bool(connection.getsockname() != connection.getpeername())
     except OSError:
         return False

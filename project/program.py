@@ -1,4 +1,4 @@
-"""What the programs share: classes and options of one experiment, and a Trainer."""
+"""The common base of the programs: an experiment's classes and options, and a Trainer."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ from project.wording import in_plain_words
 class Program(LightningCLI):
     """Builds model, data and Trainer of the experiment that a command line asks for.
 
-    The classes are settled before the options are read, so that --help and error messages speak
-    of the options of this experiment.
+    The classes are determined before the options are parsed, so that --help and error messages are
+    about the options of this experiment.
 
     Args:
-        program: its name behind `python -m project.`.
-        args: command line without the program; None takes that of the process.
+        program: name of the program after `python -m project.`.
+        args: command-line arguments; None takes those of the process.
         description: what the program does, for --help.
-        examples: of its command lines, likewise.
-        save_config: writes the configuration down; None where nothing is written.
+        examples: example command lines, for --help.
+        save_config: callback that saves the configuration; None for a program that does not train.
     """
 
     unused: ClassVar[tuple[str, ...]] = ()
-    """Options, and sections of them, that decide nothing in the program."""
+    """Options, or sections of options, that have no effect in the program."""
 
     def __init__(
         self,
@@ -78,8 +78,8 @@ class Program(LightningCLI):
         self.experiment = self.request.configs[-1].experiment
         with user_errors():
             model, data = EXPERIMENTS.get(self.experiment) or own.find(self.experiment)
-        # jsonargparse leaves its parser in a context variable, and that holds all that it made: a
-        # process that trains a hundred times would keep the images of each.
+        # jsonargparse keeps its parser, with all that it built, in a context variable: a process
+        # that trains a hundred times would keep the images of each.
         contextvars.copy_context().run(
             super().__init__,
             model,
@@ -101,7 +101,7 @@ class Program(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds what belongs to a run and to neither model, data nor Trainer."""
+        """Adds the options that belong to a run, and not to model, data or Trainer."""
         assert isinstance(parser, Parser)
         parser.explain("--config", "Name of a configuration, or path of a YAML file.")
         parser.explain("--print_config", "Print the configuration, with comments, and stop.")
@@ -131,12 +131,12 @@ class Program(LightningCLI):
             parser.link_arguments("seed_everything", "data.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses `args`, of which the base class would warn."""
+        """Parses `args`, about which the base class would warn."""
         self.config = parser.parse_args(args)
         if self.config.experiment != self.experiment:
             fail(f"the experiment is {self.experiment}; choose another with --config.")
         self.config.name = self.request.name
-        if dist.is_torchelastic_launched():  # torchrun has settled how many ranks there are
+        if dist.is_torchelastic_launched():  # torchrun has set the number of ranks
             self.config.trainer.devices = int(os.environ["LOCAL_WORLD_SIZE"])
             self.config.trainer.num_nodes = int(os.environ["GROUP_WORLD_SIZE"])
         with user_errors():
@@ -149,14 +149,14 @@ class Program(LightningCLI):
             fail(f"--seed_everything must be between 0 and {2**32 - 1}, got {seed}.")
 
     def _read_layout(self) -> None:
-        """Of another set than MNIST, its files say how large images are, and which classes.
+        """Reads image size and classes from the files of a data set other than MNIST.
 
-        What was asked for stays.
+        Values that the user chose are kept.
         """
-        # A class whose __init__ takes nothing has no section.
+        # A class whose __init__ has no arguments has no section.
         model, data = self.config.get("model", {}), self.config.get("data", {})
         if not all(name in data for name in ("root", "verify", "size", "digits")):
-            return  # of one's own, which knows itself
+            return  # a user's own data module
         root = source.resolve_root(data.root)
         if data.verify is False and tuple(data.size) == (SIZE, SIZE):
             data.size = source.image_size(root)
@@ -172,7 +172,7 @@ class Program(LightningCLI):
             fail(f"--model.classes={model.classes}, but the data have {len(data.digits)} classes.")
 
     def instantiate_classes(self) -> None:
-        """Builds everything; a value that a class refuses is the user's to mend."""
+        """Builds everything; a value that a class refuses becomes a user's error."""
         with user_errors():
             try:
                 super().instantiate_classes()
@@ -190,24 +190,24 @@ class Program(LightningCLI):
 
     @cached_property
     def results(self) -> Results:
-        """Of the run; asked for first when model and data are there, where its time begins."""
+        """The results of the run, whose time begins on first access, once model and data exist."""
         return Results(self.request.name, self.config.seed_everything, Timing())
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """A Trainer that measures, and writes nothing."""
+        """Builds a Trainer that measures but writes nothing."""
         return self.trainer_with((), (), logger=False, enable_checkpointing=False, **kwargs)
 
     def trainer_with(
         self, records: Sequence[Callback], ends: Sequence[Callback], **options: Any
     ) -> Trainer:
-        """The Trainer that is asked for, with the callbacks that measure and some more.
+        """Builds the Trainer with the callbacks that measure and the given ones.
 
         Args:
-            records: what keeps records of a block, called before what a user's callback may raise.
-            ends: what may end a training, called behind the user's; checkpoints come last of all.
-            options: of the Trainer; they go before the user's.
+            records: callbacks that record blocks, called before the user's, which may raise.
+            ends: callbacks that may end a training, called after the user's, checkpoints last.
+            options: options of the Trainer, which override the user's.
         """
-        # Each is called after those before it: timing counts the loss log, the results read timing.
+        # They are called in this order: timing includes the loss log, the results read timing.
         callbacks = [LossLog(), FiniteLoss(), self.results.timing, self.results, *records]
         callbacks.append(EndRanks())
         bar = self.config.trainer.enable_progress_bar
@@ -235,17 +235,17 @@ class Program(LightningCLI):
         return trainer
 
     def _asked_for(self) -> Sequence[Callback]:
-        """The callbacks of the configuration."""
+        """Returns the callbacks of the configuration."""
         callbacks = self.config_init.trainer.callbacks or []
         return [callbacks] if isinstance(callbacks, Callback) else callbacks
 
     def announce_checkpoint(self) -> None:
-        """Says which checkpoint is used, where the answers do not go."""
+        """Prints which checkpoint is used, on standard error, apart from the answers."""
         print(f"Checkpoint: {self.ckpt_path}", file=sys.stderr)
 
     @property
     def ckpt_path(self) -> Path | None:
-        """The checkpoint to start from."""
+        """The path of the checkpoint to start from."""
         return self.request.checkpoint.path if self.request.checkpoint else None
 
 

@@ -1,4 +1,4 @@
-"""Which of Lightning's messages are silenced, each with its reason; those for the user stay."""
+"""Silences messages of Lightning, each with its reason; those for the user stay."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ NOISE = (
     "Total length of `list` across ranks is zero",
     # Metrics come out of torchmetrics, already gathered over the ranks.
     ".*sync_dist=True.*",
-    # A continued run goes on in its own folder.
+    # A resumed run continues in its own folder.
     "Checkpoint directory .* exists and is not empty",
-    # One that continues under another name has a folder of its own.
+    # A run that resumes under another name has a folder of its own.
     "The dirpath has changed from",
-    # Who asks for the CPU knows.
+    # The user asked for the CPU.
     "GPU available but not used",
-    # Of blocks; what is logged of training is logged by iterations.
+    # It counts blocks, while training is logged by iterations.
     "The number of training batches .* is smaller than the logging interval.*",
-    # A step is behind the optimizer's, and so is its checkpoint.
+    # training_step ends after the optimizer's steps, and checkpoints are saved after it.
     "Using ModelCheckpoint with manual optimization and every_n_train_steps.*",
-    # Who asks for no logger knows.
+    # The user asked for no logger.
     ".*but have no logger configured",
-    # Inside Lightning, with the newest torch.
+    # Caused by Lightning's own code with the newest torch.
     ".*isinstance.treespec, LeafSpec.*",
 )
 
 CHATTER = (
-    # What a run's first line and its table say.
+    # Repeated by a run's first line and its table.
     "GPU available",
     "TPU available",
     "LOCAL_RANK",
@@ -38,25 +38,25 @@ CHATTER = (
     "Restor",
     "`Trainer.fit` stopped",
     "Using .* Automatic Mixed Precision",
-    # float32 is float32.
+    # It recommends less precision, but float32 is intended.
     "You are using a CUDA device",
-    # On several ranks: who they are, by each of them.
+    # With several ranks, each introduces itself.
     "Initializing distributed",
     r".*\s+distributed_backend",
-    # Other products.
+    # Advertises other products.
     "💡 Tip",
 )
-"""What Lightning tells of itself; what it was asked for, such as a profile, it still tells."""
+"""Messages of Lightning about itself; requested output, such as a profile, is still shown."""
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
-    # Of several ranks each puts its number in front.
+    # With several ranks, each message begins with the number of its rank.
     return not re.match(rf"(\[rank: \d+\] )?({'|'.join(CHATTER)})", record.getMessage())
 
 
 def quieten() -> None:
-    """Silences what Lightning says about itself, in this process."""
-    # Where they are said: who shows them is decided by notebooks, services and tests, too.
+    """Silences Lightning's messages about itself, in this process."""
+    # Filters the loggers, not handlers, which notebooks, services and tests may also install.
     for name in list(logging.root.manager.loggerDict):
         if name.partition(".")[0] == "lightning":
             logging.getLogger(name).addFilter(_is_wanted)

@@ -1,4 +1,4 @@
-"""A training with a folder of its own: what is recorded of it, and where."""
+"""The command line and records of a training, in a folder of its own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EXAMPLES = """examples:
   python -m project.fit --ckpt_path last --trainer.max_epochs 20"""
 
 
-# Once in a run, or of an evaluation; results.json has them, and curves of them would be dots.
+# Logged once per run or evaluation: results.json has them, and their curves would be dots.
 DOTS = (
     *("/correct", "/total", "/predicted_classes"),
     *("/setup_seconds", "/validate_seconds", "/test_seconds"),
@@ -38,7 +38,7 @@ DOTS = (
 
 
 class SaveConfig(SaveConfigCallback):
-    """Puts the configuration into every checkpoint too, so that a checkpoint needs no company."""
+    """Saves the configuration in every checkpoint too, so that checkpoints are self-contained."""
 
     @cached_property
     def text(self) -> str:
@@ -47,7 +47,7 @@ class SaveConfig(SaveConfigCallback):
         return text
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Writes config.yaml into the run's folder and nowhere else, while it counts as set-up."""
+        """Writes config.yaml into the run's folder only, as part of the set-up."""
         folder = run_folder(trainer)
         if trainer.is_global_zero and folder is not None and not self.already_saved:
             write_text(folder / "config.yaml", self.text)
@@ -61,13 +61,13 @@ class SaveConfig(SaveConfigCallback):
 
 
 class Announcement(Callback):
-    """The first line of a training: what is about to run, how, and where it will be found.
+    """Prints the first line of a training: what runs, how, and in which folder.
 
-    And the last one, where it is stopped early.
+    It also prints the last line if the training is stopped early.
 
     Args:
-        name: of the run.
-        start: the checkpoint that it goes on from.
+        name: name of the run.
+        start: checkpoint from which it resumes.
     """
 
     def __init__(self, name: str, start: Path | None) -> None:
@@ -75,7 +75,7 @@ class Announcement(Callback):
         self.start = start
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Says it, before the learner is made, which may take long."""
+        """Prints the line before the learner is built, which may take long."""
         folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return
@@ -92,7 +92,7 @@ class Announcement(Callback):
         )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Says that a training was stopped early, and why."""
+        """Prints that the training was stopped early, and why."""
         for callback in trainer.early_stopping_callbacks:
             is_over = callback.stopped_epoch or callback.wait_count >= callback.patience
             if trainer.is_global_zero and trainer.should_stop and is_over:
@@ -106,11 +106,11 @@ class RecordedRun(Program):
     """The command line of a training that is recorded in runs/NAME/version_N.
 
     Args:
-        args: command line without the program; None takes that of the process.
+        args: command-line arguments; None takes those of the process.
         description: what the program does, for --help.
 
     Attributes:
-        checkpoints: what saves them; None where nothing is saved.
+        checkpoints: callback that saves checkpoints; None if none are saved.
     """
 
     def __init__(self, args: list[str] | None, description: str) -> None:
@@ -118,10 +118,10 @@ class RecordedRun(Program):
         super().__init__("fit", args, description, EXAMPLES, SaveConfig)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """A Trainer that records what this project records."""
+        """Builds a Trainer that records the training."""
         config = self.config.trainer
         records: list[Callback] = [Dashboard(self.config.figures, self.results)]
-        # What says how a training learns comes behind the user's callbacks too: they may change it.
+        # The announcement names the learner, which the user's callbacks before it may change.
         ends: list[Callback] = [Interrupt(), Announcement(self.request.name, self.ckpt_path)]
         if not config.fast_dev_run:
             folder = self._folder()
@@ -140,12 +140,12 @@ class RecordedRun(Program):
         return trainer
 
     def claim_folder(self) -> Path | None:
-        """Makes the run's folder, for the rank that writes; None where nothing is written."""
+        """Creates the run's folder on the rank that writes; returns None if nothing is written."""
         folder = run_folder(self.trainer)
         return folder if self.trainer.is_global_zero else None
 
     def _folder(self) -> RunFolder:
-        # A run that continues one of the same name goes on in its folder.
+        # A run that resumes one of the same name uses its folder.
         parent, name = RUNS / self.request.name, None
         if self.ckpt_path and self.ckpt_path.resolve().parent.parent.parent == parent.resolve():
             name = self.ckpt_path.resolve().parent.parent.name

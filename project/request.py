@@ -1,4 +1,4 @@
-"""What a command line asks for: which configuration, name and checkpoint."""
+"""Determines configuration, name and checkpoint from a command line."""
 
 from __future__ import annotations
 
@@ -24,41 +24,41 @@ from project.experiments import (
 )
 
 FOUND = {"last": last_checkpoint, "best": best_checkpoint}
-"""What --ckpt_path may say instead of a path."""
+"""Values of --ckpt_path that are not paths."""
 
 ONCE = ("name", "ckpt_path", "model")
-"""Options of which the last one would silently win."""
+"""Options that can be given once, since the last one would silently win."""
 
 FILES = (".yaml", ".yml", ".json")
-"""How the name of a file of options ends."""
+"""Suffixes of files of options."""
 
 
 class Request(NamedTuple):
-    """What a command line asks for, as far as it decides which options there are."""
+    """The part of a command line that determines which options there are."""
 
     configs: list[Config]
-    """Later ones win."""
+    """Later ones override earlier ones."""
     name: str
-    """Of the folder below `RUNS`."""
+    """Name of the folder below `RUNS`."""
     checkpoint: Checkpoint | None
-    """To start from."""
+    """The checkpoint to start from."""
     options: list[str]
     """The rest of the command line."""
 
 
 def read_request(args: list[str] | None, *, trains: bool = True) -> Request:
-    """Takes the options that decide about all others from a command line.
+    """Extracts the options that determine all others from a command line.
 
-    A checkpoint brings the configuration of its run. Beside "last" and "best", --config only says
-    whose; with neither that nor --name it is the last run of any name.
+    A checkpoint brings the configuration of its run. With "last" and "best", --config only selects
+    a name of runs; without it and --name, runs of any name count.
 
     Args:
-        args: command line without the program; None takes that of the process.
-        trains: whether the callbacks of the run are wanted too.
+        args: command-line arguments; None takes those of the process.
+        trains: whether the callbacks of the run are kept.
 
     Raises:
-        UserError: a configuration or checkpoint that is not there or cannot be used, or an option
-            of `ONCE` more than once.
+        UserError: a configuration or checkpoint is missing or unusable, or an option of `ONCE` is
+            given more than once.
     """
     parser = OneLineParser(add_help=False, allow_abbrev=False)
     parser.add_argument("-c", "--config", action="append", default=[])
@@ -83,7 +83,7 @@ def read_request(args: list[str] | None, *, trains: bool = True) -> Request:
         name = configs[-1].name
     checkpoint = _starting_point(ckpt_path, None if name is None else check_name(name))
     if ckpt_path and checkpoint and checkpoint.config:
-        # What "last" found was chosen by --config; a path was not, nor what a file itself asks for.
+        # --config selects what "last" finds; with a path, it overrides the run's configuration.
         of_run = checkpoint.config if trains else without_callbacks(checkpoint.config)
         configs = [of_run, *(configs if chosen.ckpt_path not in FOUND else ())]
     if not configs:
@@ -103,13 +103,13 @@ def _starting_point(path: str | None, name: str | None) -> Checkpoint | None:
         return FOUND[path](name)
     if path is not None:
         return read_checkpoint(expanded(path))
-    # torchrun starts a job again that lost a rank.
+    # torchrun restarts a job that lost a rank.
     is_restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     return unfinished_checkpoint(str(name)) if is_restart else None
 
 
 def typed() -> list[str]:
-    """The words behind the program; while a shell completes a line, the finished ones of that."""
+    """Returns the arguments of the process; during shell completion, the finished words."""
     if "_ARGCOMPLETE" in os.environ:
         return os.environ["COMP_LINE"].split()[3:-1]  # python -m program ... unfinished
     return sys.argv[1:]

@@ -1,4 +1,4 @@
-"""Standard input, output and error: there, whoever starts a program, and never in the way."""
+"""Makes standard input, output and error usable, however a program is started."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 
 
 def settle() -> None:
-    """Makes closed streams lead nowhere, and lets open ones write what they have no letters for.
+    """Connects closed streams to the null device, and escapes what open ones cannot encode.
 
-    A service and pythonw start a program without streams. A file that it opens would then get their
-    numbers, and what a library prints. A letter that the encoding of a console does not have, as in
-    the name of a file, is written as its number.
+    A service or pythonw starts a program without streams. A file that it opens would then get a
+    stream's number, and what a library prints. A character that the encoding of a console lacks,
+    such as in the name of a file, is written as an escape.
     """
     while (free := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(free, True)

@@ -1,4 +1,4 @@
-"""The table that ends a run."""
+"""The tables printed at the end of a run."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rich.table import Table
 
 
 def print_results(record: dict[str, Any], folder: Path | None) -> None:
-    """Prints what a run reached and where its files are.
+    """Prints the results of a run and the location of its files.
 
     Args:
         record: as `callbacks.Results` gathers it.
-        folder: of the run; None where nothing was written.
+        folder: folder of the run; None if nothing was written.
     """
     seconds = record["seconds"]
     rows = {
@@ -37,7 +37,7 @@ def print_results(record: dict[str, Any], folder: Path | None) -> None:
 
 
 def _print(table: Table) -> None:
-    # As it is: in a run's name rich would take [lr=0.1] for markup and :x: for a picture.
+    # Otherwise rich would take [lr=0.1] in a run's name for markup and :x: for an emoji.
     Console(markup=False, emoji=False).print(table)
 
 
@@ -57,7 +57,7 @@ def _describe_outcome(stage: str, outcome: dict[str, Any] | None) -> dict[str, s
 
 
 def describe_learner(name: str | None, why_not_faster: str) -> str | None:
-    """Who learns, and why nobody faster; None where nobody does.
+    """Describes the learner and why it is not a faster one; None if there is none.
 
     >>> describe_learner("eager", "not compiled: net.f6 is frozen")
     'eager (not compiled: net.f6 is frozen)'
@@ -66,10 +66,10 @@ def describe_learner(name: str | None, why_not_faster: str) -> str | None:
 
 
 def print_classes(confusion: list[list[int]], digits: tuple[int, ...]) -> None:
-    """Prints how many images of each digit were told right, and what the others were taken for.
+    """Prints the accuracy of each digit, and for what digits its other images were taken.
 
     Args:
-        confusion: counts, true digits in rows, predicted ones in columns.
+        confusion: counts with true digits in rows, predicted ones in columns.
         digits: what each class stands for.
     """
     table = Table("digit", "accuracy", "right", "most often taken for", title="By digit")

@@ -11,18 +11,18 @@ from rich.table import Table
 
 
 class TextTable(NamedTuple):
-    """What stands in a table and around it."""
+    """A table of texts with its title and note."""
 
     title: str
     columns: Sequence[str]
     lines: Sequence[Sequence[str]]
     note: str = ""
-    """Below it."""
+    """Text below the table."""
     ours: str | None = None
-    """Lines with a text that begins so stand out, in the terminal."""
+    """Prefix of a text whose line is bold in the terminal."""
 
     def show(self) -> None:
-        """Prints it, with a rule wherever the first column changes."""
+        """Prints the table, with a rule wherever the first column changes."""
         table = Table(title=self.title)
         for name, texts in zip(self.columns, zip_longest(*self.lines), strict=False):
             is_number = all(text[:1].isdigit() for text in texts if text)
@@ -38,7 +38,7 @@ class TextTable(NamedTuple):
 
 
 def markdown(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table in Markdown."""
+    """Returns the lines of a table in Markdown."""
     body = (columns, ["---"] * len(columns), *lines)
     return [f"| {' | '.join(map(_cell, line))} |" for line in body]
 
@@ -48,7 +48,7 @@ def _cell(text: str) -> str:
 
 
 def facts(record: Mapping[str, Any]) -> str:
-    """What is known of a machine, in a line.
+    """Describes the known facts of a machine in a line.
 
     >>> facts({"processor": "AMD EPYC", "threads": 2, "gpu": None})
     'processor AMD EPYC, threads 2'

@@ -1,4 +1,4 @@
-"""How many threads a program starts with, where its container may use less than the machine has."""
+"""Limits the threads of a program to the CPU quota of its container."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ OWN = Path("/proc/self/cgroup")
 
 
 def limit_threads(ranks: int = 1) -> None:
-    """Lets torch, and the kernels with it, use no more threads than a CPU quota lets run at once.
+    """Limits the threads of torch, and of the kernels with it, to those that a CPU quota allows.
 
-    Torch knows to which processors a process is bound, but not the quota. OMP_NUM_THREADS is the
-    user's word, and stays.
+    Torch considers the processors to which a process is bound, but not the quota. OMP_NUM_THREADS
+    is the user's choice and is left alone.
 
     Args:
         ranks: processes on this machine that share the quota.
@@ -24,27 +24,27 @@ def limit_threads(ranks: int = 1) -> None:
     quota = cpu_quota()
     if quota is None or "OMP_NUM_THREADS" in os.environ:
         return
-    import torch  # takes a second, which --help shall not
+    import torch  # takes a second, which --help must not
 
     threads = max(1, min(torch.get_num_threads(), math.ceil(quota)) // ranks)
     torch.set_num_threads(threads)
     if ranks > 1:
-        # Else Lightning, for its ranks, divides all the processors.
+        # Otherwise Lightning divides all processors among its ranks.
         os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 def cpu_quota(cgroups: Path = CGROUPS, own: Path = OWN) -> float | None:
-    """Processors whose time this process may use; None without a quota, or without cgroups.
+    """Returns the number of processors of the quota; None without a quota or cgroups.
 
     Args:
-        cgroups: where the cgroups are mounted.
-        own: says in which one this process is, of each hierarchy.
+        cgroups: folder at which the cgroups are mounted.
+        own: file that names the cgroup of this process in each hierarchy.
     """
     return min(_quotas(cgroups, own), default=None)
 
 
 def _quotas(cgroups: Path, own: Path) -> Iterator[float]:
-    """Those of the process's cgroups and of all that they are in."""
+    """Yields the quotas of the process's cgroups and of all their parents."""
     lines: list[str] = []
     with suppress(OSError):
         lines = own.read_text().splitlines()
@@ -59,7 +59,7 @@ def _quotas(cgroups: Path, own: Path) -> Iterator[float]:
             continue
         inner = mount / path.lstrip("/")
         for folder in (inner, *inner.parents):
-            # In a container its own cgroup lies at the mount, whatever the path says.
+            # In a container, its own cgroup is at the mount, whatever the path says.
             if folder.is_relative_to(mount):
                 with suppress(OSError, ValueError):
                     words = [word for name in names for word in (folder / name).read_text().split()]

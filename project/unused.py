@@ -1,4 +1,4 @@
-"""Options that a program could only ignore: it refuses them, and leaves them out of its help."""
+"""Options without effect in a program, which refuses them and leaves them out of its help."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from project.errors import UserError
 
-# Flags of Lightning's that have no use in any of the programs, with their defaults, and what there
-# is instead.
+# Lightning's flags that have no use in any of the programs, with their defaults and what to use
+# instead.
 INSTEAD: dict[str, tuple[object, str]] = {
     "default_root_dir": (
         None,
@@ -28,7 +28,7 @@ INSTEAD: dict[str, tuple[object, str]] = {
     "model_registry": (None, "checkpoints stay on this machine; upload one by hand"),
 }
 
-# Options that decide nothing where nothing is trained.
+# Options without effect if nothing is trained.
 OF_TRAINING = (
     *("checkpoint_every", "checkpoint_minutes", "figures"),
     *(f"data.{name}" for name in ("batch_size", "block_size", "val_size", "iterations")),
@@ -48,7 +48,7 @@ def check_flags(trainer: Mapping[str, Any]) -> None:
     """Refuses settings of the Trainer that have no use in any program.
 
     Raises:
-        UserError: there is one that is not the default.
+        UserError: one of them is not the default.
     """
     for flag, (default, instead) in INSTEAD.items():
         if trainer[flag] != default:
@@ -56,10 +56,10 @@ def check_flags(trainer: Mapping[str, Any]) -> None:
 
 
 def check_devices(devices: Any) -> None:
-    """Refuses a number of devices that is none, in words that are the same for all accelerators.
+    """Refuses an invalid number of devices, with the same message for all accelerators.
 
     Raises:
-        UserError: it is one.
+        UserError: the number is invalid.
     """
     number = str(devices).strip()
     if re.fullmatch(r"[-+]?[\d.]+", number) and not re.fullmatch(r"-1|0*[1-9]\d*", number):
@@ -70,15 +70,15 @@ def check_devices(devices: Any) -> None:
 
 
 def check_options(program: str, words: Iterable[str], unused: Iterable[str]) -> None:
-    """Refuses options of a command line that decide nothing in a program.
+    """Refuses options of a command line that have no effect in a program.
 
     Args:
-        program: its name.
-        words: of the command line.
-        unused: the options, or the sections of them.
+        program: name of the program.
+        words: words of the command line.
+        unused: options without effect, or sections of options.
 
     Raises:
-        UserError: one of them is there.
+        UserError: one of them is given.
     """
     for word in words:
         option = word.removeprefix("--").partition("=")[0].removesuffix("+")
@@ -87,7 +87,7 @@ def check_options(program: str, words: Iterable[str], unused: Iterable[str]) -> 
 
 
 def is_below(option: str, sections: Iterable[str]) -> bool:
-    """Whether an option is one of those, or of a section of them.
+    """Whether an option is one of `sections`, or below one of them.
 
     >>> is_below("trainer.logger.save_dir", ["trainer.logger"])
     True

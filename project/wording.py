@@ -1,38 +1,38 @@
-"""What jsonargparse says of a value that it refuses, in a sentence.
+"""Shortens jsonargparse's messages about invalid values to a sentence.
 
-It tells of each type that the option could have had what speaks against that.
+It explains, for each type that an option may have, why the value is not of that type.
 """
 
 from __future__ import annotations
 
 import re
 
-# That a class lacks arguments.
+# A class lacks arguments.
 INCOMPLETE = re.compile(
     r'Parser key "(?P<key>[\w.]+)":\s+Does not validate against any of the Union subtypes.*'
     r"class_path '(?P<kind>[\w.]+)':\s+the following arguments are required: (?P<missing>[\w, ]+)",
     re.DOTALL,
 )
-# That there is no class of that name.
+# There is no class of that name.
 NO_CLASS = re.compile(
     r'Parser key "(?P<key>[\w.]+)":.*Expected a dot import path string: (?P<name>\S+)', re.DOTALL
 )
-# That a class has a setting that YAML does not know, such as one of an enumeration.
+# A class has a setting that YAML cannot express, such as one of an enumeration.
 NO_TEXT = re.compile(r"cannot represent an object.*class_path='(?P<kind>[\w.]+)'", re.DOTALL)
-# That a value is none of what an option may be.
+# A value is none of those that an option may have.
 NO_VALUE = re.compile(
     r'(?:Parser key "(?P<key>[\w.]+)":\s+)?Does not validate against any of the Union subtypes.*'
     r"Errors:\s+(?P<why>.*)Given value type:.*Given value: (?P<value>.*)",
     re.DOTALL,
 )
-# What is said of types that were not meant.
+# Reasons about types that were not meant.
 NOISE = re.compile(
     r"- (Expected a <class '(NoneType|list)'>|Not a valid subclass of .*)", re.DOTALL
 )
 
 
 def in_plain_words(message: str) -> str:
-    """The message, or what of it is of use.
+    """Returns the useful part of a message, or all of it.
 
     >>> in_plain_words('Parser key "a.b": Expected a dot import path string: C')
     'a.b: there is no class C to import.'

@@ -1,1 +1,1 @@
-"""Pictures of digits from files, brought into the shape of MNIST's own."""
+"""Reads pictures of digits from files and converts them to the form of MNIST's images."""

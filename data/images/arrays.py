@@ -13,7 +13,7 @@ Mask = NDArray[np.bool_]
 
 
 def resized(grey: Grey, height: int, width: int) -> Grey:
-    """A picture of another size; made smaller, each pixel is a mean."""
+    """Resizes a picture; if it becomes smaller, each pixel is a mean."""
     small = height < grey.shape[0]
     method = Image.Resampling.BOX if small else Image.Resampling.BILINEAR
     return np.asarray(
@@ -22,7 +22,7 @@ def resized(grey: Grey, height: int, width: int) -> Grey:
 
 
 def reduced(grey: Grey, longest: int) -> Grey:
-    """A picture of at most `longest` pixels in each direction, its proportions kept."""
+    """Shrinks a picture to at most `longest` pixels in each direction, in proportion."""
     scale = longest / max(grey.shape)
     if scale >= 1:
         return grey
@@ -31,7 +31,7 @@ def reduced(grey: Grey, longest: int) -> Grey:
 
 
 def blurred(grey: Grey, radius: int) -> Grey:
-    """Means over squares of `2 * radius + 1` pixels, at the edges of what there is of them."""
+    """Returns means over squares of `2 * radius + 1` pixels, cut off at the edges."""
     if radius < 1:
         return grey
     for axis in (0, 1):
@@ -46,13 +46,13 @@ def blurred(grey: Grey, radius: int) -> Grey:
 
 
 def dilated(values: NDArray[Any], before: int, after: int, axis: int) -> NDArray[Any]:
-    """The largest value from `before` pixels before to `after` pixels after, along an axis."""
+    """Returns the largest value from `before` pixels before to `after` after, along an axis."""
     ends = [(0, 0), (0, 0)]
     ends[axis] = (before, after)
     lowest = False if values.dtype == np.bool_ else values.min()
     rest = np.moveaxis(np.pad(values, ends, constant_values=lowest), axis, 0)
     size, length = values.shape[axis], 1
-    # Windows of 1, 2, 4 pixels, and two that overlap for what is left.
+    # Windows of 1, 2, 4, ... pixels, then two overlapping ones for the whole width.
     while 2 * length <= before + after + 1:
         rest = np.maximum(rest[:-length], rest[length:])
         length *= 2
@@ -62,19 +62,19 @@ def dilated(values: NDArray[Any], before: int, after: int, axis: int) -> NDArray
 
 
 def grown(values: NDArray[Any], radius: int) -> NDArray[Any]:
-    """The largest value in squares of `2 * radius + 1` pixels."""
+    """Returns the largest value in squares of `2 * radius + 1` pixels."""
     return dilated(dilated(values, radius, radius, 0), radius, radius, 1)
 
 
 def shrunk(values: NDArray[Any], radius: int) -> NDArray[Any]:
-    """The smallest value in squares of `2 * radius + 1` pixels."""
+    """Returns the smallest value in squares of `2 * radius + 1` pixels."""
     if values.dtype == np.bool_:
         return ~grown(~values, radius)
     return -grown(-values, radius)
 
 
 def run_lengths(mask: Mask, axis: int) -> NDArray[np.int64]:
-    """For each pixel that is set, how many are set in a row with it along an axis; else 0."""
+    """Returns the length of the run of each set pixel along an axis; 0 for the others."""
     rows = np.moveaxis(mask, axis, -1)
     padded = np.pad(rows, ((0, 0), (1, 1))).ravel()
     edges = np.flatnonzero(np.diff(padded.astype(np.int8)))
@@ -85,15 +85,15 @@ def run_lengths(mask: Mask, axis: int) -> NDArray[np.int64]:
 
 
 def components(mask: Mask) -> tuple[NDArray[np.int64], int]:
-    """Labels what hangs together, by edges and corners.
+    """Labels the connected components, where pixels connect by edges and corners.
 
     Args:
         mask: (H, W).
 
     Returns:
-        (H, W) of 0 for what is not set, else 1 to the number of components; and that number.
+        Labels (H, W), 0 for unset pixels, else 1 to the number of components; and that number.
     """
-    # Runs along rows, each a node; two runs of neighbouring rows that touch are an edge.
+    # A graph: runs along rows are nodes, and runs of neighbouring rows that touch are joined.
     height, width = mask.shape
     padded = np.pad(mask, ((0, 0), (1, 1))).ravel()
     edges = np.flatnonzero(np.diff(padded.astype(np.int8)))
@@ -113,7 +113,7 @@ def components(mask: Mask) -> tuple[NDArray[np.int64], int]:
 
 
 def _roots(count: int, one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The smallest node that each node is connected with."""
+    """Returns the smallest node that each node is connected to."""
     parent = np.arange(count)
     while True:
         low = np.minimum(parent[one], parent[other])

@@ -1,4 +1,4 @@
-"""One digit's ink, put where MNIST puts it."""
+"""Scales and centres the ink of one digit as in MNIST."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ BOX = 20
 
 
 def like_mnist(ink: Grey) -> Tensor:
-    """Brings light ink on a dark ground into MNIST's shape (LeCun et al. 1998, III.A).
+    """Scales and centres light ink on a dark ground as in MNIST (LeCun et al. 1998, III.A).
 
-    The ink's bounding box is scaled to fit 20x20 pixels, as it is in proportion, and its centre of
-    mass laid into the middle of 28x28.
+    The ink's bounding box is scaled to fit 20x20 pixels in proportion, and its centre of mass is
+    placed in the middle of 28x28.
 
     Args:
-        ink: (H, W), 0 on paper, of any size and any range above; somewhere above 0.
+        ink: (H, W), 0 on paper and above 0 on ink, of any size and range; not all 0.
 
     Returns:
         (28, 28) uint8.
@@ -39,6 +39,6 @@ def like_mnist(ink: Grey) -> Tensor:
 
 
 def _offset(mass: Grey, size: int) -> int:
-    """Where the box begins, for the centre of mass to lie on pixel 14, as it does in MNIST."""
+    """Returns where the box begins if its centre of mass is at pixel 14, as in MNIST."""
     centre = float((mass * np.arange(size)).sum() / mass.sum())
     return min(max(0, round(SIZE / 2 - centre)), SIZE - size)

@@ -1,4 +1,4 @@
-"""What is written among what is not: digits, each with its pieces, in the order of reading."""
+"""Finds the digits in a picture, each with its pieces, in reading order."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from numpy.typing import NDArray
 
 from data.images.arrays import Grey, Mask, components, grown
 
-INKED = 0.35  # of a digit's usual density: where its strokes end
-SIZE, PIXELS = 0.012, 5  # of the longer side, and pixels: the smallest digit
-DUST, FULL = 0.03, 0.72  # of the longer side: dust, if it fills so much of its bounding box
-PIECE = 0.12  # of a digit's height: smaller pieces of it do not count
-FAINTER = 0.55  # of a digit's usual density: less is a shadow
-ANOTHER = 0.45  # of the largest's height: another digit
-MASS = 0.12  # of the largest's ink: another digit
-# The width of an edge: pixels that any may have, and shares of a digit's extent, of faint ink and
-# what is added for ink that takes all light.
+INKED = 0.35  # share of a digit's usual density at which its strokes end
+SIZE, PIXELS = 0.012, 5  # smallest digit, as a share of the longer side and in pixels
+DUST, FULL = 0.03, 0.72  # largest dust, as a share of the longer side, if it so fills its box
+PIECE = 0.12  # share of a digit's extent below which a piece does not count
+FAINTER = 0.55  # share of a digit's usual density below which it is a shadow
+ANOTHER = 0.45  # least extent of another digit, as a share of the largest's
+MASS = 0.12  # least ink of another digit, as a share of the largest's
+# Largest width of an edge: pixels that are always allowed, and shares of a digit's extent, for
+# faint ink and in addition for ink that absorbs all light.
 SOFTEST, SOFT, BLUR = 5.0, 0.02, 0.2
-NEAR, BESIDE = 0.25, 0.12  # of its height: gaps inside a digit, above one another and beside
+NEAR, BESIDE = 0.25, 0.12  # largest gaps in a digit, above and beside, as shares of its extent
 
 
 class Found(NamedTuple):
     """One digit's ink."""
 
     mask: Mask
-    """(H, W) of the picture."""
+    """(H, W), its pixels in the picture."""
     top: int
     bottom: int
     left: int
@@ -52,7 +52,7 @@ class Found(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """Connected parts, the heaviest first: arrays (N)."""
+    """Connected parts, the heaviest first, as arrays (N,)."""
 
     label: NDArray[np.int64]
     top: NDArray[np.int64]
@@ -63,17 +63,17 @@ class Parts(NamedTuple):
     mass: NDArray[np.float64]
 
     def where(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> Parts:
-        """Some of them."""
+        """Returns a selection of the parts."""
         return Parts._make(values[keep] for values in self)
 
 
 def find_digits(density: Grey, written: Mask, dust: float = DUST) -> list[Found]:
-    """Finds what may be digits.
+    """Finds the parts of a picture that may be digits.
 
     Args:
-        density: (H, W), how much ink there is.
-        written: (H, W), where it counts.
-        dust: up to this share of the longer side, what is round and has no gaps is dust.
+        density: (H, W), the amount of ink.
+        written: (H, W), the pixels whose ink counts.
+        dust: round parts without gaps up to this share of the longer side are dust.
 
     Returns:
         The digits, in lines from the top, each line from the left; dust is left out.
@@ -82,7 +82,7 @@ def find_digits(density: Grey, written: Mask, dust: float = DUST) -> list[Found]
     parts = _large(parts, density.shape, dust)
     if not len(parts.label):
         return []
-    # Shadows and smears are fainter than strokes: measured at the heaviest, gone in all.
+    # Shadows and smears are fainter than strokes; the heaviest part sets the threshold for all.
     usual = float(np.percentile(density[labels == parts.label[0]], 85))
     labels, parts = _parts(density, written & (density > INKED * usual))
     large = _large(parts, density.shape, dust)
@@ -98,7 +98,7 @@ def find_digits(density: Grey, written: Mask, dust: float = DUST) -> list[Found]
 
 
 def _is_shadow(density: Grey, digit: Found) -> bool:
-    """Whether its edges are too soft for something so faint to be a stroke out of focus."""
+    """Whether the edges are too soft for ink this faint to be a stroke out of focus."""
     near = np.pad(density, 3)[digit.top : digit.bottom + 6, digit.left : digit.right + 6]
     mask = np.pad(digit.mask, 3)[digit.top : digit.bottom + 6, digit.left : digit.right + 6]
     usual = float(np.percentile(near[mask], 85))
@@ -131,7 +131,7 @@ def _parts(density: Grey, mask: Mask) -> tuple[NDArray[np.int64], Parts]:
 
 
 def _large(parts: Parts, shape: tuple[int, ...], dust: float) -> Parts:
-    """Without dust."""
+    """Removes dust and other small parts."""
     height, width = parts.bottom - parts.top, parts.right - parts.left
     extent = np.maximum(height, width)
     keep = extent >= min(PIXELS, max(shape) / 8)
@@ -142,7 +142,7 @@ def _large(parts: Parts, shape: tuple[int, ...], dust: float) -> Parts:
 
 
 def _whole(parts: Parts, shape: tuple[int, ...]) -> Parts:
-    """Without what comes in over the edge, if anything of its size is whole."""
+    """Removes the parts that touch the edge, if others of comparable size do not."""
     outside = (parts.top == 0) | (parts.left == 0)
     outside |= (parts.bottom == shape[0]) | (parts.right == shape[1])
     if outside.all() or not outside.any():
@@ -150,14 +150,14 @@ def _whole(parts: Parts, shape: tuple[int, ...]) -> Parts:
     inside = parts.where(~outside)
     extent = np.maximum(inside.bottom - inside.top, inside.right - inside.left)
     lengths = np.maximum(parts.bottom - parts.top, parts.right - parts.left)[outside]
-    # Many times larger things at the edge are hands, shadows and tables.
+    # Parts at the edge may be several times larger: hands, shadows and tables.
     return inside if extent.max() > 0.2 * lengths.max() else parts
 
 
 def _groups(parts: Parts, large: Parts) -> list[list[int]]:
-    """Positions of the parts of each digit: a large one, and what is near enough to belong to it.
+    """Returns the positions of each digit's parts: a large one, and those that belong to it.
 
-    Only the dozens of the heaviest parts are looked at.
+    Only the heaviest parts are considered: 60 large ones, 200 in all.
     """
     position = {int(label): n for n, label in enumerate(parts.label)}
     groups: list[list[int]] = []
@@ -178,7 +178,7 @@ def _groups(parts: Parts, large: Parts) -> list[list[int]]:
 
 
 def _belongs(parts: Parts, n: int, group: list[int]) -> bool:
-    """Whether a part is a piece of the digit that a group of parts is."""
+    """Whether part `n` is a piece of the digit that the parts of `group` form."""
     top, bottom = parts.top[group].min(), parts.bottom[group].max()
     left, right = parts.left[group].min(), parts.right[group].max()
     size = max(bottom - top, right - left)
@@ -207,7 +207,7 @@ def _found(labels: NDArray[np.int64], parts: Parts) -> Found:
 
 
 def _in_order(digits: list[Found]) -> list[Found]:
-    """Lines from the top, each from the left."""
+    """Sorts digits by lines from the top, each line from the left."""
     lines: list[list[Found]] = []
     for digit in sorted(digits, key=lambda digit: digit.top + digit.bottom):
         middle = (digit.top + digit.bottom) / 2

@@ -1,8 +1,8 @@
-"""How much ink lies on each pixel, whatever the light, the paper and the colours are.
+"""Measures the ink on each pixel, whatever the light, the paper and the colours are.
 
-Dark ink takes away a share of the light that its paper would return, so a shadow does not count.
-What the paper itself would return is what is left when everything narrower than the widest stroke
-is filled up from its surroundings.
+Dark ink absorbs a share of the light that the paper would reflect, so a shadow does not count. The
+light of the paper itself is estimated by filling everything narrower than the widest stroke from
+its surroundings.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ from numpy.typing import NDArray
 
 from data.images.arrays import Grey, Mask, blurred, grown, reduced, resized, shrunk
 
-CELLS = 48  # of the longer side, where light is looked at
-WINDOW = 0.3  # of the longer side: what is usual in it is paper
-STROKE = 0.16  # of the shorter side: the widest stroke where light is uneven
-EVEN = 0.12  # of the contrast: how much the border may differ, and from the rest, in even light
-LEAST, SIGMAS = 0.05, 4.5  # of ink: this share of the light, so many deviations of the noise
-DARKEST = 16.0  # of 255: light that a camera adds of itself
+CELLS = 48  # of the longer side, on which light is measured
+WINDOW = 0.3  # share of the longer side: the median of such a window is paper
+STROKE = 0.16  # share of the shorter side: the widest stroke in uneven light
+EVEN = 0.12  # share of the contrast by which even light may vary on the border, and to the rest
+LEAST, SIGMAS = 0.05, 4.5  # least ink: share of the light, and deviations of the noise
+DARKEST = 16.0  # of 255: light that a camera adds by itself
 
 
 class Ink(NamedTuple):
-    """What is written on a picture."""
+    """The ink in a picture."""
 
     density: Grey
     """(H, W), 0 on paper, 1 where all light is gone."""
     noise: float
     """The density's standard deviation on paper."""
     dark: bool
-    """Whether it is darker than its paper."""
+    """Whether the ink is darker than the paper."""
 
     @property
     def threshold(self) -> float:
-        """Below it is paper."""
+        """The density below which a pixel is paper."""
         return max(LEAST, SIGMAS * self.noise)
 
 
 def find_ink(picture: Grey, sheet: Mask) -> Ink:
-    """Tells ink from paper.
+    """Separates ink from paper.
 
     Args:
-        picture: (H, W, C) of 1 or 3 colours, 0 to 255.
+        picture: (H, W, C) with 1 or 3 channels, 0 to 255.
         sheet: (H, W), where the paper is.
     """
     around = np.median(picture[sheet], 0).astype(np.float32)
@@ -55,7 +55,7 @@ def find_ink(picture: Grey, sheet: Mask) -> Ink:
     dark = _energy(-difference) >= _energy(difference)
     paper = _paper(value if dark else -value)
     density = paper - value if dark else value + paper
-    # Of light there is as much as paper returns; chalk adds to what a board does.
+    # Dark ink absorbs a share of the paper's light; chalk adds to the light of a board.
     density /= np.maximum(_paper(picture.mean(2)), DARKEST) if dark else 255
     density -= np.median(density[sheet])
     noise = 1.4826 * float(np.median(np.abs(density[sheet])))
@@ -63,7 +63,7 @@ def find_ink(picture: Grey, sheet: Mask) -> Ink:
 
 
 def _usual(picture: Grey) -> Grey:
-    """Medians (H, W, C) of what lies around, or the border's where it is even."""
+    """Returns medians (H, W, C) of the surroundings, or of the border if its light is even."""
     channels = []
     for channel in np.moveaxis(picture, 2, 0):
         if (level := _even(channel)) is not None:
@@ -71,7 +71,7 @@ def _usual(picture: Grey) -> Grey:
             continue
         cells = reduced(channel, CELLS)
         half = max(1, round(WINDOW / 2 * max(cells.shape)))
-        # What runs on behind the edge: a slope, not a plateau.
+        # Beyond the edge a slope continues, and does not become constant.
         room = [min(half, n - 1) for n in cells.shape]
         around = np.pad(cells, [(r, r) for r in room], "reflect", reflect_type="odd")
         windows = sliding_window_view(around, [2 * r + 1 for r in room])
@@ -80,7 +80,7 @@ def _usual(picture: Grey) -> Grey:
 
 
 def _even(value: Grey) -> float | None:
-    """What is usual along the border, if light is even there; for small pictures always."""
+    """Returns the border's median if its light is even or the picture is small; else None."""
     level = float(np.median(_border(value)))
     contrast = float(np.percentile(np.abs(value - level), 99.5))
     low, high = np.percentile(_border(reduced(value, CELLS)), [3, 97])
@@ -93,7 +93,7 @@ def _border(value: Grey) -> Grey:
 
 
 def _axis(deviation: Grey) -> NDArray[np.float32]:
-    """The colour (C) in which ink differs most, weights that add up to 1 by their sizes."""
+    """Returns the colour axis (C,) along which ink differs most; absolute values sum to 1."""
     pixels = deviation.reshape(-1, deviation.shape[2])
     strength = np.square(pixels).sum(1, keepdims=True)
     axis = np.linalg.eigh((pixels * strength).T @ pixels)[1][:, -1]
@@ -105,11 +105,11 @@ def _energy(deviation: Grey) -> float:
 
 
 def _paper(value: Grey) -> Grey:
-    """What dark ink lies on: (H, W), in uneven light what is left without narrow dark places."""
+    """Returns the light of the paper (H, W): in uneven light, without narrow dark places."""
     if (level := _even(value)) is not None:
         return np.full(value.shape, level, np.float32)
     half = max(1, round(STROKE * min(value.shape) / 2))
-    # Paper goes on beyond the edge; without it a dark edge would be filled up too.
+    # The paper is continued beyond the edge; otherwise a dark edge would be filled, too.
     wide = np.pad(value, half, "edge")
     closed = shrunk(grown(wide, half), half)[half:-half, half:-half]
     return blurred(closed, half // 2)

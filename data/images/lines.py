@@ -1,8 +1,8 @@
-"""Lines that are printed, not written: ruled and squared paper, and the boxes of forms.
+"""Removes printed lines: those of ruled and squared paper, and the boxes of forms.
 
-A line of paper goes from one edge to the other; a box has two lines each way that enclose what is
-written. Their pixels are taken away where they are no thicker than the line: where a stroke crosses
-or runs along it, the stroke stays whole.
+A line of paper goes from edge to edge; a box has two lines in each direction around the writing.
+Their pixels are removed where the ink is no thicker than the line, so a stroke that crosses a line
+or runs along it stays whole.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 from data.images.arrays import Grey, Mask, components, dilated, resized, run_lengths
 
-TILT = 0.1  # of its length: how much a line may rise or fall
-COVERED = 0.65  # of its length: how much of a line must be seen
-THICK = 0.03  # of the shorter side, or thicker pixels are a stroke
-HOLLOW = 0.35  # of a box's area: how much its lines and what is in it may cover
-SMALLEST = 64  # pixels of a picture on which lines are looked for
+TILT = 0.1  # share of its length by which a line may rise or fall
+COVERED = 0.65  # share of its length over which a line must be visible
+THICK = 0.03  # share of the shorter side: thicker ink is a stroke
+HOLLOW = 0.35  # share of a box's area that its lines and content may cover
+SMALLEST = 64  # pixels of the shorter side below which lines are not looked for
 COARSE = 200
 
 
 def without_lines(mask: Mask) -> Mask:
-    """Takes away the lines of paper and boxes.
+    """Removes the lines of paper and boxes.
 
     Args:
         mask: (H, W), where ink is.
@@ -43,7 +43,7 @@ def without_lines(mask: Mask) -> Mask:
 
 
 def _without_box(mask: Mask, part: Mask, thickest: int) -> Mask:
-    """The mask without a box that a connected part of it may be."""
+    """Removes the lines of a connected part from the mask, if that part is a box."""
     ys, xs = np.flatnonzero(part.any(1)), np.flatnonzero(part.any(0))
     if len(ys) < SMALLEST / 2 or len(xs) < SMALLEST / 2:
         return mask
@@ -61,7 +61,7 @@ def _without_box(mask: Mask, part: Mask, thickest: int) -> Mask:
 
 
 def _encloses(lines: Mask) -> bool:
-    """Whether lines along the rows lie far from one another, with nothing between."""
+    """Whether there are lines along the rows that are far apart, with none between them."""
     seen = np.flatnonzero(lines.mean(1) > COVERED / 4)
     if len(seen) < 2:
         return False
@@ -70,22 +70,22 @@ def _encloses(lines: Mask) -> bool:
 
 
 def _erased(mask: Mask, rows: Mask, columns: Mask) -> Mask:
-    """Without lines along rows and columns, where it is no thicker across them than they are."""
+    """Removes lines along rows and columns where the ink is no thicker than they are."""
     high, wide = _thickness(mask, rows, 0), _thickness(mask, columns, 1)
-    # What a column is must be measured without the rows that cross it, and the other way round.
+    # Columns must be measured without the rows that cross them, and vice versa.
     rest = mask & ~(rows & (run_lengths(mask, 0) <= high))
     rest &= ~(columns & (run_lengths(rest, 1) <= wide))
     return rest & ~(rows & (run_lengths(rest, 0) <= high))
 
 
 def _thickness(mask: Mask, line: Mask, axis: int) -> float:
-    """Of most of a line, and half as much again."""
+    """Returns 1.5 times the median thickness of a line, plus 1; 0 without a line."""
     lengths = run_lengths(mask, axis)[line & mask]
     return 1.5 * float(np.median(lengths)) + 1 if len(lengths) else 0.0
 
 
 def _lines(mask: Mask, thickest: int, *, whole: bool) -> Mask:
-    """The pixels (H, W) of lines along the rows, tilted or not; `whole` if from edge to edge."""
+    """Returns pixels (H, W) of lines along the rows, tilted or not; `whole`: edge to edge."""
     height, width = mask.shape
     scale = max(1.0, width / COARSE)
     coarse = _resized(mask, max(8, round(height / scale)), round(width / scale))
@@ -102,7 +102,7 @@ def _lines(mask: Mask, thickest: int, *, whole: bool) -> Mask:
         for end in (np.s_[:, :ends], np.s_[:, -ends:]):
             share = _coverage(mask[end], index[end], inside[end])
             coverage = np.where(share > 0.4, coverage, 0)
-    # Rows of a line, and a pixel at either side that a bend may need.
+    # Rows of a line, and two more at either side for a bent one.
     band = dilated((coverage > COVERED)[:, None], 2, 2, 0)
     line = np.zeros_like(mask)
     np.put_along_axis(line, index, np.broadcast_to(band, mask.shape) & inside, 0)
@@ -112,13 +112,13 @@ def _lines(mask: Mask, thickest: int, *, whole: bool) -> Mask:
 
 
 def _resized(mask: Mask, height: int, width: int) -> Mask:
-    """Smaller; a pixel that is set in part is set."""
+    """Shrinks a mask; a pixel is set if more than 15 % of it was."""
     small: Grey = resized(mask.astype(np.float32), height, width)
     return small > 0.15
 
 
 def _sharpest(mask: Mask, shifts: NDArray[np.int64]) -> tuple[int, float]:
-    """By how many pixels lines rise from the left edge to the right, and how much one covers."""
+    """Returns by how many pixels lines tilt from edge to edge, and the best line's coverage."""
     best, most, sharpness = 0, 0.0, -1.0
     for shift in shifts:
         coverage = _coverage(mask, *_sheared(mask.shape, int(shift)))
@@ -128,15 +128,15 @@ def _sharpest(mask: Mask, shifts: NDArray[np.int64]) -> tuple[int, float]:
 
 
 def _coverage(mask: Mask, index: NDArray[np.int64], inside: Mask) -> NDArray[np.float64]:
-    """How much of each tilted row is set, of what lies in the picture, with a pixel to spare."""
+    """Returns the set share of each tilted row inside the picture, within a pixel."""
     seen = np.take_along_axis(dilated(mask, 1, 1, 0), index, 0) & inside
     share = np.asarray(seen.sum(1) / np.maximum(inside.sum(1), 1))
-    # What is mostly outside is no line.
+    # A row that is mostly outside is no line.
     return np.where(inside.mean(1) > 0.6, share, 0.0)
 
 
 def _sheared(shape: tuple[int, ...], shift: int) -> tuple[NDArray[np.int64], Mask]:
-    """The row (H, W) of each pixel of a tilted row, and whether the picture has it."""
+    """Returns the row (H, W) of each pixel of a tilted row, and whether it is inside."""
     height, width = shape
     rise = np.rint(np.linspace(-shift / 2, shift / 2, width)).astype(np.int64)
     rows = np.arange(height)[:, None] + rise

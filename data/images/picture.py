@@ -1,4 +1,4 @@
-"""From a picture to the digits on it, or to the reason why there are none to be read."""
+"""Finds the digits in a picture, or the reason why they cannot be read."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from data.images.ink import Ink, find_ink
 from data.images.lines import without_lines
 from data.images.sheet import find_sheet
 
-GRAIN = 300  # pixels of the longer side, from which on paper has a grain
-NOISY = 0.05  # of the light: more, such as dithering, is blurred until it is less
-LONGEST = 450  # pixels of the longer side that are looked at
-CLOSER = 80  # of a digit: fewer are looked at again, larger
-CUTTING = 128  # pixels of the longer side: no photograph, so that the edge cuts nothing off
-FAINT = 0.1  # of a digit's density: what counts as paper, if there is no noise
+GRAIN = 300  # pixels of the longer side above which paper has a grain
+NOISY = 0.05  # share of the light: more noise, such as dithering, is blurred away
+LONGEST = 450  # pixels of the longer side to which a picture is reduced
+CLOSER = 80  # pixels of a digit: smaller ones are analysed again at full resolution
+CUTTING = 128  # pixels of the longer side: up to this size, the edge cuts off no digit
+FAINT = 0.1  # share of a digit's density that counts as paper without noise
 NO_INK, EDGE, SEVERAL = "no ink", "touches the edge", "several digits; --several reads them"
 
 
@@ -30,27 +30,27 @@ class Seen(NamedTuple):
     pixels: Tensor | None
     """(28, 28) uint8, as the network takes it; None where there is no ink."""
     ink: str
-    """What was found: dark or light."""
+    """The kind of ink found: dark or light."""
     reason: str = ""
-    """Why it should not be relied on."""
+    """Why it should not be relied on; empty if it can be."""
 
 
 def look(picture: NDArray[Any], *, several: bool) -> list[Seen]:
     """Finds the digits of a picture.
 
     Args:
-        picture: (H, W, C) of 1 or 3 colours, 0 to 255, of any type.
+        picture: (H, W, C) with 1 or 3 channels, 0 to 255, of any dtype.
         several: whether there may be more than one.
 
     Returns:
-        One for each digit in the order of reading; without `several` exactly one.
+        One entry per digit in reading order; without `several` exactly one.
     """
     channels = (reduced(channel, LONGEST) for channel in np.moveaxis(picture, 2, 0))
     small = np.stack(list(channels), 2).astype(np.float32)
     sheet = find_sheet(small.mean(2))
     ink, written = _written(small, sheet)
     found = find_digits(ink.density, written)
-    if not found and small.shape != picture.shape:  # what may be dust is looked at from nearer
+    if not found and small.shape != picture.shape:  # possible dust is analysed again
         found = find_digits(ink.density, written, dust=0)
     if not found:
         return [Seen(None, _name(ink), NO_INK)]
@@ -78,7 +78,7 @@ def _name(ink: Ink) -> str:
 
 
 def _seen(picture: NDArray[Any], sheet: Mask, ink: Ink, digit: Found) -> Seen:
-    """One digit, as MNIST would show it; looked at from nearer if it is small."""
+    """Returns one digit in MNIST's form, analysed again at full resolution if it is small."""
     scale = picture.shape[0] / sheet.shape[0]
     reason = EDGE if _is_cut(digit) else ""
     if scale > 1 and digit.extent < CLOSER:
@@ -86,7 +86,7 @@ def _seen(picture: NDArray[Any], sheet: Mask, ink: Ink, digit: Found) -> Seen:
         reach = round(1.2 * scale * digit.extent)
         top, left = (max(0, round(m) - reach) for m in middle)
         near = picture[top : top + 2 * reach, left : left + 2 * reach].astype(np.float32)
-        # What the paper lies on may be near, too.
+        # The surface below the paper may be near, too.
         places = zip((top, left), near.shape[:2], sheet.shape, strict=True)
         ink, written = _written(near, sheet[np.ix_(*(_behind(*n, scale) for n in places))])
         place = [m - start for m, start in zip(middle, (top, left), strict=True)]
@@ -98,7 +98,7 @@ def _seen(picture: NDArray[Any], sheet: Mask, ink: Ink, digit: Found) -> Seen:
 
 
 def _behind(start: int, count: int, most: int, scale: float) -> NDArray[np.intp]:
-    """Which rows or columns of the small picture so many of the large one, from `start` on, are."""
+    """Returns the small picture's rows or columns for `count` of the large one's from `start`."""
     behind: NDArray[np.intp] = ((start + np.arange(count) + 0.5) / scale).astype(np.intp)
     return behind.clip(max=most - 1)
 
@@ -109,13 +109,13 @@ def _holds(digit: Found, place: list[float]) -> bool:
 
 
 def _is_cut(digit: Found) -> bool:
-    """Whether it goes on outside; not where it fills the picture, which is a cutting."""
+    """Whether the edge cuts it off; not if it fills the picture or that is a small cutting."""
     top, bottom, left, right = digit.edges
     return max(digit.mask.shape) > CUTTING and (top != bottom or left != right)
 
 
 def _strokes(ink: Ink, digit: Found) -> Grey:
-    """The digit's ink alone: (H, W) from 0 to 1, the noise of paper taken away."""
+    """Returns the digit's ink alone, (H, W) from 0 to 1, without the noise of paper."""
     area = np.s_[max(0, digit.top - 2) : digit.bottom + 2, max(0, digit.left - 2) : digit.right + 2]
     density, mask = ink.density[area], digit.mask[area]
     most = float(np.percentile(density[mask], 98))

@@ -1,6 +1,6 @@
-"""Files of pictures: formats, folders, pages, and all that a pixel can be.
+"""Reads digits from files and folders of pictures and arrays.
 
-Whatever Pillow opens, IDX files, NumPy's .npy and .npz; gzipped or not.
+It reads whatever Pillow opens, IDX files, and NumPy's .npy and .npz, gzipped or not.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ MOST_PIXELS = 64_000_000  # of one picture
 MOST_BYTES = 1 << 30  # of one file, unpacked
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 ARRAYS = {".npy", ".npz"}
-# Of telephones. Pillow reads AVIF where it is built to, HEIC never.
+# Formats of telephones. Pillow reads AVIF if it is built with it, HEIC never.
 HEIF = {".heic", ".heif", ".avif"}
 PAGED = {"TIFF", "GIF", "WEBP", "PNG"}  # a telephone's MPO holds one picture several times
 GZIP, IDX, NPY, ZIP = b"\x1f\x8b", b"\x00\x00\x08", b"\x93NUMPY", b"PK\x03\x04"
-THUMBNAIL = 254  # the TIFF tag whose lowest bit says that a page is another one, made smaller
+THUMBNAIL = 254  # the TIFF tag whose lowest bit marks a page as a smaller version of another
 
 Pixels = NDArray[Any]
 Size = tuple[int, int]
@@ -42,34 +42,34 @@ class Digit(NamedTuple):
     """One digit, ready for a network."""
 
     name: str
-    """The file, and behind it the position in it where it holds more than one."""
+    """The file, followed by the position in it if it holds more than one."""
     pixels: Tensor
     """(28, 28) uint8, light on dark; all 0 where nothing was found."""
     ink: str
-    """What was found: dark or light."""
+    """The kind of ink found: dark or light."""
     reason: str = ""
-    """Why an answer should not be relied on."""
+    """Why an answer should not be relied on; empty if it can be."""
 
 
 class Content(NamedTuple):
-    """What files hold."""
+    """The content of files."""
 
     digits: list[Digit]
     refused: list[DatasetError]
-    """Of the files that cannot be read, and why."""
+    """An error for each file that cannot be read."""
 
 
 def read(paths: Iterable[Path], *, several: bool = False, size: Size = (SIZE, SIZE)) -> Content:
-    """Reads files and folders, in the order given, folders in the order of their names.
+    """Reads files and folders in the given order; the files of a folder are sorted by name.
 
     Args:
         paths: files and folders.
         several: whether a picture may show more than one digit.
-        size: height and width of those images of arrays that are scaled as those of a data set, and
-            not looked at as pictures; beside those of the networks' own size.
+        size: height and width of images in arrays that are only scaled, like a data set's, and not
+            searched for digits; the same applies to images of the networks' own size.
 
     Raises:
-        DatasetError: a path that is not there, a folder without images.
+        DatasetError: a path does not exist, or a folder has no images.
     """
     content = Content([], [])
     for file in [file for path in paths for file in _files(path)]:
@@ -100,8 +100,8 @@ def _looks_right(file: Path) -> bool:
 
 
 def _read_file(path: Path, several: bool, size: Size) -> list[Digit]:
-    """All digits of a file, or none of them if it is damaged."""
-    if not path.is_file():  # a pipe would be waited for, a device never ends
+    """Returns all digits of a file, or raises a DatasetError if it is damaged."""
+    if not path.is_file():  # a pipe would block, a device never ends
         raise DatasetError(f"{path} is no file, but a pipe or a device; save it as a file first")
     content = path.read_bytes()
     if content.startswith(GZIP):
@@ -131,13 +131,13 @@ def _unpack(path: Path, content: bytes) -> bytes:
 
 
 def _arrays(path: Path, content: bytes) -> list[tuple[str, Pixels]]:
-    """The names and arrays of an .npy or .npz file, without those that are labels."""
+    """Returns names and arrays of an .npy or .npz file; vectors in .npz are left out as labels."""
     try:
         loaded = np.load(io.BytesIO(content), allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return [("", loaded)]
         named = [(f"[{name}]", loaded[name]) for name in loaded.files]
-    except Exception as error:  # zipfile, NumPy and zlib have many ways to say it
+    except Exception as error:  # zipfile, NumPy and zlib raise many kinds
         raise DatasetError(f"{path} is a damaged NumPy file ({error})") from error
     if not (found := [(name, array) for name, array in named if array.ndim > 1]):
         raise DatasetError(f"{path} holds no images, but arrays {', '.join(loaded.files)}")
@@ -145,7 +145,7 @@ def _arrays(path: Path, content: bytes) -> list[tuple[str, Pixels]]:
 
 
 def _from_array(path: Path, name: str, array: Pixels, several: bool, size: Size) -> Iterator[Digit]:
-    """The digits of an array: (H, W), (H, W, C), (N, H, W), (N, 1, H, W) or (N, H, W, C)."""
+    """Yields the digits of an array (H, W), (H, W, C), (N, H, W), (N, C, H, W) or (N, H, W, C)."""
     if array.dtype.kind not in "buif" or not 2 <= array.ndim <= 4:
         raise DatasetError(
             f"{path}{name} holds no images, but {array.dtype} of shape {array.shape}; "
@@ -156,7 +156,7 @@ def _from_array(path: Path, name: str, array: Pixels, several: bool, size: Size)
     if not np.isfinite(array).all():
         raise DatasetError(f"{path}{name} has pixels that are infinite or no numbers")
     is_one = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
-    # Pixels of channels first, as torch has them, go last.
+    # Channels that come first, as in torch, are moved to the end.
     images = array[None] if is_one else array
     if images.ndim == 4 and images.shape[1] in (1, 3):
         images = np.moveaxis(images, 1, -1)
@@ -165,7 +165,7 @@ def _from_array(path: Path, name: str, array: Pixels, several: bool, size: Size)
         images = _to_bytes_range(images)
     for n, image in enumerate(images):
         full = f"{path}{name}" if is_one else f"{path}{name}[{n}]"
-        if image.shape in ((SIZE, SIZE, 1), (*size, 1)):  # a data set's, or made to be like it
+        if image.shape in ((SIZE, SIZE, 1), (*size, 1)):  # from a data set, or made like one
             (pixels,) = scaled(torch.from_numpy(np.rint(image[None, ..., 0]).astype(np.uint8)))
             yield Digit(full, pixels, "light", "" if pixels.any() else NO_INK)
         else:
@@ -173,7 +173,7 @@ def _from_array(path: Path, name: str, array: Pixels, several: bool, size: Size)
 
 
 def _from_pictures(path: Path, content: bytes, several: bool) -> Iterator[Digit]:
-    """The digits of all pages of a picture."""
+    """Yields the digits of all pages of a picture."""
     pages = _pages(path, content)
     first = next(pages)
     second = next(pages, None)
@@ -195,10 +195,10 @@ def _digits(name: str, picture: Pixels, several: bool) -> Iterator[Digit]:
 
 
 def _pages(path: Path, content: bytes) -> Iterator[Pixels]:
-    """The pages (H, W, C) of a picture, 0 to 255."""
+    """Yields the pages (H, W, C) of a picture, 0 to 255."""
     try:
         with warnings.catch_warnings():
-            # Pillow warns of what it reads all the same, and of size, which is looked at here.
+            # Pillow warns of flaws that it can handle, and of large sizes, which are checked here.
             warnings.simplefilter("ignore")
             picture: Image.Image = Image.open(io.BytesIO(content))
             yield from _read_pages(path, picture)
@@ -213,7 +213,7 @@ def _pages(path: Path, content: bytes) -> Iterator[Pixels]:
 
 
 def reads_avif() -> bool:
-    """Whether this Pillow does; older ones have never heard of it."""
+    """Whether this version of Pillow reads AVIF, which older ones do not know."""
     return "avif" in features.modules and bool(features.check("avif"))
 
 
@@ -241,8 +241,8 @@ def _read_pages(path: Path, picture: Image.Image) -> Iterator[Pixels]:
 
 
 def _colours(picture: Image.Image) -> Pixels:
-    """The pixels (H, W, C) of 1 colour or 3, in front of what makes them seen."""
-    if picture.mode.startswith(("I", "F")):  # which Pillow would cut off at 255
+    """Returns the pixels (H, W, C) with 1 or 3 channels, on a contrasting ground if transparent."""
+    if picture.mode.startswith(("I", "F")):  # which Pillow would clip at 255
         return _to_bytes_range(np.asarray(picture))[..., None]
     if picture.has_transparency_data:
         return _in_front(np.asarray(picture.convert("RGBA"), np.float32))
@@ -252,10 +252,10 @@ def _colours(picture: Image.Image) -> Pixels:
 
 
 def _in_front(picture: NDArray[np.float32]) -> Pixels:
-    """(H, W, 4) in front of white or black, or of the paper where that is what is opaque."""
+    """Composes RGBA (H, W, 4) with white or black, or with the paper if that is opaque."""
     colours, alpha = picture[..., :3], picture[..., 3:] / 255
     solid = colours[alpha[..., 0] > 0.5]
-    # A photograph, of which some corners were cut away, or ink on nothing.
+    # A photograph whose corners were cut away; otherwise ink on a transparent ground.
     if len(solid) > alpha.size / 2 and solid.mean(1).std() > 20:
         return alpha * colours + (1 - alpha) * np.median(solid, 0)
     dark = (colours * alpha).sum() < 127.5 * 3 * alpha.sum()
@@ -263,7 +263,7 @@ def _in_front(picture: NDArray[np.float32]) -> Pixels:
 
 
 def _to_bytes_range(values: Pixels) -> NDArray[np.float32]:
-    """Any range as 0 to 255, of which single precision cannot tell all numbers apart."""
+    """Scales any range to 0 to 255, in double precision, which keeps large numbers distinct."""
     values = values.astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError("it has pixels that are infinite or no numbers")

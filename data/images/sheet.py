@@ -1,4 +1,4 @@
-"""The sheet of paper in a picture that also shows what it lies on."""
+"""Finds the sheet of paper in a picture that also shows the surface below it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import numpy as np
 
 from data.images.arrays import Grey, Mask, components, grown, reduced, resized, shrunk
 
-CELLS = 160  # of the longer side
-BRIGHTER = 50.0  # of 255: than the table
-SHARE = 0.15  # of the picture, at least
-LARGE = 0.45  # of the picture: more than a digit fills
-COVERED = 0.85  # of the sheet is not ink
-STRAIGHT = 0.93  # of its convex hull, at least
-FRAME = 0.6  # of the picture's border is table
+CELLS = 160  # along the longer side
+BRIGHTER = 50.0  # of 255: least difference from the table
+SHARE = 0.15  # least share of the picture
+LARGE = 0.45  # share of the picture above which it is no digit
+COVERED = 0.85  # least share of the sheet that is not ink
+STRAIGHT = 0.93  # least share of its convex hull
+FRAME = 0.6  # least share of the picture's border that is table
 MARGIN = 2  # cells that shadow and thickness of its edge may take
 
 
 def find_sheet(grey: Grey) -> Mask:
-    """Where the paper is: (H, W); everywhere, unless a bright sheet lies on something dark."""
+    """Returns where paper is, (H, W): everywhere, unless a bright sheet is on a dark surface."""
     everywhere = np.ones(grey.shape, np.bool_)
     if max(grey.shape) <= CELLS:
         return everywhere
@@ -40,7 +40,7 @@ def find_sheet(grey: Grey) -> Mask:
 
 
 def _otsu(grey: Grey) -> float:
-    """The level that parts the values into two groups with the least variance (Otsu 1979)."""
+    """Returns the level that splits the values into groups of least variance (Otsu 1979)."""
     counts, edges = np.histogram(grey, 128)
     middles = (edges[1:] + edges[:-1]) / 2
     below = np.cumsum(counts)
@@ -55,14 +55,14 @@ def _border(mask: Mask) -> float:
 
 
 def _filled(mask: Mask) -> Mask:
-    """With its holes."""
+    """Fills the holes of a mask."""
     labels, _ = components(np.pad(~mask, 1, constant_values=True))
     filled: Mask = labels != labels[0, 0]
     return filled[1:-1, 1:-1]
 
 
 def _step(cells: Grey, sheet: Mask) -> float:
-    """By how much the picture grows darker where the sheet ends, which a vignette does slowly."""
+    """Returns how much darker the picture is past the sheet's edge; a vignette is gradual."""
     inside = shrunk(sheet, 1) & ~shrunk(sheet, 3)
     outside = grown(sheet, 3) & ~grown(sheet, 1)
     return float(np.median(cells[inside]) - np.median(cells[outside]))
@@ -71,12 +71,12 @@ def _step(cells: Grey, sheet: Mask) -> float:
 def _has_corners(mask: Mask) -> bool:
     """Whether it is more like a parallelogram than like an ellipse, or larger than a digit."""
     spread = np.cov(np.array(np.nonzero(mask)))
-    # 12 for every parallelogram, 12.57 for every ellipse.
+    # The area by this root is 12 for every parallelogram, 12.57 for every ellipse: 12 or 4 pi.
     return bool(mask.sum() < 12.3 * np.sqrt(np.linalg.det(spread)) or mask.mean() > LARGE)
 
 
 def _hull_area(mask: Mask) -> float:
-    """The area of the smallest convex shape around it: what lies inside of it in all directions."""
+    """Returns the area of the convex hull, by the extent of the mask in 48 directions."""
     y, x = np.nonzero(mask)
     rows, columns = np.mgrid[: mask.shape[0], : mask.shape[1]]
     inside = np.ones(mask.shape, np.bool_)

@@ -31,14 +31,14 @@ OPTIONS_OF = {
     "batches": ("iteration", "kernel", "scaling"),
     "png": tuple(name for name, question in QUESTIONS.items() if question.draw),
 }
-"""The questions that an option has a say in, where not all of them."""
+"""The questions that an option applies to, if not to all of them."""
 
 
 def main(args: list[str] | None = None) -> None:
     """Runs the program.
 
     Args:
-        args: command line without the program; None takes that of the process.
+        args: command-line arguments; None takes those of the process.
     """
     parser = OneLineParser(prog="python -m project.bench", description=DESCRIPTION)
     parser.add_argument("question", nargs="?", choices=QUESTIONS, default="fit")

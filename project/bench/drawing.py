@@ -13,12 +13,12 @@ from project.bench.race import TARGETS, percent
 GREY, BLUE = "#b8b8b8", "#2563a8"
 
 ERRORS = (90, 50, 20, 10, 5, 2, 1, 0.5)
-"""Per cent of the test images, where the accuracy gets a mark."""
+"""Errors, in percent of the test images, at which the accuracy axis has a tick."""
 
 
 def save(rows: list[dict[str, Any]], path: Path) -> None:
     """Draws the rows of `fit.race` as bars over a logarithmic scale, and writes a PNG."""
-    # Half a second to import, and only this needs it.
+    # Takes half a second to import, and only figures need it.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 1 + 0.32 * len(rows)), layout="constrained")

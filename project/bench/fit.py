@@ -1,8 +1,8 @@
-"""How much faster is `project.fit` than the published loop, and than what else one would write?
+"""How much faster is `project.fit` than the published loop and than other common loops?
 
-On each device all run there, and are compared with the published loop there.
-Ours is the training time that results.json reports, everything on: TensorBoard with every
-iteration's loss, losses.npy, checkpoint. All are short slices, taken in turns.
+On each device, all loops run there and are compared with the published loop there. Ours is the
+training time that results.json reports, with everything on: TensorBoard with every iteration's
+loss, losses.npy, checkpoints. All are timed in short slices, in turns.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from project.bench.measure import CPU, Timing, has_compiler, trainer_options
 
 
 class Contestant(NamedTuple):
-    """A loop, and how long a slice of it is."""
+    """A loop, and the length of its slices."""
 
     seconds: Callable[[int], float]
-    """Seconds per iteration, over that many."""
+    """Returns seconds per iteration, over that many iterations."""
     iterations: int
 
 
@@ -37,7 +37,7 @@ RACES = ("lenet5-original", "lenet5-modern", "logistic", "mse")
 
 
 def contestants(name: str, root: Path, device: torch.device) -> dict[str, Contestant]:
-    """The loops of one experiment on a device, by name: the published one first, ours last."""
+    """Returns the loops of an experiment on a device by name: published one first, ours last."""
     ours = partial(our_seconds_per_iteration, name, root, device)
 
     def stock(loop: Iterator[float], iterations: int) -> Contestant:
@@ -80,7 +80,7 @@ def race(
     repeats: int,
     progress: Callable[[str], Any],
 ) -> list[dict[str, Any]]:
-    """Times the loops of one experiment on one device in turns; a row for each."""
+    """Times the loops of one experiment on one device in turns; returns a row for each."""
     for label, loop in entries.items():
         progress(f"{name} on {device}: {label}, warming up")
         loop.seconds(max(1, loop.iterations // 4))
@@ -103,7 +103,7 @@ def race(
 
 
 def lines(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """Of the table, from the rows of all races."""
+    """Returns the lines of the table, from the rows of all races."""
     return [
         (
             row["experiment"],
@@ -119,7 +119,7 @@ def lines(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
 def our_seconds_per_iteration(
     name: str, root: Path, device: torch.device, iterations: int, *options: str
 ) -> float:
-    """Training time of `project.fit` for that many iterations, in a folder that is thrown away."""
+    """Returns the seconds per iteration of `project.fit`, run in a temporary folder."""
     options = (*trainer_options(device), *options)
     return _in_a_folder(_fit, name, root.resolve(), iterations, *options)
 
@@ -134,7 +134,7 @@ def _fit(name: str, root: Path, iterations: int, *options: str) -> float:
 
 
 def _in_a_folder(function: Callable[..., float], *args: Any) -> float:
-    """Calls it where whatever it writes is thrown away."""
+    """Calls a function in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         return function(*args)
 

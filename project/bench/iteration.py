@@ -1,8 +1,8 @@
-"""Where the time of one iteration of LeNet-5 goes, in the compiled call on a CPU, on one thread.
+"""Where does the time of one iteration of LeNet-5 go, in the compiled call on one CPU thread?
 
-`project.fit` trains with a clock in the call (`stamps.py`), so that the pieces and what lies around
-the call are parts of one run and add up to it; and in turns with that as it is, which tells what
-the clock costs. What is computed is compared with what the processor can do at best.
+`project.fit` trains with a clock in the call (`stamps.py`), so that the pieces and the time outside
+of the call are parts of one run and add up to it; in turns, it trains without the clock, which
+shows the clock's cost. The speed of the pieces is compared with the processor's peak.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
     from project.bench.stamps import Stamped
 
 BATCHES = (10, 100, 1000, 10_000)
-IMAGES = 60_000  # that a run of project.fit learns from, in 20 to 600 iterations
+IMAGES = 60_000  # that a run of project.fit trains on, in 20 to 600 iterations
 OUTSIDE = "Python, Lightning, records"
 CALL, FIT = "= compiled call", "= project.fit"
 WITHOUT = "project.fit without the clock"
-TURNS = 100_000  # of the loop that the peak is taken from
+TURNS = 100_000  # of the loop that measures the peak
 Row = dict[str, Any]
 
 
 def run(
     c3: C3, root: Path, batches: Sequence[int], repeats: int, progress: Callable[[str], Any]
 ) -> list[Row]:
-    """A row for each piece and each batch size, with its share of project.fit's iteration.
+    """Returns a row for each piece and batch size, with its share of project.fit's iteration.
 
     Raises:
-        UserError: there is no compiled call, or no counter of time in the processor.
+        UserError: there is no compiled call, or the processor has no time counter.
     """
     if lack := packages.lack("numba"):
         raise UserError(f"iteration takes the compiled call apart, but {lack}.")
@@ -65,7 +65,7 @@ def run(
 
 
 def _training(c3: C3, root: Path, batch: int) -> Callable[[], tuple[int, float]]:
-    """A short one by project.fit; gives its iterations, and the seconds of one."""
+    """Returns a short training by project.fit, which returns its iterations and seconds per one."""
     count = min(600, max(20, IMAGES // batch))
     size = f"--data.batch_size={batch}"
 
@@ -76,7 +76,7 @@ def _training(c3: C3, root: Path, batch: int) -> Callable[[], tuple[int, float]]
 
 
 def _turn(stamped: Stamped, train: Callable[[], tuple[int, float]]) -> dict[str, float]:
-    """Seconds of an iteration's pieces, of a run with the clock, and of one without."""
+    """Returns seconds per iteration: of its pieces, of a run with the clock, and without it."""
     from project.bench.stamps import ticks
 
     stamped.take()
@@ -94,7 +94,7 @@ def _turn(stamped: Stamped, train: Callable[[], tuple[int, float]]) -> dict[str,
 
 
 def _median(turns: list[dict[str, float]]) -> dict[str, float]:
-    """The turn in the middle, as one: medians of each piece would not add up."""
+    """Returns the median turn as a whole, since medians of the pieces would not add up."""
     middle = sorted(turns, key=lambda seconds: seconds[FIT])[(len(turns) - 1) // 2]
     return middle | {WITHOUT: median(turn[WITHOUT] for turn in turns)}
 
@@ -122,7 +122,7 @@ def _rows(
 
 
 def lines(rows: list[Row]) -> list[tuple[str, ...]]:
-    """Of the table, from the rows of `run`."""
+    """Returns the lines of the table, from the rows of `run`."""
     return [
         (
             str(row["batch"]),
@@ -137,7 +137,7 @@ def lines(rows: list[Row]) -> list[tuple[str, ...]]:
 
 
 def note(rows: list[Row]) -> str:
-    """What the shares of the peak are shares of."""
+    """Describes the peak that the shares refer to."""
     return f"peak, multiply-adds in registers: {rows[0]['peak'] / 1e9:.1f} GFLOPS"
 
 
@@ -151,7 +151,7 @@ def _operations(c3: C3, batch: int) -> dict[str, int]:
 
 
 def peak_flops(repeats: int) -> float:
-    """Operations per second of multiply-adds in registers, a vector each, on one core."""
+    """Returns operations per second of vector multiply-adds in registers, on one core."""
     from project.bench.stamps import CHAINS, multiply_add
 
     numbers = np.repeat(np.array([0.5, 1], np.float32), LANES)
@@ -161,7 +161,7 @@ def peak_flops(repeats: int) -> float:
 
 @contextmanager
 def _clock_inside(stamped: Stamped) -> Iterator[None]:
-    """Lets training call the iteration with the clock."""
+    """Makes training call the iteration with the clock."""
     from models.kernels.lenet5 import cpu
 
     with patch.object(cpu, "descent", stamped.descent):

@@ -1,4 +1,4 @@
-"""`project.fit` as a process of its own, as a user starts it."""
+"""Runs `project.fit` as a process of its own, as a user starts it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def fit(*options: str, **environment: str) -> dict[str, Any]:
-    """Its results.json; everything else that it writes is thrown away.
+    """Runs `project.fit` in a temporary folder and returns its results.json.
 
     Args:
-        options: of the command line.
-        environment: variables that it gets beside those of this process.
+        options: options of the command line.
+        environment: variables added to those of this process.
 
     Raises:
-        UserError: it ended with an error.
+        UserError: project.fit ended with an error.
     """
     paths = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
     with tempfile.TemporaryDirectory() as folder:

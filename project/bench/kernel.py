@@ -1,4 +1,4 @@
-"""How fast is the fused block against its reference, a dense convolution and torch.compile?"""
+"""How fast is the fused block, compared with its reference, a dense one and torch.compile?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from project.bench.measure import Timing, devices, has_compiler, interleaved, pe
 
 
 class Layer(NamedTuple):
-    """A convolutional layer with the pool behind it."""
+    """A convolutional layer with the pooling after it."""
 
     in_channels: int
     table: ConnectionTable
@@ -37,7 +37,7 @@ BATCHES = (1, 100, 1000)
 def measure(
     layer_name: str, batch: int, repeats: int, peak: float, device: torch.device
 ) -> list[dict[str, Any]]:
-    """Times every version of one layer at one batch size; a row for each.
+    """Times every version of one layer at one batch size; returns a row for each.
 
     The roofline share counts the operations of the table's connections only, forward, over `peak`.
     """
@@ -65,7 +65,7 @@ def measure(
 def versions(
     layer: Layer, batch: int, device: torch.device
 ) -> tuple[dict[str, Callable[[], Any]], dict[str, Callable[[], Any]]]:
-    """Forward alone, and forward and backward, of every version by name."""
+    """Returns forward alone, and forward and backward, of every version by name."""
     torch.manual_seed(0)
     pairs = connections(layer.table, layer.in_channels).to(device)
     x = torch.randn(batch, layer.in_channels, layer.size, layer.size, device=device)
@@ -74,7 +74,7 @@ def versions(
     dense = torch.randn(len(bias), layer.in_channels, 5, 5, device=device) / 10
     compiled = torch.compile(composite.conv_pool)
     own = to_lanes(x) if device.type == "cpu" else x
-    first = layer.in_channels == 1  # C1 wants no gradient of the images
+    first = layer.in_channels == 1  # C1 needs no gradient of the images
 
     def dense_block(x: Tensor, weight: Tensor) -> Tensor:
         return F.avg_pool2d(F.conv2d(x, weight, bias, padding=layer.padding).tanh(), 2).tanh()
@@ -132,7 +132,7 @@ def _both(
 def run(
     batches: Sequence[int], repeats: int, progress: Callable[[str], Any]
 ) -> list[dict[str, Any]]:
-    """All layers at all batch sizes on all devices; `progress` is told what is being timed."""
+    """Times all layers at all batch sizes on all devices; `progress` gets the name of each."""
     rows = []
     for device in devices():
         peak = peak_flops(device)
@@ -143,7 +143,7 @@ def run(
 
 
 def lines(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """Of the table, from the rows of `run`."""
+    """Returns the lines of the table, from the rows of `run`."""
     return [
         (
             row["layer"],

@@ -1,4 +1,4 @@
-"""Training loops as one writes them with stock parts: what this project is measured against."""
+"""Training loops with stock parts, against which this project is measured."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def pixels(images: Tensor) -> Tensor:
 def in_memory(
     root: Path, device: torch.device, inputs: Callable[[Tensor], Tensor] = pixels
 ) -> tuple[Tensor, Tensor]:
-    """All training images as what a network takes, (N, 1, 28, 28), and their labels (N,) int64."""
+    """Returns all training images as inputs (N, 1, 28, 28), and their labels (N,) int64."""
     images, labels = source.load(root, train=True)
     return inputs(images.to(device)), labels.to(device).long()
 
 
 def shuffled(x: Tensor, y: Tensor, size: int = BATCH) -> Iterator[tuple[Tensor, Tensor]]:
-    """Mini-batches without end, (B, 1, 28, 28) and (B,): every epoch in another order."""
+    """Yields mini-batches (B, 1, 28, 28) and (B,) without end, every epoch in another order."""
     while True:
         for index in torch.split(torch.randperm(len(x), device=x.device), size):
             yield x[index], y[index]
 
 
 def loader(root: Path) -> DataLoader[Any]:
-    """Images as torchvision reads them, with ToTensor, in a DataLoader."""
+    """Returns a DataLoader of torchvision's images with ToTensor."""
     # torchvision takes a second to import, and only these loops need it.
     from torchvision import datasets, transforms
 
@@ -54,7 +54,7 @@ def loader(root: Path) -> DataLoader[Any]:
 def loaded_batches(
     root: Path, device: torch.device, epochs: int | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Mini-batches of `loader` on a device; without end, where no number of epochs is given."""
+    """Returns mini-batches of `loader` on a device; without end, if no epochs are given."""
     often = itertools.repeat(loader(root), *([] if epochs is None else [epochs]))
     batches = itertools.chain.from_iterable(often)
     return ((x.to(device), y.to(device)) for x, y in batches)
@@ -69,13 +69,13 @@ def iterations(
     """Trains in plain torch, as long as there are rates; yields each iteration's loss.
 
     Args:
-        net: learns.
-        batches: what it learns from.
+        net: network to train.
+        batches: mini-batches to train on.
         rates: the learning rate of each iteration.
         update: the other settings of `torch.optim.SGD`.
     """
     optimizer = torch.optim.SGD(net.parameters(), lr=LR, **update)
-    # The rates first: where they end, no batch is taken any more.
+    # The rates come first, so that no batch is taken after they end.
     for rate, (x, y) in zip(rates, batches, strict=False):
         optimizer.param_groups[0]["lr"] = rate
         loss = F.cross_entropy(net(x), y)
@@ -86,7 +86,7 @@ def iterations(
 
 
 def seconds_per_iteration(loop: Iterator[float], count: int) -> float:
-    """Mean over the next `count` iterations of a loop."""
+    """Returns the mean over the next `count` iterations of a loop."""
     start = time.perf_counter()
     for _ in itertools.islice(loop, count):
         pass
@@ -108,24 +108,24 @@ class Textbook(LightningModule):
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Plain gradient descent."""
+        """Returns plain gradient descent."""
         return torch.optim.SGD(self.parameters(), lr=LR)
 
 
 class Stopwatch(Callback):
-    """Seconds between the first iteration and the last."""
+    """Measures the seconds from the start of the training to its end."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts."""
+        """Starts the clock."""
         self.start = time.perf_counter()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stops."""
+        """Stops the clock."""
         self.seconds = time.perf_counter() - self.start
 
 
 def trainer_seconds_per_iteration(c3: C3, root: Path, device: torch.device, count: int) -> float:
-    """Mean over `count` iterations under a Trainer with its defaults, in the current folder."""
+    """Returns the mean over `count` iterations of a default Trainer, in the current folder."""
     stopwatch = Stopwatch()
     trainer = Trainer(
         max_steps=count,

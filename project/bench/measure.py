@@ -1,4 +1,4 @@
-"""How everything here is measured: interleaved repeats, the median, and the spread beside it."""
+"""Measures times by interleaved repeats, with their median and spread."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from callbacks.results import git_revision
 from models.kernels.machine import processor
 
 ACCELERATORS = {"cpu": "cpu", "cuda": "gpu"}
-"""How Lightning calls the types of devices."""
+"""Lightning's names for the types of devices."""
 
 SLICE = 0.02  # seconds that one repeat of one function lasts at least
 
@@ -30,7 +30,7 @@ class Timing(NamedTuple):
 
     @property
     def median(self) -> float:
-        """Of the repeats."""
+        """The median of the repeats."""
         return statistics.median(self.seconds)
 
     def __str__(self) -> str:
@@ -65,7 +65,7 @@ def _seconds(function: Callable[[], Any], calls: int) -> float:
 
 
 def _device_seconds(function: Callable[[], Any], calls: int) -> float:
-    """Between two events on the device, which has nothing else to do."""
+    """Returns seconds per call between two events on the device, which is otherwise idle."""
     start, end = (
         torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         for _ in range(2)
@@ -81,7 +81,7 @@ def _device_seconds(function: Callable[[], Any], calls: int) -> float:
 
 
 def peak_flops(device: torch.device, repeats: int = 10) -> float:
-    """Floating-point operations per second of a large float32 matrix product."""
+    """Returns the floating-point operations per second of a large float32 matrix product."""
     size = 1536 if device.type == "cpu" else 8192
     a = torch.randn(size, size, device=device)
     best = min(interleaved({"product": lambda: a @ a}, repeats)["product"].seconds)
@@ -89,7 +89,7 @@ def peak_flops(device: torch.device, repeats: int = 10) -> float:
 
 
 def has_compiler() -> bool:
-    """Whether torch.compile can run on the CPU; says so where it cannot."""
+    """Whether torch.compile can run on the CPU; prints a line if it cannot."""
     found = shutil.which("c++") is not None
     if not found:
         print("torch.compile is left out: it needs a C++ compiler", file=sys.stderr)
@@ -100,17 +100,17 @@ CPU = torch.device("cpu")
 
 
 def devices() -> list[torch.device]:
-    """Where everything is measured that can run there: the CPU, and a GPU where there is one."""
+    """Returns the devices on which to measure: the CPU, and a GPU if there is one."""
     return [CPU, torch.device("cuda")] if torch.cuda.is_available() else [CPU]
 
 
 def trainer_options(device: torch.device) -> list[str]:
-    """Lets project.fit train there, and on no other."""
+    """Returns the options with which project.fit trains on this device only."""
     return [f"--trainer.accelerator={ACCELERATORS[device.type]}", "--trainer.devices=1"]
 
 
 def rounded(value: Any) -> Any:
-    """Numbers to four digits, the last of which is noise, in whatever lists and records hold them.
+    """Rounds all numbers in lists and records to four digits, the last of which is noise.
 
     >>> rounded([{"seconds": (0.0123456, 2)}])
     [{'seconds': [0.01235, 2]}]
@@ -123,7 +123,7 @@ def rounded(value: Any) -> Any:
 
 
 def machine() -> dict[str, Any]:
-    """Hardware, versions, commit and day, to stand beside every figure."""
+    """Returns hardware, versions, commit and day, to be recorded with every figure."""
     return {
         "processor": processor(),
         "threads": torch.get_num_threads(),

@@ -1,7 +1,7 @@
-"""The pieces of an iteration of LeNet-5 by name, and how many floating-point operations they are.
+"""The pieces of an iteration of LeNet-5 by name, and their numbers of floating-point operations.
 
-Those that are done: for whole vectors of images and whole tiles of sums, and at Winograd's
-points. A multiply-add is two. Pieces without a number mostly move data.
+The numbers count what is executed: for whole vectors of images and whole tiles of sums, and at
+Winograd's points. A multiply-add is two. Pieces without a number mostly move data.
 
 Shapes as in `models/kernels/conv_pool/memory.py`.
 """
@@ -33,19 +33,19 @@ REST = "what lies between"
 
 
 TANH = 21
-"""Of `simd.tanh`: eight multiply-adds and five more"""
+"""Operations of `simd.tanh`: eight multiply-adds and five more."""
 
 POOL = TANH + 25
-"""Of `_pool` in conv_pool/forward.py, a pixel: four sums, and their derivatives"""
+"""Operations of `_pool` in conv_pool/forward.py per pixel: four sums, and their derivatives."""
 
 
 def operations(net: Any, shapes: tuple[Any, ...], batch: int) -> dict[str, int]:
-    """Of one iteration.
+    """Returns the operations of one iteration, by piece.
 
     Args:
         net: a `models.nets.LeNet5`.
         shapes: sizes and connections of its two blocks, as `conv_pool.cpu.shapes_of` gives them.
-        batch: images.
+        batch: number of images.
     """
     vectors = -(-batch // LANES) * LANES
     counts = {
@@ -67,7 +67,7 @@ def operations(net: Any, shapes: tuple[Any, ...], batch: int) -> dict[str, int]:
 
 
 def _of_block(n: int, shape: Any, table: Any) -> dict[str, int]:
-    """Of one image there and back; the first block computes no gradient at its input."""
+    """Counts those of a block for one image, both ways; C1 computes no gradient at its input."""
     rows = 2 * shape.pooled_rows
     taps = 2 * COUNT * len(table.sources) * shape.strips * KERNEL
     strips, lines = shape.strips * shape.outputs, shape.strips * shape.maps * (rows + KERNEL - 1)
@@ -85,23 +85,23 @@ def _of_block(n: int, shape: Any, table: Any) -> dict[str, int]:
 
 
 def _evaluated(matrix: np.ndarray[Any, Any]) -> int:
-    """Of `_evaluate` in simd/winograd.py."""
+    """Counts the operations of `_evaluate` in simd/winograd.py."""
     pairs = sum(_sum(matrix[i][n::2]) for i in PAIRS for n in (0, 1)) + 2 * len(PAIRS)
     return _sum(matrix[0]) + pairs + _sum(matrix[-1])
 
 
 def _transposed(matrix: np.ndarray[Any, Any]) -> int:
-    """Of `_evaluate_transposed` there."""
+    """Counts the operations of `_evaluate_transposed` in simd/winograd.py."""
     kept = [0, *PAIRS, COUNT - 1]
     return 2 * len(PAIRS) + sum(_sum(column) for column in matrix[kept].T)
 
 
 def _sum(factors: np.ndarray[Any, Any]) -> int:
-    """Of a sum of numbers times factors: no product by 1, and nothing of what counts 0 times."""
+    """Counts those of a sum of numbers times factors: no products by 1, no terms with 0."""
     nonzero = factors[factors != 0]
     return len(nonzero) - 1 + int((nonzero != 1).sum())
 
 
 def _whole(count: int, size: int) -> int:
-    """So many, up to whole tiles."""
+    """Rounds a count up to whole tiles."""
     return -(-count // size) * size

@@ -33,7 +33,7 @@ class SixteenConvolutions(nn.Module):
 
 
 def published_lenet5(c3: C3) -> nn.Module:
-    """LeNet-5 in stock layers."""
+    """Returns LeNet-5 in stock layers."""
     squash_and_pool = (nn.Tanh(), nn.AvgPool2d(2), nn.Tanh())
     return nn.Sequential(
         nn.Conv2d(1, 6, 5, padding=2),

@@ -19,31 +19,31 @@ Rows = list[dict[str, Any]]
 
 
 class Question(NamedTuple):
-    """What can be asked of the bench."""
+    """A question that the bench can answer."""
 
     run: Callable[[argparse.Namespace], Rows]
-    """Measures it, by the options of the command line."""
+    """Measures the rows, by the options of the command line."""
     title: str
-    """Of its table, with names of options in braces."""
+    """Title of the table, with names of options in braces."""
     columns: Sequence[str]
     lines: Callable[[Rows], list[tuple[str, ...]]]
-    """The table's, from the rows."""
+    """Makes the lines of the table from the rows."""
     note: Callable[[Rows], str] = lambda rows: ""
-    """What stands below it."""
+    """Makes the text below the table from the rows."""
     ours: str | None = None
-    """How a text begins whose line stands out."""
+    """Beginning of a text whose line is highlighted."""
     draw: Callable[[Rows, Path], None] | None = None
-    """Writes its figure."""
+    """Writes the figure."""
 
     def table(self, record: Mapping[str, Any]) -> TextTable:
-        """Of what was measured, as `--json` keeps it."""
+        """Makes the table of a record, as `--json` writes it."""
         lines, note = self.lines(record["rows"]), self.note(record["rows"])
         return TextTable(record["title"], self.columns, lines, note, self.ours)
 
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[str], None]]:
-    """Of `total` measurements; call what it yields with the name of the one that begins."""
+    """Shows progress; call what it yields with the name of each of `total` measurements."""
     begun = itertools.count()
     with shown(total) as at:
         yield lambda name: at(name, next(begun))

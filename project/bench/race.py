@@ -1,9 +1,9 @@
 """How many seconds of training until 98.64 % of the test images are right, and until 99 %?
 
-Time to accuracy, on one device for all. Every contestant trains with several seeds, in turns, and
-its clock stands still while it is set up, while it compiles, and while the test images are looked
-at. A target is reached at the first look at which the mean accuracy over the seeds is that high: a
-lucky seed does not count as an arrival.
+The time to accuracy is measured on one device for all. Every contestant trains with several seeds,
+in turns, and its clock is stopped during set-up, compilation and evaluations of the test images. A
+target is reached at the first evaluation with that mean accuracy over the seeds, so that a lucky
+seed does not decide.
 """
 
 from __future__ import annotations
@@ -36,30 +36,30 @@ from project.experiments import CONFIGS
 from project.recorded_run import RecordedRun
 
 TARGETS = (0.9864, 0.99)
-"""What the document publishes for lenet5-original, and more."""
+"""The published accuracy of lenet5-original, and a higher one."""
 
 EVERY = 100
-"""Iterations between two looks at the test images."""
+"""Iterations between two evaluations of the test images."""
 
 PUBLISHED_EPOCHS = 10
 PUBLISHED = "published"
 
 
 class Look(NamedTuple):
-    """At the test images, in the middle of a training."""
+    """An evaluation of the test images during a training."""
 
     seconds: float
-    """Of training before it."""
+    """Seconds of training before it."""
     accuracy: float
 
 
 Curve = list[Look]
 Contestant = Callable[[int], Curve]
-"""Trains with a seed."""
+"""Trains with a seed and returns its evaluations."""
 
 
 def contestants(c3: C3, root: Path, device: torch.device) -> dict[str, Contestant]:
-    """Who takes part on a device, by name: the published loop first, ours last."""
+    """Returns the contestants on a device by name: the published loop first, ours last."""
     name = f"lenet5-{c3}-fast"
     entries: dict[str, Contestant] = {
         PUBLISHED: partial(_train_published, c3, root, device),
@@ -78,12 +78,12 @@ def race(
     seeds: int,
     progress: Callable[[str], Any],
 ) -> list[dict[str, Any]]:
-    """Lets all train with every seed on one device, in turns; a row for each.
+    """Trains all contestants with every seed on one device, in turns.
 
     Returns:
-        "loop", its name, and "device"; "curves", for each seed the looks; "trained", for each seed
-        the seconds of the whole training; "seconds", by target, those of each seed until it is
-        reached, or None.
+        A row for each: "loop", its name, and "device"; "curves", the evaluations of each seed;
+        "trained", each seed's seconds of the whole training; "seconds", by target, those of each
+        seed until it is reached, or None.
     """
     curves: dict[str, list[Curve]] = {label: [] for label in entries}
     for seed in range(seeds):
@@ -103,7 +103,7 @@ def race(
 
 
 def lines(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """Of the table, from the rows of `race` on each device: one for each target."""
+    """Returns the lines of the table, one for each target and row of `race` on each device."""
     published = {row["device"]: row for row in reversed(rows)}  # the first of each
     return [
         (
@@ -119,7 +119,7 @@ def lines(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def note(rows: list[dict[str, Any]]) -> str:
-    """How long one waits, by the `waits` of each device's last row."""
+    """Describes the time from start to end, by `waits` in each device's last row."""
     return "\n".join(
         f"project.fit on {row['device']} from Enter to its end, set-up and test included: "
         f"{waits['later']:.3g} s; {waits['first']:.3g} s the first time, when it compiles"
@@ -129,7 +129,7 @@ def note(rows: list[dict[str, Any]]) -> str:
 
 
 def seconds_to(target: float, curves: list[Curve]) -> list[float] | None:
-    """Of each seed, until their mean accuracy is the target; None where it never is.
+    """Returns each seed's seconds until the mean accuracy is the target; None if it never is.
 
     >>> slow, fast = [Look(1, 0.5), Look(2, 0.7)], [Look(1, 0.6), Look(3, 0.9)]
     >>> seconds_to(0.8, [slow, fast])
@@ -142,7 +142,7 @@ def seconds_to(target: float, curves: list[Curve]) -> list[float] | None:
 
 
 def describe(seconds: list[float] | None, trained: list[float]) -> str:
-    """The mean and, over several seeds, the half of its confidence interval.
+    """Describes the mean and, for several seeds, half of its confidence interval.
 
     >>> describe([2.0, 2.0, 2.0], [3.0, 3.0, 3.0]), describe(None, [3.0, 3.0, 3.0])
     ('2 +- 0 s', 'not in 3 s')
@@ -156,7 +156,7 @@ def describe(seconds: list[float] | None, trained: list[float]) -> str:
 
 
 def times_faster(row: dict[str, Any], baseline: dict[str, Any], target: str) -> str:
-    """How often a row reaches a target in the time of another; at least, where that never does."""
+    """Describes how many times faster a row reaches a target than another, or the least."""
     if row["seconds"][target] is None:
         return ""
     reached = baseline["seconds"][target]
@@ -165,7 +165,7 @@ def times_faster(row: dict[str, Any], baseline: dict[str, Any], target: str) -> 
 
 
 def waits(c3: C3, root: Path, device: torch.device) -> dict[str, float]:
-    """Seconds from Enter to the end of `project.fit`, test included: "first", and "later".
+    """Returns the seconds of `project.fit` from start to end, test included: "first" and "later".
 
     The first time, nothing that it computes with is compiled yet.
     """
@@ -182,7 +182,7 @@ def _wait(c3: C3, root: Path, device: torch.device, environment: dict[str, str])
 
 
 def percent(share: float) -> str:
-    """Such as 98.64 %."""
+    """Formats a share, such as 98.64 %."""
     return f"{100 * share:g} %"
 
 
@@ -197,7 +197,7 @@ def _train_published(c3: C3, root: Path, device: torch.device, seed: int) -> Cur
 def _train_plainly(
     name: str, root: Path, device: torch.device, seed: int, *, compiles: bool
 ) -> Curve:
-    """The recipe of a configuration, as one would write it for one's own batches in memory."""
+    """Trains by the recipe of a configuration, in plain torch with batches in memory."""
     config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))
     torch.manual_seed(seed)
     model = LeNet5(**config["model"] | {"backend": "composite"}).to(device)
@@ -214,13 +214,13 @@ def _train_plainly(
 
 
 def _test_images(root: Path, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(N, 28, 28) uint8 and (N,) int64."""
+    """Returns images (N, 28, 28) uint8 and labels (N,) int64."""
     images, labels = source.load(root, train=False)
     return images.to(device), labels.to(device).long()
 
 
 def _compiled(net: nn.Module, x: Tensor, labels: Tensor) -> Any:
-    """What computes as `net` does, with its weights, and has compiled both ways."""
+    """Returns a version of `net` with the same weights, compiled forward and backward."""
     compiled: Any = torch.compile(net)
     torch.autograd.backward(F.cross_entropy(compiled(x), labels))
     return compiled
@@ -236,17 +236,17 @@ def _train_ours(name: str, root: Path, device: torch.device, seed: int) -> Curve
         contextlib.redirect_stdout(io.StringIO()),
     ):
         run = RecordedRun(options, "Trains for the race.")
-        # Last of all, so that what the others do after a block is in the time of the next look.
+        # The last one, so that the others' work after a block counts towards the next evaluation.
         run.trainer.callbacks.append(clock)  # type: ignore[attr-defined]
         run.trainer.fit(run.model, datamodule=run.datamodule)
     return clock.curve
 
 
 class Clock(Callback):
-    """Looks at the test images after every block, and stands still meanwhile.
+    """Evaluates the test images after every block, while the clock is stopped.
 
     Args:
-        images: (N, 28, 28) uint8, where the model is.
+        images: (N, 28, 28) uint8, on the model's device.
         labels: (N,) int64.
     """
 
@@ -258,13 +258,13 @@ class Clock(Callback):
         self._seconds = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts."""
+        """Starts the clock."""
         self._since = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Looks."""
+        """Evaluates the test images."""
         assert isinstance(pl_module, LeNet5)
         outputs["losses"].sum().item()  # waits for the device
         self._seconds += time.perf_counter() - self._since

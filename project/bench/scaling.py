@@ -23,7 +23,7 @@ ITERATIONS = 300
 def run(
     batches: list[int], root: Path, repeats: int, progress: Callable[[str], Any]
 ) -> list[dict[str, Any]]:
-    """Times lenet5-original at every batch size on every number of ranks; a row for each."""
+    """Times lenet5-original by batch size and number of ranks; returns a row for each."""
     speeds: dict[tuple[int, int], list[float]] = {}
     for _ in range(repeats):
         for batch in batches:
@@ -44,7 +44,7 @@ def run(
 
 
 def images_per_second(batch: int, ranks: int, root: Path, iterations: int = ITERATIONS) -> float:
-    """Of one run of project.fit, its threads divided over its ranks."""
+    """Returns the speed of one run of project.fit, whose ranks share the threads."""
     options = [f"--trainer.max_steps={iterations}", "--trainer.limit_test_batches=1"]
     options += [f"--data.batch_size={batch}", f"--data.root={root}", "--trainer.accelerator=cpu"]
     if ranks > 1:
@@ -55,7 +55,7 @@ def images_per_second(batch: int, ranks: int, root: Path, iterations: int = ITER
 
 
 def lines(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """Of the table, from the rows of `run`."""
+    """Returns the lines of the table, from the rows of `run`."""
     return [
         (
             str(row["batch"]),

@@ -1,9 +1,9 @@
-"""The compiled iteration of LeNet-5 with a clock in it, which tells how long each piece took.
+"""The compiled iteration of LeNet-5 with a clock that measures the time of each piece.
 
-It is made of the functions of the kernels themselves: those that call a piece are compiled once
-more, with the piece between two looks at the clock. At each look the time since the last one goes
-to the piece that ran: so the pieces add up to the whole, and none is below zero. What training
-calls stays as it is.
+It is made of the kernels' own functions: those that call a piece are compiled once more, with the
+piece between two readings of the clock. Each reading adds the time since the last one to the piece
+that ran, so the pieces add up to the whole, and none is below zero. The functions that training
+calls are unchanged.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from models.kernels.simd.vector import add, fma, load, store
 from project.bench import operations as names
 
 OUTSIDE, REST = 0, 1
-"""What is not the compiled call, and what in it is no piece by name"""
+"""Positions of the time outside of the compiled call, and of the unnamed rest in it."""
 
 
-# Without the cache of the kernels: that knows their files alone, and the clock's address is another
-# one in each process.
+# Without the cache of the kernels, which considers only their files: the clock's address differs in
+# each process.
 _entry: Any = numba.njit(**OPTIONS)
 _compiled: Any = numba.njit(**OF_PARTS)
 
@@ -57,7 +57,7 @@ def _by_fourth(args):
 
 
 class Piece(NamedTuple):
-    """Functions whose time is told together."""
+    """Functions whose time is measured together."""
 
     functions: tuple[Any, ...]
     names: tuple[str, ...]
@@ -65,7 +65,7 @@ class Piece(NamedTuple):
     """Chooses the name by the arguments: C1 reads one map, C3 more."""
 
 
-# What another of them calls is told apart from it.
+# The time of a piece does not include that of other pieces that it calls.
 PIECES = (
     Piece((distort.pick_images, frame.frame_images), (names.IMAGES,)),
     Piece((forward.spread_input,), names.TO_POINTS, _by_second),
@@ -88,7 +88,7 @@ class Stamped:
 
     def __init__(self) -> None:
         self.names = ["", names.REST, *(name for piece in PIECES for name in piece.names)]
-        # The last look, the piece that runs, and the time of each.
+        # The last reading, the running piece, and the time of each piece.
         self._clock = np.zeros(2 + len(self.names), np.int64)
         self._look = _look_of(self._clock)
         self._done: dict[Any, Any] = {}
@@ -96,7 +96,7 @@ class Stamped:
         self.descent = _whole_between_looks(self._with_clock(gradient.descent), self._look)
 
     def take(self) -> dict[str, int]:
-        """Ticks of each piece since the last time."""
+        """Returns the ticks of each piece since the last call."""
         ticks = self._clock[2:]
         taken = dict(zip(self.names, ticks.tolist(), strict=True))
         ticks[:] = 0
@@ -104,7 +104,7 @@ class Stamped:
         return taken
 
     def _with_clock(self, function: Any) -> Any:
-        """The function, compiled once more if it is or calls a piece."""
+        """Returns the function, compiled once more if it is or calls a piece."""
         if function not in self._done:
             made = self._with_clock_inside(function)
             if piece := self._pieces.get(function):
@@ -126,16 +126,16 @@ class Stamped:
         del options["nopython"]  # implied
         options["pipeline_class"] = function._compiler.pipeline_class
         counted = FunctionType(python.__code__, variables, python.__name__)
-        # Its own name: what is kept on disk was numbered in another process, and of two functions
-        # with one name and number the linker would take either.
+        # With its own name: functions cached on disk were numbered in another process, and of two
+        # with the same name and number the linker would take either.
         counted.__qualname__ = f"{python.__qualname__}_with_a_clock"
         return numba.njit(**options)(counted)
 
 
 def _look_of(clock: np.ndarray[Any, Any]) -> Any:
-    """A compiled function that gives the time since the last look to the piece that ran.
+    """Returns a compiled function that adds the time since the last reading to the running piece.
 
-    It says which that was, and lets another one run.
+    It returns that piece and makes another one the running piece.
     """
     address, length = clock.ctypes.data, len(clock)
 
@@ -162,7 +162,7 @@ def _between_looks(function: Any, look: Any, place: int, which: Any) -> Any:
 
 
 def _whole_between_looks(descent: Any, look: Any) -> Any:
-    # With names, since Python hands the arguments over.
+    # With named arguments, since Python passes them.
     @_entry
     def call(worker, tickets, batches, steps, update, net, memory, each, losses):
         before = look(REST)
@@ -174,7 +174,7 @@ def _whole_between_looks(descent: Any, look: Any) -> Any:
 
 @intrinsic
 def ticks_now(typing: Any) -> Any:
-    """The processor's counter of time."""
+    """Reads the processor's time counter."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = ir.FunctionType(ir.IntType(64), [])
@@ -186,7 +186,7 @@ def ticks_now(typing: Any) -> Any:
 
 @intrinsic
 def _int64_at(typing: Any, address: Any) -> Any:
-    """A pointer to int64."""
+    """Converts an address to a pointer to int64."""
     kind = types.CPointer(types.int64)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -1,1 +1,1 @@
-"""What TensorBoard shows of a run beyond its curves."""
+"""Adds to TensorBoard what it shows of a run beyond its curves."""

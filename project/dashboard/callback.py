@@ -1,4 +1,4 @@
-"""The callback that adds to TensorBoard what a run has beyond its curves."""
+"""The callback that adds settings, layout and figures of a run to TensorBoard."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Amount = Literal["none", "cheap", "full"]
 
-# The charts one wants first; every run draws its line into each.
+# The most important charts, each with a line for every run.
 LAYOUT = {
     "overview": {
         "training loss": ["Multiline", ["train/loss"]],
@@ -42,9 +42,9 @@ class Dashboard(Callback):
     Figures are drawn when the test is over, so they cost the training nothing.
 
     Args:
-        amount: of figures: none, cheap, or full, which adds histograms, the graph, the projector
-            and, of two digits, precision over recall.
-        results: of the same run.
+        amount: amount of figures: none, cheap, or full, which adds histograms, the graph, the
+            projector and, for two digits, precision over recall.
+        results: the `Results` callback of the same run.
     """
 
     reads_blocks = True
@@ -63,11 +63,11 @@ class Dashboard(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Logs the learning rate that comes next, once a block."""
+        """Logs the next learning rate, once per block."""
         if logger := _logger(trainer):
             for rate in _rates(trainer)[:1]:
                 logger.experiment.add_scalar("train/learning_rate", rate, trainer.global_step)
-        if self.amount == "full":  # Lightning drops them before it validates
+        if self.amount == "full":  # Lightning clears them before validation
             self._gradients = {
                 name: parameter.grad
                 for name, parameter in pl_module.named_parameters()
@@ -86,12 +86,12 @@ class Dashboard(Callback):
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any
     ) -> None:
-        """Keeps what was predicted."""
+        """Keeps the predicted probabilities."""
         if self.amount != "none" and _logger(trainer):
             self._probabilities.append(pl_module.probabilities(outputs).cpu())  # type: ignore[operator]
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws everything, in one process only."""
+        """Adds settings, results and figures, in one process only."""
         logger = _logger(trainer)
         record = self.results.record
         if logger is None or record is None:
@@ -133,7 +133,7 @@ class Dashboard(Callback):
 
 
 def _rates(trainer: Trainer) -> list[float]:
-    """Of all groups of parameters that have one."""
+    """Returns the learning rates of all parameter groups that have one."""
     groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
     return [group["lr"] for group in groups if "lr" in group]
 
@@ -144,7 +144,7 @@ def _logger(trainer: Trainer) -> TensorBoard | None:
 
 
 def _mistakes(data: Any, probabilities: Tensor) -> Iterator[Mistake]:
-    """Those among the first of the test images: the ones that this rank has seen."""
+    """Yields the mistakes among the first test images, which are those that this rank has seen."""
     from project.dashboard.figures import Mistake
 
     confidence, predicted = probabilities.max(1)

@@ -15,7 +15,7 @@ EMBEDDED = 1000  # digits in the projector
 
 
 def write(writer: Any, module: Any, data: Any, probabilities: Tensor, step: int) -> None:
-    """Adds what takes time or room, once a run is over."""
+    """Adds what takes time or space, at the end of a run."""
     for name, parameter in module.named_parameters():
         writer.add_histogram(f"weights/{name}", parameter, step)
     net = copy.deepcopy(module.net).cpu().eval()
@@ -29,7 +29,7 @@ def write(writer: Any, module: Any, data: Any, probabilities: Tensor, step: int)
                 net.embed(inputs), data.test_labels[:EMBEDDED].tolist(), inputs, step, "F6"
             )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's about its own tracer, and of shapes as numbers
+        warnings.simplefilter("ignore")  # from torch, about its own tracer and shapes as numbers
         writer.add_graph(net, inputs[:1])
     if len(data.digits) == 2:
         true = true_classes(data)[: len(probabilities)]
@@ -37,6 +37,6 @@ def write(writer: Any, module: Any, data: Any, probabilities: Tensor, step: int)
 
 
 def true_classes(data: Any) -> Tensor:
-    """The true class of each test image, counted from 0."""
+    """Returns the true class of each test image, from 0."""
     labels: Tensor = data.test_labels.cpu()
     return (labels > 0).long() if len(data.digits) == 2 else labels

@@ -1,4 +1,4 @@
-"""What a trained model looks like: figures for TensorBoard, drawn once a run is over."""
+"""Figures of a trained model for TensorBoard, drawn at the end of a run."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from models.kernels.conv_pool import composite
 ROWS, COLUMNS = 4, 8  # of the gallery
 
 
-# By row and column: an image, and what to write above it.
+# An image and the text above it, by row and column.
 Panels = dict[tuple[int, int], tuple[Tensor, str]]
 
 
 class Mistake(NamedTuple):
-    """A test image that was told wrong."""
+    """A test image that was classified wrongly."""
 
     pixels: Tensor
     """(H, W)"""
     true: int
     predicted: int
     confidence: float
-    """The probability of what was predicted."""
+    """The probability of the predicted digit."""
 
 
 def confusion_matrix(counts: Tensor, digits: Sequence[int]) -> Figure:
-    """Counts, and below each its share of the true digit's images.
+    """Draws the counts, each with its share of the true digit's images.
 
     Args:
         counts: (classes, classes), true digits in rows.
@@ -60,7 +60,7 @@ def confusion_matrix(counts: Tensor, digits: Sequence[int]) -> Figure:
 
 
 def gallery(mistakes: Sequence[Mistake], total: int) -> Figure:
-    """The mistakes that the model was most certain of."""
+    """Draws the mistakes of which the model was most certain."""
     shown = sorted(mistakes, key=lambda mistake: -mistake.confidence)[: ROWS * COLUMNS]
     texts = [f"{m.true}, taken for {m.predicted}\n{m.confidence:.0%} sure" for m in shown]
     panels: Panels = {
@@ -72,14 +72,14 @@ def gallery(mistakes: Sequence[Mistake], total: int) -> Figure:
 
 
 def first_kernels(net: nets.LeNet5) -> Figure:
-    """C1's kernels."""
+    """Draws C1's kernels."""
     weight = net.c1.weight.detach().cpu()
     panels: Panels = {(0, n): (kernel, f"map {n}") for n, kernel in enumerate(weight)}
     return _mosaic(panels, (1, len(weight)), "C1's kernels", **_around_0(weight))
 
 
 def table_kernels(net: nets.LeNet5) -> Figure:
-    """C3's kernels where its connection table has them: S2's maps down, C3's maps across."""
+    """Draws C3's kernels at their places in its table: S2's maps down, C3's maps across."""
     layer = net.c3
     weight = layer.weight.detach().cpu()
     panels: Panels = {
@@ -92,15 +92,15 @@ def table_kernels(net: nets.LeNet5) -> Figure:
 
 
 def feature_maps(net: nets.LeNet5, image: Tensor) -> Figure:
-    """What C1 with S2, and C3 with S4, make of one image (1, 28, 28) in [0, 1]."""
+    """Draws the outputs of C1 with S2, and of C3 with S4, for an image (1, 28, 28) in [0, 1]."""
     with torch.no_grad():
-        # Not by the layers: for one image alone a kernel would be compiled.
+        # Not by the layers, which would compile a kernel for a single image.
         s2 = composite.conv_pool(image.unsqueeze(0), *net.c1.arguments())
         s4 = composite.conv_pool(s2, *net.c3.arguments())
     size = image.shape[1:]
     panels: Panels = {(0, 0): (image[0].cpu(), "input")}
     for first_row, name, maps in ((0, "S2", s2), (1, "S4", s4)):
-        # All as large as the image, and each from its lowest value to its highest.
+        # All are as large as the image, each from its lowest value to its highest.
         large = F.interpolate(maps.cpu(), tuple(size), mode="nearest")[0]
         low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
         for n, panel in enumerate((large - low) / (high - low).clamp(min=1e-12)):
@@ -111,7 +111,7 @@ def feature_maps(net: nets.LeNet5, image: Tensor) -> Figure:
 
 
 def weight_picture(net: nets.LinearClassifier, digits: Sequence[int]) -> Figure:
-    """The weights as an image: red speaks for the second digit, blue for the first."""
+    """Draws the weights as an image: red speaks for the second digit, blue for the first."""
     weight = (net.output.weight.detach() * net.scale).view(28, 28).cpu()
     figure = Figure(figsize=(4.6, 4), layout="constrained")
     axes = figure.subplots()
@@ -123,13 +123,13 @@ def weight_picture(net: nets.LinearClassifier, digits: Sequence[int]) -> Figure:
 
 
 def _around_0(values: Tensor) -> dict[str, Any]:
-    """Colours: blue below 0, red above."""
+    """Returns a colour map that is blue below 0 and red above."""
     limit = float(values.abs().max()) or 1.0
     return {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
 
 
 def _mosaic(panels: Panels, shape: tuple[int, int], title: str, **colours: Any) -> Figure:
-    """Images of one size in rows and columns, as one picture: a hundred axes would take seconds."""
+    """Draws a grid of images of one size as one picture: a hundred axes would take seconds."""
     rows, columns = shape
     size = max((len(panel) for panel, _ in panels.values()), default=28)
     gap, step = size * 0.12, round(size * 1.45)

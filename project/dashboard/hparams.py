@@ -1,4 +1,4 @@
-"""TensorBoard's HPARAMS table: every run with its settings and how it ended."""
+"""TensorBoard's HPARAMS table: every run with its settings and results."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ FIRST_COLUMNS = ("c3", "config", "loss", "lr", "seed")
 
 
 def write(logger: TensorBoard, settings: dict[str, Any], record: dict[str, Any]) -> None:
-    """Puts the run into the HPARAMS table: its settings, and how it ended.
+    """Adds the settings and results of the run to the HPARAMS table.
 
-    TensorBoard takes the columns of the table from one of its runs, whichever, so that each names
-    those of all. SummaryWriter.add_hparams would name its own, in a run of its own.
+    TensorBoard takes the columns of the table from any one of its runs, so each run names the
+    columns of all. SummaryWriter.add_hparams would name only its own, in a separate run.
     """
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
@@ -55,12 +55,12 @@ def write(logger: TensorBoard, settings: dict[str, Any], record: dict[str, Any])
 
 
 def _columns() -> dict[str, str]:
-    """What a run of any experiment can be set to, and TensorBoard's word for its type."""
+    """Returns the settings of all experiments, and TensorBoard's names of their types."""
     numbers = {"config": False, "seed": True, "iterations": True, "batch_size": True}
     for model, _ in EXPERIMENTS.values():
         for name, parameter in inspect.signature(model, eval_str=True).parameters.items():
             kinds = set(get_args(parameter.annotation)) or {parameter.annotation}
-            # A column that holds a word somewhere holds words everywhere, or cannot be sorted.
+            # A column with text anywhere has text everywhere, or it could not be sorted.
             numbers[name] = numbers.get(name, True) and kinds <= {int, float, NoneType}
     return {
         name: "DATA_TYPE_FLOAT64" if number else "DATA_TYPE_STRING"

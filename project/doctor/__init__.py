@@ -1,1 +1,1 @@
-"""What this machine has, what it makes of the experiments, and whether its numbers are right."""
+"""Examines a machine: its properties, its speed, and whether its numbers are right."""

@@ -37,7 +37,7 @@ def main(args: list[str] | None = None) -> None:
     """Runs the program.
 
     Args:
-        args: command line without the program; None takes that of the process.
+        args: command-line arguments; None takes those of the process.
     """
     options = parser().parse_args(args)
     quieten()
@@ -45,7 +45,7 @@ def main(args: list[str] | None = None) -> None:
     limit_threads()
     with user_errors():
         file = file_if_named(None if options.json == "-" else options.json)
-        # What compiles says so; where a program reads the answer, that must not be in it.
+        # Compilation prints messages, which must not be in an answer that a program reads.
         with contextlib.redirect_stdout(sys.stderr):
             report = examine()
         if options.json == "-":
@@ -58,7 +58,7 @@ def main(args: list[str] | None = None) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of the command line."""
+    """Returns the parser of the command line."""
     made = OneLineParser(prog="python -m project.doctor", description=DESCRIPTION)
     made.add_argument(
         "--json",
@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def examine() -> dict[str, Any]:
-    """All that is looked at, and what is wrong."""
+    """Examines everything, and returns the findings and what is wrong."""
     names = speed.experiments()
     try:
         proofs = kernels.examine([speed.build(name)[0] for name in names])

@@ -1,4 +1,4 @@
-"""The proof of every kernel that can run here."""
+"""Proves every kernel that can run on this machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def examine(models: list[Classifier]) -> list[dict[str, Any]]:
     """Proves the kernels of all devices, and the compiled steps of some models, once each.
 
     Returns:
-        Of each kernel its name, device, errors by name, the bound of them, and what is wrong.
+        For each kernel its name, device, errors by name, their bound, and what is wrong.
     """
     kernels = {(kernel.name, device): kernel for kernel, device in _kernels(models)}
     found = []

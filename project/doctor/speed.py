@@ -1,6 +1,6 @@
-"""Which learner an experiment gets on this machine, and what it does in a second.
+"""Measures which learner each experiment gets on this machine, and its speed.
 
-Trained is on random images, so that no data has to be there.
+The trainings use random images, so that no data are needed.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ IMAGES = 6_000
 
 
 def experiments() -> list[str]:
-    """The names of all."""
+    """Returns the names of all configurations."""
     return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
 def build(name: str) -> tuple[Classifier, MNISTDataModule, dict[str, Any]]:
-    """Model and random data of an experiment, and what its configuration says of the Trainer."""
+    """Returns model and random data of a configuration, and its options of the Trainer."""
     config = find_config(name)
     content = yaml.safe_load(config.text)
     make, data = EXPERIMENTS[config.experiment]
@@ -40,7 +40,7 @@ def build(name: str) -> tuple[Classifier, MNISTDataModule, dict[str, Any]]:
 
 
 def random_digits(kind: type[LightningDataModule], labels: Tensor) -> Any:
-    """The data of an experiment, with random images in the place of MNIST's."""
+    """Returns a kind of data module with random images instead of MNIST's."""
 
     def load(self: Any, *, train: bool) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(0)
@@ -56,13 +56,13 @@ class Stopwatch(Callback):
     reads_blocks = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts."""
+        """Starts the clock."""
         self.start = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Looks at the time behind a block."""
+        """Reads the clock after a block."""
         outputs["losses"].sum().item()  # waits for the device
         self.seconds = time.perf_counter() - self.start
         trainer.should_stop = self.seconds > SECONDS
@@ -72,8 +72,8 @@ def examine(name: str, folder: Path) -> dict[str, Any]:
     """Trains an experiment for a second.
 
     Returns:
-        Name, device, learner, what stands in the way of a faster one, and milliseconds an
-        iteration; or what went wrong.
+        Name, device, learner, the reason against a faster one, and milliseconds per iteration; or
+        what went wrong.
     """
     model, data, options = build(name)
     stopwatch = Stopwatch()
@@ -89,7 +89,7 @@ def examine(name: str, folder: Path) -> dict[str, Any]:
             default_root_dir=folder,
         )
         trainer.fit(model, datamodule=data)
-    except Exception as error:  # whatever it is, a doctor writes it down
+    except Exception as error:  # whatever it is, it is reported
         return {"name": name, "wrong": one_line(error)}
     return {
         "name": name,

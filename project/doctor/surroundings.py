@@ -1,4 +1,4 @@
-"""What a machine has, as far as it decides how fast and how right the experiments run."""
+"""The properties of a machine that affect the speed and the numbers of the experiments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PACKAGES = ("numba", "triton", "torchvision", "tensorboard")
 
 
 def surroundings() -> dict[str, Any]:
-    """Devices, versions, threads, caches and data, by name."""
+    """Returns devices, versions, threads, caches and data, by name."""
     return {
         "processor": machine.processor(),
         "processors": os.cpu_count(),
@@ -42,7 +42,7 @@ def surroundings() -> dict[str, Any]:
 
 
 def _affinity() -> int | None:
-    """Processors that the system lets this process use; None where it does not tell."""
+    """Returns the number of processors that this process may use; None if unknown."""
     ask = getattr(os, "sched_getaffinity", None)
     return None if ask is None else len(ask(0))
 

@@ -1,1 +1,1 @@
-"""The page that `project.export --format html` writes: its sources, made into one file."""
+"""The page that `project.export --format html` writes: its sources, combined into one file."""

@@ -14,7 +14,7 @@ def main(args: list[str] | None = None) -> None:
     """Runs the program.
 
     Args:
-        args: command line without the program; None takes that of the process.
+        args: command-line arguments; None takes those of the process.
     """
     parser = OneLineParser(prog="python -m project.page", description=__doc__)
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Puts the sources of this folder and the content of a page into one file."""
+"""Combines the sources of this folder and the content of a page into one file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from project.page.contents import Content
 SOURCES = Path(__file__).parent
 MOST = 1_000_000  # bytes of the file
 
-# What index.html has where the other sources go.
+# The places in index.html for the other sources.
 STYLE = '<link rel="stylesheet" href="style.css">'
 SCRIPT = '<script type="module" src="main.js"></script>'
 FACTS = '<script id="facts" type="application/json">'
@@ -24,12 +24,12 @@ EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|class) (\w+))", re
 
 
 def assemble(content: Content) -> str:
-    """The page as one text that asks no network for anything.
+    """Returns the page as one text that needs no network.
 
     Raises:
         UserError: it would be too large.
     """
-    # What would end the element is written as JSON may write it, too.
+    # Escaped as JSON allows, since "</script>" would end the element.
     facts = json.dumps(content.facts, separators=(",", ":")).replace("<", "\\u003c")
     text = (SOURCES / "index.html").read_text(encoding="utf-8")
     for place, filling in (
@@ -49,10 +49,10 @@ def assemble(content: Content) -> str:
 
 
 def content_of(page: str) -> Content:
-    """What `assemble` put into a page.
+    """Returns the content that `assemble` put into a page.
 
     Raises:
-        UserError: it is no page of `assemble`.
+        UserError: the page is not from `assemble`.
     """
     if not all(opening in page for opening in (FACTS, DATA)):
         raise UserError("there are no networks in this file; name a page of project.export.")
@@ -61,9 +61,9 @@ def content_of(page: str) -> Content:
 
 
 def script(main: str) -> str:
-    """A module and all that it imports as one script, each behind what it imports.
+    """Combines a module and all that it imports into one script, each after its imports.
 
-    Each keeps a scope of its own, out of which come the names that it exports.
+    Each module keeps a scope of its own, which returns the names that it exports.
     """
     done: dict[str, str] = {}
 

@@ -1,4 +1,4 @@
-"""What a page carries of trained networks: facts, weights, test digits and torch's own answers."""
+"""The content of a page: networks' facts and weights, test digits and torch's answers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from models.lenet import LeNet5
 from models.lenet1998 import LeNet1998
 from models.linear import Linear
 
-# Connections of the modern C3.
+# Number of connections of the modern C3.
 MODERN = sum(map(len, nets.C3_TABLES["modern"]))
-# Test digits in a page: so many of each, and so many that a network gets wrong.
+# Numbers of test digits in a page: of each digit, and of those that a network gets wrong.
 EACH, WRONG = 8, 30
 
 Net = Callable[[Tensor], Sequence[Tensor]]
@@ -30,22 +30,22 @@ class Trained(NamedTuple):
     """A network as it goes into a page, with the images that it is tested on."""
 
     name: str
-    """Of its run."""
+    """Name of its run."""
     model: Classifier
     net: Net
-    """What the model takes -> outputs, and probabilities."""
+    """Inputs of the model -> outputs, and probabilities."""
     digits: tuple[int, ...]
-    """That its classes stand for."""
+    """The digit of each class."""
     images: Tensor
     """(N, 28, 28) uint8, for the test."""
     labels: Tensor
     """(N,), as the model has them."""
     saved_at: float
-    """Seconds since 1970; 0 where nobody knows."""
+    """Time of saving in seconds since 1970; 0 if unknown."""
 
 
 class Tested(NamedTuple):
-    """How a network does on its test images."""
+    """The results of a network on its test images."""
 
     true: Tensor
     """(N,) digits."""
@@ -54,7 +54,7 @@ class Tested(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What is put between a page's sources."""
+    """The content that is inserted into a page's sources."""
 
     facts: dict[str, Any]
     """For JSON: the networks, the digits' labels, and how many floats there are."""
@@ -63,10 +63,10 @@ class Content(NamedTuple):
 
 
 def content(networks: Sequence[Trained]) -> Content:
-    """Tests the networks, and gathers what a page needs of them.
+    """Tests the networks, and returns the content of a page.
 
     Args:
-        networks: one or more; test digits are those of the one that knows the most digits.
+        networks: one or more; the test digits are those of the one with the most digits.
     """
     tested = [_test(network) for network in networks]
     widest = max(range(len(networks)), key=lambda i: len(networks[i].digits))
@@ -90,13 +90,13 @@ def content(networks: Sequence[Trained]) -> Content:
 
 
 def pack(floats: Tensor, digits: Tensor) -> bytes:
-    """Deflates float32 (F,) in four planes, first bytes first, and behind them uint8 digits."""
+    """Deflates float32 (F,) as four planes, lowest bytes first, followed by uint8 digits."""
     planes = floats.numpy().astype("<f4").view(np.uint8).reshape(-1, 4).T
     return zlib.compress(planes.tobytes() + digits.numpy().tobytes(), 9)
 
 
 def unpack(data: bytes, floats: int) -> tuple[Tensor, Tensor]:
-    """What `pack` was given: so many floats, and digits (N, 28, 28)."""
+    """Returns what `pack` was given: that many floats, and digits (N, 28, 28)."""
     raw = np.frombuffer(zlib.decompress(data), np.uint8)
     planes = raw[: 4 * floats].reshape(4, floats)
     numbers = np.ascontiguousarray(planes.T).view("<f4").ravel().astype(np.float32)
@@ -104,7 +104,7 @@ def unpack(data: bytes, floats: int) -> tuple[Tensor, Tensor]:
 
 
 def tensors(model: Classifier) -> dict[str, Tensor]:
-    """All that a network computes with, by name; 1998's drawn digits too."""
+    """Returns all tensors of a network by name, including the drawn digits of LeNet1998."""
     named = dict(model.net.state_dict())
     if isinstance(model, LeNet1998):
         named["codes"] = model.net.codes
@@ -112,7 +112,7 @@ def tensors(model: Classifier) -> dict[str, Tensor]:
 
 
 def as_in_page(model: Classifier) -> Classifier | None:
-    """What a page computes with the model's weights; None where it knows no such network."""
+    """Returns what a page computes with the model's weights; None for an unknown network."""
     weights = model.net.state_dict()
     plain: Classifier
     if isinstance(model, Linear):
@@ -132,7 +132,7 @@ def as_in_page(model: Classifier) -> Classifier | None:
 
 
 def chosen(true: Tensor, wrong: Tensor) -> Tensor:
-    """Positions of the test images of a page: the first of each digit, and hard ones.
+    """Returns positions of a page's test images: the first of each digit, and hard ones.
 
     Args:
         true: (N,) digits.
@@ -173,7 +173,7 @@ def _facts(network: Trained, tested: Tested) -> dict[str, Any]:
 
 
 def _arithmetic(model: Classifier) -> dict[str, Any]:
-    """What the page computes with beside the weights."""
+    """Returns what the page computes with, beside the weights."""
     if isinstance(model, Linear):
         return {"kind": "linear", "paper": 0, "ink": 255, "tables": {}}
     assert isinstance(model, LeNet5 | LeNet1998)

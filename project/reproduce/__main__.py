@@ -33,11 +33,12 @@ def main(args: list[str] | None = None) -> None:
     """Runs the program.
 
     Args:
-        args: command line without the program; None takes that of the process.
+        args: command-line arguments; None takes those of the process.
     """
     parser = _parser()
     given = parser.parse_args(args)
-    # One for each stream of `side_by_side`, read when CUDA starts: those that share one wait.
+    # A connection for each stream of `side_by_side`, since streams that share one wait for each
+    # other. CUDA reads the variable when it starts.
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
     parts = _chosen([*given.parts, *given.only])
     named = bool(given.parts or given.only)
@@ -66,10 +67,10 @@ def main(args: list[str] | None = None) -> None:
 
 
 def check(parts: list[Part]) -> None:
-    """Refuses ranks for what one process has to do: a Trainer would wait for the others.
+    """Refuses several ranks for parts that are not shared: a Trainer would wait for the others.
 
     Raises:
-        UserError: ranks, and a part that is not shared out over them.
+        UserError: there are several ranks, and a part that they do not share.
     """
     alone = [part.name for part in parts if not part.is_shared]
     if alone and (processes.ranks() or 1) > 1:
@@ -112,7 +113,7 @@ def _number(lowest: int, text: str) -> int:
 
 
 def _chosen(names: list[str]) -> list[Part]:
-    """The parts of those names or problem numbers; all where none is given."""
+    """Returns the parts with these names or problem numbers; all if none is given."""
     return [p for p in PARTS if not names or p.name in names or str(p.problem) in names]
 
 
@@ -129,7 +130,7 @@ def _print(found: list[Section]) -> None:
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(*columns, title=title, title_justify="left", show_lines=True)
     for row in rows:
-        # As it is: rich would take X[i, j] for markup.
+        # As plain text: rich would take X[i, j] for markup.
         table.add_row(*map(Text, row))
     return table
 

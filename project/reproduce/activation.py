@@ -33,7 +33,7 @@ NON_DECREASING: tuple[nn.Module, ...] = (
     nn.Threshold(0.1, -0.2),
 )
 NOT_MONOTONE: tuple[nn.Module, ...] = (nn.GELU(), nn.Hardswish(), nn.Mish(), nn.SiLU())
-# Mix the elements of their input, so the question does not arise.
+# These mix the elements of their input, so the question does not arise.
 NOT_ELEMENTWISE = ("GLU", "MultiheadAttention", "Softmax", "Softmax2d", "Softmin", "LogSoftmax")
 
 ROUNDING = 1e-15
@@ -88,7 +88,7 @@ def run(task: Task) -> Outcome:
 
 
 def name_of(activation: nn.Module) -> str:
-    """Such as "GELU"."""
+    """Returns the name of an activation, such as "GELU"."""
     return type(activation).__name__
 
 
@@ -101,7 +101,7 @@ def swap_error(activation: nn.Module, x: Tensor, pooling: str) -> float:
 
 
 def lowest_point(activation: nn.Module) -> float:
-    """Where the activation is smallest; it falls left of there and rises right of there."""
+    """Returns where the activation is smallest; it falls left of it and rises right of it."""
     z = torch.linspace(-5, 5, 1_000_001, dtype=torch.float64)
     return float(z[activation(z).argmin()])
 

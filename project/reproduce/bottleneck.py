@@ -15,7 +15,7 @@ from project.reproduce.theory import multiplications
 
 SIDE = 28
 INPUTS, BETWEEN, OUTPUTS = 192, 16, 32
-# The products as the document prints them; their totals it prints as 120M and 12.4M.
+# The products as the document prints them, with the totals 120M and 12.4M.
 PRINTED_DIRECT = (28 * 28 * 32 * 5 * 192,)
 PRINTED_BOTTLENECK = (28 * 28 * 1 * 1 * 192, 28 * 28 * 32 * 5 * 5 * 16)
 
@@ -52,7 +52,7 @@ def _rows(direct: int, bottleneck: int) -> list[Row]:
 
 
 def errata(direct: Sequence[int], bottleneck: Sequence[int]) -> tuple[Erratum, Erratum]:
-    """The printed products beside what was counted for each layer."""
+    """Returns the printed products beside the counts of each layer."""
     first, second = bottleneck
     return (
         Erratum(
@@ -72,7 +72,7 @@ def errata(direct: Sequence[int], bottleneck: Sequence[int]) -> tuple[Erratum, E
 
 
 def _luma(task: Task) -> tuple[float, Figure]:
-    """The filter's largest error on an image whose colours are three digits, and its picture."""
+    """Returns the largest error on an image whose colours are three digits, and its figure."""
     images, _ = source.load(task.root, train=False)
     colours = images[:3].float().unsqueeze(0) / 255  # (1, 3, 28, 28)
     grey = filters.luma()(colours)
@@ -88,12 +88,12 @@ def _luma(task: Task) -> tuple[float, Figure]:
 
 
 def by_torch(chain: Sequence[nn.Module]) -> list[int]:
-    """Multiplications of each layer, as torch counts them."""
+    """Returns the multiplications of each layer, as torch counts them."""
     image: Tensor = torch.zeros(1, INPUTS, SIDE, SIDE)
     counts = []
     for layer in chain:
         with FlopCounterMode(display=False) as counter:
             image = layer(image)
-        # Each multiplication goes with an addition.
+        # Torch counts an addition with each multiplication.
         counts.append(counter.get_total_flops() // 2)
     return counts

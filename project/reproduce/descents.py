@@ -1,4 +1,4 @@
-"""Many runs of the linear experiments, each the run that `project.fit` makes with its seed."""
+"""Many runs of the linear experiments, each equal to the run of `project.fit` with its seed."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from models.nets import LinearClassifier
 from project.experiments import find_config
 from project.reproduce.ranks import gathered, own_gpu, place
 
-SATURATED = 1e-4  # a loss as close as this to its bounds has no slope worth the name
+SATURATED = 1e-4  # a loss this close to its bounds has practically no slope
 AT_ONCE = {"cpu": 20, "cuda": 300}
-"""Runs in one call: enough for what computes, and their orders fit into memory."""
+"""Runs in one call: enough to occupy the device, and their orders fit into memory."""
 
 
 class Descent(NamedTuple):
-    """One run."""
+    """The outcome of one run."""
 
     seed: int
     margin: float
     """z before the first iteration, mean over the training images."""
     correct: int
-    """Test images that are right at the end."""
+    """Number of test images that are right at the end."""
     last_lesson: int
-    """The last iteration that taught anything: its sigmoid was not saturated."""
+    """The last iteration that changed anything, since its sigmoid was not saturated."""
 
 
 class Experiment:
     """One configuration of `project.fit`, to be run with many seeds.
 
     Args:
-        name: of a configuration of a linear experiment with batch size 1.
+        name: name of a configuration of a linear experiment with batch size 1.
         root: folder that holds MNIST/raw.
     """
 
@@ -62,15 +62,15 @@ class Experiment:
 
     @property
     def total(self) -> int:
-        """Number of test images."""
+        """The number of test images."""
         return len(self.data.test_images)
 
     def run(self, seeds: Sequence[int]) -> list[Descent]:
-        """Runs with these seeds, side by side."""
+        """Runs the experiment with these seeds, side by side."""
         nets = [_fresh_net(seed) for seed in seeds]
         weight = torch.cat([net.output.weight.detach() for net in nets])
         bias = torch.cat([net.output.bias.detach() for net in nets])
-        # Row by row: a product of matrices rounds differently with their size.
+        # Row by row, since the rounding of a matrix product depends on its size.
         margins = torch.stack([w @ self._mean_image for w in weight]) + bias
         order = torch.stack([self.data.reseeded(seed).order().indices() for seed in seeds])
         weight, bias, order = (part.to(self.device) for part in (weight, bias, order))
@@ -92,7 +92,7 @@ class Experiment:
 
 
 def device_of_runs() -> torch.device:
-    """Where project.fit trains the linear experiments: a GPU whose kernel gives right numbers."""
+    """Returns where project.fit trains these experiments: a GPU with a right kernel, or the CPU."""
     device = own_gpu()
     if device is not None and sgd.choose("auto", device, torch.float32) == "cuda":
         return device
@@ -100,13 +100,13 @@ def device_of_runs() -> torch.device:
 
 
 def _fresh_net(seed: int) -> LinearClassifier:
-    # Where project.fit draws the weights, nothing has been drawn since it seeded the generator.
+    # project.fit, too, draws nothing between seeding the generator and drawing the weights.
     torch.manual_seed(seed)
     return LinearClassifier()
 
 
 def _last_lesson(losses: Tensor) -> Tensor:
-    """Iteration (S,) of the last loss (S, K) that is neither 0 nor, as a square can be, 2."""
+    """Returns the iteration (S,) of the last loss (S, K) not close to 0 or, for squares, to 2."""
     lessons = (losses > SATURATED) & ((losses - 2).abs() > SATURATED)
     numbers = torch.arange(1, losses.shape[1] + 1, device=losses.device)
     return (lessons * numbers).amax(1)
@@ -115,17 +115,17 @@ def _last_lesson(losses: Tensor) -> Tensor:
 def run_shared(
     experiment: Experiment, seeds: Sequence[int], progress: Callable[[float], None]
 ) -> list[Descent]:
-    """Runs all seeds, shared out over the ranks where there are several; the same on each of them.
+    """Runs all seeds, distributed over the ranks; returns all runs on every rank.
 
     Args:
-        experiment: to be run.
-        seeds: one run for each.
-        progress: told the share of this rank's runs that is done.
+        experiment: experiment to run.
+        seeds: seeds of the runs.
+        progress: called with the share of the runs that is done.
     """
     ranks, rank = place()
     count = AT_ONCE[experiment.device.type]
     groups = math.ceil(len(seeds) / count)
-    # Always the same groups, whoever runs them.
+    # The groups do not depend on the number of ranks.
     mine = {}
     for group in range(rank, groups, ranks):
         mine[group] = experiment.run(seeds[group * count : (group + 1) * count])

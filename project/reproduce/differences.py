@@ -66,7 +66,7 @@ def run(task: Task) -> Outcome:
 
 
 def printed_errors(x: Tensor, kernels: Tensor) -> list[float]:
-    """How far a stack of kernels (2, 3, 3) is from subtracting, inside images (B, 1, H, W)."""
+    """Returns the largest errors of kernels (2, 3, 3) inside of images (B, 1, H, W)."""
     below, right = F.conv2d(x, kernels.unsqueeze(1)).unbind(1)  # (B, H - 2, W - 2)
     centre = x[:, 0, 1:-1, 1:-1]
     return [
@@ -76,7 +76,7 @@ def printed_errors(x: Tensor, kernels: Tensor) -> list[float]:
 
 
 def _example() -> str:
-    """X_32 - X_22 of the numbers 1 to 9, and what kernels come to."""
+    """Describes X_32 - X_22 of the numbers 1 to 9, and the results of the kernels."""
     x = torch.arange(1.0, 10.0).view(1, 1, 3, 3)
     kernel = PRINTED[0].view(1, 1, 3, 3)
     as_it_is, flipped = (F.conv2d(x, k).item() for k in (kernel, kernel.flip(2, 3)))

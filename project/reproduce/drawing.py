@@ -1,4 +1,4 @@
-"""What the figures of the report have in common."""
+"""The common style of the report's figures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DPI = 110
 
 
 def save(figure: Figure, path: Path, caption: str) -> record.Figure:
-    """Writes the figure as PNG; of one that cannot be drawn, the record names no file."""
+    """Writes the figure as PNG; if it cannot be drawn, its record names no file."""
     name = ""
     with optional(f"the figure {path.name}"):
         with written_whole(path) as file:
@@ -28,14 +28,14 @@ def save(figure: Figure, path: Path, caption: str) -> record.Figure:
 
 
 def plain_axes(axes: Any) -> None:
-    """Leaves out what carries no information."""
+    """Removes lines that carry no information, and adds a pale grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
 
 
 def pictures(panels: Sequence[tuple[str, Tensor]], limits: tuple[float, float]) -> Figure:
-    """Images side by side, each under its title.
+    """Draws images side by side, each under its title.
 
     Args:
         panels: titles and images, (H, W) in grey or (H, W, 3) in colour.
@@ -47,5 +47,5 @@ def pictures(panels: Sequence[tuple[str, Tensor]], limits: tuple[float, float]) 
         axes.imshow(image.numpy(), cmap="gray", vmin=limits[0], vmax=limits[1])
         axes.set_title(title, fontsize=10)
         axes.set_axis_off()
-        axes.set_anchor("N")  # titles in a line, whatever the images' shapes are
+        axes.set_anchor("N")  # titles in a line, whatever the shapes of the images
     return figure

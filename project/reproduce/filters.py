@@ -13,11 +13,11 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 def fixed(weight: Tensor, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """A convolution without bias that keeps its weight out of training.
+    """Returns a convolution without bias whose weight is not trained.
 
     Args:
         weight: (output channels, input channels / groups, kernel height, kernel width).
-        stride: of the kernel, in both directions.
+        stride: stride of the kernel, in both directions.
         groups: as in `nn.Conv2d`.
     """
     outputs, inputs, height, width = weight.shape

@@ -11,9 +11,9 @@ from torch import Tensor
 from project.reproduce.record import Erratum, Row
 from project.reproduce.theory import ACTIVATIONS
 
-STEP = 1e-5  # of the finite differences, whose errors are about its square
-# Outputs and inputs of a layer: of the first, what has the wrong shape cannot be multiplied; of the
-# second it can, so that the misprint has a value.
+STEP = 1e-5  # step of the finite differences, whose errors are about its square
+# Outputs and inputs of a layer: with the first, wrong shapes cannot be multiplied; with the second
+# they can, so that the misprint has a value.
 NARROWING, SQUARE = (3, 4), (4, 4)
 
 s, s_prime = ACTIVATIONS["sigmoid"]
@@ -48,7 +48,7 @@ class Layer(NamedTuple):
 
 
 def draw(shape: tuple[int, int], seed: int) -> Layer:
-    """A random layer in float64, of so many outputs and inputs."""
+    """Returns a random layer in float64; the shape is (outputs, inputs)."""
     generator = torch.Generator().manual_seed(seed)
     outputs, inputs = shape
     sizes = ((outputs, inputs), (outputs,), (inputs,))
@@ -56,14 +56,14 @@ def draw(shape: tuple[int, int], seed: int) -> Layer:
 
 
 def finite_differences(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """The derivative of y = function(x) by vectors x: (y, x)."""
+    """Returns the derivative of y = function(x) by x, (len(y), len(x))."""
     steps = STEP * torch.eye(len(x), dtype=x.dtype)
     columns = [(function(x + step) - function(x - step)) / (2 * STEP) for step in steps]
     return torch.stack(columns, 1)
 
 
 def multiplies(weight: Tensor, y: Tensor) -> bool:
-    """Whether their shapes allow a product."""
+    """Whether the shapes allow the product of weight and y."""
     try:
         weight @ y
     except RuntimeError:
@@ -72,7 +72,7 @@ def multiplies(weight: Tensor, y: Tensor) -> bool:
 
 
 def errata(seed: int) -> tuple[Erratum, ...]:
-    """Those of part (a), in the document's order."""
+    """Returns the errata of part (a), in the document's order."""
     square = draw(SQUARE, seed)
     misfit = _misfit(draw(NARROWING, seed))
     return (
@@ -119,7 +119,7 @@ def _by_input(layer: Layer, misfit: str) -> Erratum:
 
 
 def last_row(layer: Layer) -> Erratum:
-    """Of the matrix dy_l/dy_{l-1}, with the slope of the first unit and with its own."""
+    """Compares the last row of dy_l/dy_{l-1} with the first unit's slope and with its own."""
     slopes = layer.slopes(layer.x)
     printed, right = (slope * layer.weight[-1] for slope in (slopes[0], slopes[-1]))
     return Erratum(
@@ -130,7 +130,7 @@ def last_row(layer: Layer) -> Erratum:
 
 
 def contradiction(seed: int) -> Row:
-    """Part (b) with y_{l-1}, as it is printed, and with the y_l of part (a)."""
+    """Compares part (b) with y_{l-1}, as printed, and with the y_l of part (a)."""
     layer, (above, _, _) = draw(SQUARE, seed), draw((1, SQUARE[0]), seed + 1)
     found = finite_differences(
         lambda a: above @ s(a.view_as(layer.weight) @ layer.x + layer.bias), layer.weight.flatten()

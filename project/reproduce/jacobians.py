@@ -17,7 +17,7 @@ NETS = 4  # of each depth, for each activation
 WIDEST = 8
 TOLERANCE = 1e-12
 
-# What the document prints, and what is right where that is another.
+# The printed formula, and the right one if that is another.
 FORMULAS = {
     "dy_L/db_L": ("1", ""),
     "dy_L/dy_{L-1}": ("A_L", ""),
@@ -26,7 +26,7 @@ FORMULAS = {
     "dy_L/dA_L": ("y_{L-1}^T", ""),
     "dy_L/dA_l": ("diag(s'(A_l y_{l-1} + b_l)) (dy_L/dy_l)^T y_{l-1}^T", ""),
 }
-# By the input and the bias of the layer itself, of y_L by its weight.
+# Derivatives of a layer by its input and its bias, and of y_L by its weight.
 OF_A_LAYER = ("dy_l/dy_{l-1}", "dy_l/db_l", "dy_L/dA_l")
 OF_THE_LAST = ("dy_L/dy_{L-1}", "dy_L/db_L", "dy_L/dA_L")
 
@@ -66,7 +66,7 @@ def run(task: Task) -> Outcome:
 
 
 def compare(depth: int, activation: str, generator: torch.Generator) -> dict[str, float]:
-    """The largest error of each formula over all layers of one random net."""
+    """Returns the largest error of each formula over all layers of one random net."""
     widths = [*torch.randint(1, WIDEST + 1, (depth,), generator=generator).tolist(), 1]
     weights = [_draw(n, m, generator) / m**0.5 for m, n in itertools.pairwise(widths)]
     biases = [_draw(1, n, generator)[0] for n in widths[1:]]
@@ -82,7 +82,7 @@ def compare(depth: int, activation: str, generator: torch.Generator) -> dict[str
 
 
 def closed_forms(net: theory.Perceptron, layer: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of y_l by y_{l-1} and by b_l, and of y_L by A_l."""
+    """Returns the derivatives of y_l by y_{l-1} and by b_l, and of y_L by A_l."""
     if layer == len(net.weights):
         return net.weights[-1], torch.ones_like(net.output)[None], net.y[-2][None]
     by_weight = theory.output_by_weight(net, layer)[0]
@@ -96,7 +96,7 @@ def by_autograd(
     layer: int,
     activation: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same derivatives as torch finds them."""
+    """Returns the same derivatives by autograd."""
     i = layer - 1
     own = "identity" if layer == len(weights) else activation
 

@@ -20,7 +20,7 @@ EPOCHS, QUICK_EPOCHS = 10, 1
 
 
 def run(task: Task) -> Outcome:
-    """Tells what the trainings of `run_own_part` came to, beside every figure of the document."""
+    """Compares the trainings of `run_own_part` with every figure of the document."""
     recipes = run_own_part(task)
     plain = recipes[PLAIN]
     net = LeNet5.load_from_checkpoint(
@@ -59,14 +59,14 @@ def run(task: Task) -> Outcome:
 
 
 def run_own_part(task: Task) -> dict[str, dict[C3, Variant]]:
-    """Trains both nets by each recipe, with every seed; ranks, where there are several, a part."""
+    """Trains both nets by each recipe with every seed; several ranks share the trainings."""
     recipes: dict[str, tuple[str, int | None]] = {
         PLAIN: ("", QUICK_EPOCHS if task.quick else EPOCHS),
         **({} if task.quick else {FAST: ("-fast", None)}),
     }
     wanted = {
         (recipe, c3, seed): Wanted(f"lenet5-{c3}{end}", seed, epochs)
-        # Seed by seed: what disturbs the machine disturbs both variants alike.
+        # Seed by seed, so that what disturbs the machine disturbs both variants alike.
         for seed in range(task.seed, task.seed + task.runs)
         for recipe, (end, epochs) in recipes.items()
         for c3 in VARIANTS
@@ -88,7 +88,7 @@ def _text(variants: dict[C3, Variant], task: Task) -> str:
         f" Shortened to {QUICK_EPOCHS} of the document's {EPOCHS} epochs: accuracy and seconds are "
         "not those of a whole training."
     )
-    # n + 1 runs are alike, and two of them are the lowest and the highest.
+    # Of n + 1 equivalent runs, two are the lowest and the highest.
     outside = (
         f" One more run falls outside the range of {task.runs} in {2 / (task.runs + 1):.0%} of all "
         "cases."

@@ -15,17 +15,17 @@ SIDE = 14  # of the maps that C3 reads
 
 
 def errata(logits: Tensor, labels: Tensor) -> tuple[Erratum, ...]:
-    """All of them.
+    """Returns all errata of problem 7.
 
     Args:
         logits: (N, 10) of the trained original net for the test images.
-        labels: (N,) of the same.
+        labels: (N,) labels of the same images.
     """
     return times(), _complexity(), _parameters(), _test_loss(logits, labels)
 
 
 def times() -> Erratum:
-    """Seconds of both nets, by the figures that the document prints."""
+    """Computes the ratio of the seconds that the document prints."""
     original, modern = (SECONDS[c3] for c3 in VARIANTS)
     return Erratum(
         "the original takes approximately 10 times as long to train and test",
@@ -35,11 +35,11 @@ def times() -> Erratum:
 
 
 def c3_multiplications(c3: C3) -> int:
-    """Of one image, one for each weight at each of C3's 10 x 10 outputs."""
+    """Returns C3's multiplications for an image: each weight at each of its 10 x 10 outputs."""
     convolutions = [nn.Conv2d(6, 16, 5)]
     if c3 == "original":
         convolutions = [nn.Conv2d(len(inputs), 1, 5) for inputs in C3_TABLE]
-    # Side by side, not one after the other.
+    # The convolutions are side by side, not a chain.
     return sum(sum(multiplications([layer], SIDE, SIDE)) for layer in convolutions)
 
 
@@ -75,7 +75,7 @@ def _test_loss(logits: Tensor, labels: Tensor) -> Erratum:
 
 
 def loss_both_ways(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """The mean loss of an image, and the sum of the batches' means over the number of images."""
+    """Returns the mean loss of an image, and the sum of batch means over the number of images."""
     batches = zip(split(logits, BATCH), split(labels, BATCH), strict=True)
     means = [F.cross_entropy(x, y).item() for x, y in batches]
     return F.cross_entropy(logits, labels).item(), sum(means) / len(labels)

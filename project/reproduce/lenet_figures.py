@@ -22,7 +22,7 @@ Losses = np.ndarray[Any, np.dtype[np.float32]]
 
 
 def losses(curves: Mapping[str, Losses], folder: Path) -> Figure:
-    """Every iteration's loss, pale, and the mean of the iterations around it."""
+    """Draws every iteration's loss, pale, and the mean of the iterations around it."""
     figure = Drawing(figsize=(8.0, 3.3))
     axes = figure.subplots()
     window = min(WINDOW, *(len(curve) for curve in curves.values()))
@@ -44,14 +44,14 @@ def losses(curves: Mapping[str, Losses], folder: Path) -> Figure:
 
 
 def differences(found: Mapping[str, Sequence[float]], folder: Path) -> tuple[Figure, ...]:
-    """How the difference of a pair is spread, for each recipe; nothing of a single pair."""
+    """Draws the distribution of the pairs' differences by recipe; nothing for a single pair."""
     pairs = len(next(iter(found.values())))
     if pairs == 1:
         return ()
     figure = Drawing(figsize=(8.0, 1.9 * len(found)), layout="constrained")
     panels = figure.subplots(len(found), 1, sharex=True, squeeze=False).flatten()
     widest = max(abs(points) for values in found.values() for points in values)
-    # A bin is five test images, and one of them is centred on none.
+    # A bin is as wide as five test images, and one bin is centred on 0.
     edges = (np.arange(-math.ceil(20 * widest), math.ceil(20 * widest) + 2) - 0.5) / 20
     for axes, (recipe, points) in zip(panels, found.items(), strict=True):
         axes.hist(points, bins=edges, color=drawing.BLUE)
@@ -73,7 +73,7 @@ def differences(found: Mapping[str, Sequence[float]], folder: Path) -> tuple[Fig
 
 
 def connections(table: ConnectionTable, folder: Path) -> Figure:
-    """Which maps of S2 feed which map of C3."""
+    """Draws which maps of S2 feed which map of C3."""
     inputs = 1 + max(max(row) for row in table)
     dots = torch.zeros(inputs, len(table))
     for output, row in enumerate(table):
@@ -96,7 +96,7 @@ def connections(table: ConnectionTable, folder: Path) -> Figure:
 
 
 def confusion(predicted: Tensor, labels: Tensor, folder: Path) -> Figure:
-    """How often each digit is taken for each other one."""
+    """Draws how often each digit is taken for each other one."""
     counts = torch.zeros(10, 10, dtype=torch.long)
     counts.index_put_((labels, predicted), torch.ones_like(labels), accumulate=True)
     errors = counts - torch.diag(counts.diag())
@@ -120,7 +120,7 @@ def confusion(predicted: Tensor, labels: Tensor, folder: Path) -> Figure:
 def missed(
     images: Tensor, predicted: Tensor, labels: Tensor, digits: tuple[int, ...], folder: Path
 ) -> Figure:
-    """The images of some digits that are taken for others."""
+    """Draws the images of some digits that are taken for others."""
     chosen = torch.isin(labels, torch.tensor(digits)) & (predicted != labels)
     indices = chosen.nonzero().flatten()
     shown = indices[:MOST_MISSED].tolist()

@@ -20,13 +20,13 @@ from project.reproduce.training import Training
 BATCH = 100
 VARIANTS: tuple[C3, ...] = ("original", "modern")
 PLAIN, FAST = "plain", "fast"
-TIMED = 5  # the first seeds, whose seconds are stated: the others may train side by side
-# Of the document: test accuracy, about, and seconds of training and testing, one run each.
+TIMED = 5  # number of first seeds whose seconds are stated; the others may train side by side
+# Published test accuracy, approximately, and seconds of training and testing, one run each.
 ACCURACY = {"original": 0.9864, "modern": 0.9871}
 SECONDS = {"original": 1121, "modern": 162}
-# Of the published loops: how often some iterations of each are timed, in turns.
+# Slices of the published loops, timed in turns, and the iterations of a slice.
 SLICES, QUICK_SLICES, SLICE = 15, 5, 5
-ENDS = 10  # of a training's losses, the first and the last
+ENDS = 10  # number of a training's first and of its last losses that are averaged
 
 
 class Variant(NamedTuple):
@@ -36,33 +36,33 @@ class Variant(NamedTuple):
 
     @property
     def accuracies(self) -> list[float]:
-        """On the test images."""
+        """The test accuracy of each training."""
         return [training.record["test"]["accuracy"] for training in self.trainings]
 
     @property
     def timed(self) -> list[float]:
-        """Seconds to train and test, of the first ones that shared no GPU."""
+        """Seconds to train and test, of the first trainings as far as they shared no GPU."""
         stages = [training.record["seconds"] for training in self.trainings[:TIMED]]
         return [stage["train"] + stage["test"] for stage in stages if stage]
 
     @property
     def seconds(self) -> float | None:
-        """Their median, if there are any: a busy neighbour can slow down one or two many times."""
+        """The median of `timed`, if any: other load can slow down one or two trainings a lot."""
         return statistics.median(self.timed) if self.timed else None
 
     @property
     def device(self) -> str:
-        """Where the first one trained, as its record says."""
+        """The device of the first training, from its record."""
         return str(self.trainings[0].record["device"])
 
     @property
     def iterations(self) -> int:
-        """Of one training."""
+        """The number of iterations of one training."""
         return int(self.trainings[0].record["iterations"])
 
 
 def accuracy(c3: C3, variant: Variant) -> Row:
-    """The accuracy over the seeds, beside the one published run."""
+    """Compares the accuracy over the seeds with the one published run."""
     ours, theirs = variant.accuracies, ACCURACY[c3]
     measured = _percent(ours[0])
     if len(ours) > 1:
@@ -77,13 +77,13 @@ def accuracy(c3: C3, variant: Variant) -> Row:
 
 
 def differences(variants: dict[C3, Variant]) -> list[float]:
-    """Original less modern, in points of accuracy, of each seed."""
+    """Returns original less modern in points of accuracy, for each seed."""
     pairs = zip(*(variants[c3].accuracies for c3 in VARIANTS), strict=True)
     return [100 * (original - modern) for original, modern in pairs]
 
 
 def paired_difference(recipe: str, variants: dict[C3, Variant]) -> list[Row]:
-    """Original less modern over the same seeds, and what is known of its mean; none of one seed."""
+    """Reports original less modern over the seeds, with its interval; nothing for one seed."""
     points = differences(variants)
     if len(points) == 1:
         return []
@@ -96,7 +96,7 @@ def paired_difference(recipe: str, variants: dict[C3, Variant]) -> list[Row]:
 
 
 def table(recipes: dict[str, dict[C3, Variant]], first_seed: int) -> str:
-    """One line of CSV for each run, without its seconds: the same for any number of ranks."""
+    """Returns a line of CSV per run, without seconds: the same for any number of ranks."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["recipe", "c3", "seed", "correct", "total"])
@@ -113,7 +113,7 @@ def _percent(share: float) -> str:
 
 
 def parameters(c3: C3) -> dict[str, int]:
-    """By layer."""
+    """Returns the number of parameters of each layer."""
     return {
         name: sum(parameter.numel() for parameter in layer.parameters())
         for name, layer in nets.LeNet5(c3).named_children()
@@ -121,7 +121,7 @@ def parameters(c3: C3) -> dict[str, int]:
 
 
 def parameter_counts() -> list[Row]:
-    """C3 by hand and in the code, and the rest."""
+    """Compares the parameters of C3, by hand and in the code, and of all layers."""
     original, modern = (parameters(c3) for c3 in VARIANTS)
     sizes = [len(inputs) for inputs in C3_TABLE]
     terms = [f"{sizes.count(n)} (25·{n} + 1)" for n in sorted(set(sizes))]
@@ -144,7 +144,7 @@ def parameter_counts() -> list[Row]:
 
 
 def seconds(variants: dict[C3, Variant], task: Task) -> list[Row]:
-    """Of the trainings with their tests, their ratio, and that of the published loops here."""
+    """Reports seconds of training and test, their ratio, and that of the published loops."""
     published_ratio = SECONDS["original"] / SECONDS["modern"]
     ours = _own_ratio(variants)
     theirs = _published_loops_ratio(task)
@@ -185,7 +185,7 @@ def _own_ratio(variants: dict[C3, Variant]) -> str:
 
 
 def loss_curves(variants: dict[C3, Variant]) -> Row:
-    """How many losses there are, and what they come to."""
+    """Reports the number of losses, and the means of the first and the last ones."""
     texts = []
     for c3, variant in variants.items():
         curve = variant.trainings[0].losses
@@ -199,7 +199,7 @@ def loss_curves(variants: dict[C3, Variant]) -> Row:
 
 
 def _published_loops_ratio(task: Task) -> float:
-    """Original by modern, in turns, so that what disturbs the machine disturbs both alike."""
+    """Returns original by modern, timed in turns, so that disturbances affect both alike."""
     loops = {c3: published.lenet5_iterations(c3, task.root, CPU) for c3 in VARIANTS}
     slices: dict[C3, list[float]] = {c3: [] for c3 in VARIANTS}
     for _ in range(QUICK_SLICES if task.quick else SLICES):

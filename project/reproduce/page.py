@@ -12,9 +12,9 @@ from string import Template
 from project.reproduce.record import Erratum, Figure, Row, Verdict
 from project.reproduce.sections import ERRATA, LEAD, TITLE, Section, machines, overview
 
-# y_l, y_{l-1} and D_KL; of words with underscores only those of one letter before it.
+# Matches y_l, y_{l-1} and D_KL, but no underscore after a word of several letters.
 INDEX = re.compile(r"(?<!\w)(d?[A-Za-z])_(?:\{([^{}]+)\}|([A-Za-z]|KL|\d+)\b)")
-# k^2, A^T and z^(1).
+# Matches k^2, A^T and z^(1).
 POWER = re.compile(r"\^(?:\(([^()]+)\)|(T\b|\d+))")
 
 PAGE = Template("""<!DOCTYPE html>
@@ -60,11 +60,11 @@ $machines
 
 
 def to_html(found: Sequence[Section], folder: Path) -> str:
-    """The report as one page that needs no other file.
+    """Returns the report as one page that needs no other file.
 
     Args:
-        found: its sections.
-        folder: holds their pictures and tables.
+        found: sections of the report.
+        folder: folder of their pictures and tables.
     """
     chosen = {section.part.title for section in found}
     rows = []
@@ -111,12 +111,12 @@ def _html_link(table: Path) -> str:
 
 
 def _text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose cells are plain text."""
+    """Returns a table whose cells are plain text."""
     return _html_table(header, [[mathematics(cell) for cell in row] for row in rows])
 
 
 def mathematics(text: str) -> str:
-    """Plain text as HTML, with what formulas have below and above the line.
+    """Converts plain text to HTML, with subscripts and superscripts in formulas.
 
     >>> mathematics("dy_l/dy_{l-1} < k^2")
     'dy<sub>l</sub>/dy<sub>l-1</sub> &lt; k<sup>2</sup>'
@@ -126,7 +126,7 @@ def mathematics(text: str) -> str:
 
 
 def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose cells are HTML already."""
+    """Returns a table whose cells are HTML already."""
     head = "".join(f"<th>{cell}</th>" for cell in header)
     body = "\n".join("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in rows)
     return f"<table>\n<tr>{head}</tr>\n{body}\n</table>"

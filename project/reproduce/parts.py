@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 
 class Effort(NamedTuple):
-    """How much a part does by default."""
+    """The default number of runs of a part, and their time."""
 
     seconds: float
-    """About, of one run on two cores: only the progress bar reads it."""
+    """Approximate seconds of one run on two cores, for the progress bar only."""
     runs: int = 1
 
 
@@ -27,12 +27,12 @@ class Part(NamedTuple):
     quick: Effort | None = None
     """With --quick; None for a part that has nothing to repeat or to shorten."""
     named: Effort | None = None
-    """Where it is asked for by name, if that is another."""
+    """When the part is asked for by name; None if that is as in `full`."""
     is_shared: bool = False
-    """Whether ranks share its runs: the module has `run_own_part(task)` for the others."""
+    """Whether ranks share its runs: those above 0 call the module's `run_own_part(task)`."""
 
     def effort(self, *, quick: bool, named: bool) -> Effort:
-        """The default of a full report, of a quick one, or of this part by name."""
+        """Returns the default of a full report, of a quick one, or of this part by name."""
         if quick and self.quick:
             return self.quick
         return self.named if named and self.named else self.full
@@ -63,7 +63,7 @@ PARTS = (
     ),
 )
 
-# Of the document.
+# The problems of the document.
 PROBLEMS = {
     1: "Difference filters",
     2: "Mean filter",

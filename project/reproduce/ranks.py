@@ -1,4 +1,4 @@
-"""Several processes, started by torchrun, that work on one report."""
+"""Lets several processes, started by torchrun, work on one report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def joined() -> Iterator[int]:
-    """Connects the ranks of torchrun, if there are several; gives the number of this one.
+    """Connects the ranks of torchrun, if there are several; yields the number of this one.
 
     Raises:
         UserError: srun has started several processes that know nothing of each other.
@@ -30,7 +30,7 @@ def joined() -> Iterator[int]:
             )
         yield 0
         return
-    # Only now, since it takes seconds: a report of finished parts needs nothing of it.
+    # Imported only now: it takes seconds, and a report of finished parts does not need it.
     import torch.distributed as dist
 
     dist.init_process_group("gloo")
@@ -41,7 +41,7 @@ def joined() -> Iterator[int]:
 
 
 def from_first(value: Any) -> Any:
-    """What the first rank gives, on every rank."""
+    """Returns the value of the first rank on every rank."""
     if (processes.ranks() or 1) == 1:
         return value
     import torch.distributed as dist
@@ -52,14 +52,14 @@ def from_first(value: Any) -> Any:
 
 
 def place() -> tuple[int, int]:
-    """How many ranks are connected, and the number of this one."""
+    """Returns the number of connected ranks, and that of this one."""
     import torch.distributed as dist
 
     return (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
 
 
 def own_gpu() -> torch.device | None:
-    """The GPU that this rank works on, which others of the machine may share; None without any."""
+    """Returns the GPU of this rank, which others on the machine may share; None without one."""
     import torch
 
     if not torch.cuda.is_available():
@@ -69,7 +69,7 @@ def own_gpu() -> torch.device | None:
 
 
 def gathered(own: Any) -> list[Any]:
-    """What each rank has, in their order; this one's alone where there is no other."""
+    """Returns the values of all ranks, in their order."""
     ranks, _ = place()
     if ranks == 1:
         return [own]

@@ -1,4 +1,4 @@
-"""What a part of the report is asked for, and what it answers."""
+"""The task of a part of the report, and its outcome."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import NamedTuple
 
 
 class Verdict(StrEnum):
-    """What became of the document's claims."""
+    """The verdict on the document's claims."""
 
     CONFIRMED = "confirmed"
     CORRECTED = "corrected"
     NOT_REPRODUCIBLE = "not reproducible"
     SHORTENED = "shortened"
-    """Tried by less than it takes to say."""
+    """Run with less effort than a verdict needs."""
 
 
 class Row(NamedTuple):
-    """One claim."""
+    """One claim, published and measured."""
 
     claim: str
     published: str
@@ -34,7 +34,7 @@ class Erratum(NamedTuple):
     printed: str
     right: str
     evidence: str
-    """What a computation made of both."""
+    """The results of a computation with both."""
 
 
 class Figure(NamedTuple):
@@ -47,11 +47,11 @@ class Figure(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a part found."""
+    """The outcome of a part."""
 
     verdict: Verdict
     text: str
-    """A paragraph, plain."""
+    """A paragraph of plain text."""
     rows: tuple[Row, ...]
     figures: tuple[Figure, ...] = ()
     errata: tuple[Erratum, ...] = ()
@@ -59,18 +59,18 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Task:
-    """What a part is asked for."""
+    """The task of a part."""
 
     root: Path
-    """Absolute; holds MNIST/raw, checked."""
+    """Absolute path of the folder that holds MNIST/raw, which is checked."""
     folder: Path
-    """Absolute and there; for figures and whatever else is worth keeping."""
+    """Absolute path of an existing folder, for figures and other files."""
     runs: int = 1
-    """How often to repeat, with seeds `seed`, `seed` + 1, ..."""
+    """Number of runs, with seeds `seed`, `seed` + 1, ..."""
     seed: int = 0
     quick: bool = False
-    """Shorten what takes long."""
+    """Whether to shorten long computations."""
     force: bool = False
-    """Do again what is done already."""
+    """Whether to repeat what is done already."""
     progress: Callable[[float], None] = lambda fraction: None
     """To be called with the share of the work that is done, 0 to 1."""

@@ -1,4 +1,4 @@
-"""The one writer of the report: Markdown with pictures beside it, and one HTML file."""
+"""Writes the report: Markdown with pictures beside it, and one HTML file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def write(folder: Path) -> None:
 
 
 def publish(folder: Path, target: Path) -> None:
-    """Writes the report into documentation: results.md, with its other files in results/."""
+    """Writes the report into documentation: results.md, and its other files in results/."""
     found = sections(folder)
     write_text(target / "results.md", to_markdown(found, "results/"))
     for section in found:
@@ -32,11 +32,11 @@ def publish(folder: Path, target: Path) -> None:
 
 
 def to_markdown(found: Sequence[Section], place: str) -> str:
-    """The report in Markdown.
+    """Returns the report in Markdown.
 
     Args:
-        found: its sections.
-        place: what stands before the names of its other files.
+        found: sections of the report.
+        place: prefix of the names of its other files.
     """
     contents = markdown(("problem", "", "verdict"), overview(found))
     lines = [f"# {TITLE}", "", LEAD, "", *contents]

@@ -1,4 +1,4 @@
-"""Runs parts one after the other, says how far they are, and keeps what they found."""
+"""Runs parts one after the other, shows their progress, and stores their outcomes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from project.reproduce.record import Outcome, Task
 
 
 class Options(NamedTuple):
-    """What the command line says about all parts."""
+    """The options of the command line for all parts."""
 
     folder: Path
     root: str | None
     runs: int | None
-    """None takes each part's own."""
+    """None for each part's own number."""
     seed: int
     quick: bool
     force: bool
@@ -31,7 +31,7 @@ class Options(NamedTuple):
     """Whether parts were asked for by name."""
 
     def of(self, part: Part) -> dict[str, Any]:
-        """Those that decide about the part's outcome."""
+        """Returns the options that determine the part's outcome."""
         if part.quick is None:
             return {"runs": 1, "seed": self.seed, "quick": False}
         runs = self.runs or part.effort(quick=self.quick, named=self.named).runs
@@ -39,7 +39,7 @@ class Options(NamedTuple):
 
 
 def due(parts: Sequence[Part], options: Options) -> list[Part]:
-    """The parts that have not run with these options, or are to run again."""
+    """Returns the parts that have not run with these options, or are to run again."""
 
     def is_finished(part: Part) -> bool:
         finished = store.load(options.folder, part.name)
@@ -47,7 +47,7 @@ def due(parts: Sequence[Part], options: Options) -> list[Part]:
             return False
         wanted = options.of(part)
         if options.runs is None:
-            # More runs than by default are welcome.
+            # A finished part may have more runs than the default.
             wanted["runs"] = max(wanted["runs"], finished.options["runs"])
         return finished.options == wanted
 
@@ -57,12 +57,12 @@ def due(parts: Sequence[Part], options: Options) -> list[Part]:
 def run(parts: Sequence[Part], options: Options, rank: int) -> None:
     """Runs the parts and stores each as soon as it is finished.
 
-    Ranks above 0 lend a hand, which only a part that is shared has use for.
+    Ranks above 0 take part in shared parts only.
 
     Raises:
-        DatasetError: MNIST is not there and cannot be had.
+        DatasetError: MNIST is missing and cannot be downloaded.
     """
-    # Only now, since it takes seconds: a report of finished parts needs nothing of it.
+    # Imported only now: it takes seconds, and a report of finished parts does not need it.
     from data import source
 
     root = source.resolve_root(options.root).resolve()
@@ -91,7 +91,7 @@ def run(parts: Sequence[Part], options: Options, rank: int) -> None:
 
 
 def _nothing(what: str, done: float) -> None:
-    """Of several ranks the first one says how far they are."""
+    """Shows no progress: of several ranks, only the first one does."""
 
 
 def _weight(part: Part, options: Options) -> float:

@@ -1,4 +1,4 @@
-"""What both forms of the report say, from the finished parts of a folder."""
+"""The content of both forms of the report, from the finished parts of a folder."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ PENDING = "not checked"
 
 
 class Section(NamedTuple):
-    """One part, finished."""
+    """One finished part."""
 
     part: Part
     finished: Finished
     table: str | None
-    """Name of the file with a line for each run."""
+    """Name of the file with a line for each run; None if there is none."""
 
     @property
     def heading(self) -> str:
-        """Such as "Problem 7: LeNet-5"."""
+        """The heading, such as "Problem 7: LeNet-5"."""
         return f"Problem {self.part.problem}: {self.part.title}"
 
     @property
     def facts(self) -> str:
-        """How it was run."""
+        """Number of runs, first seed and seconds of the part."""
         options, seconds = self.finished.options, self.finished.seconds
         runs = f"{options['runs']} runs from seed {options['seed']}, "
         shortened = "shortened by --quick, " if options["quick"] else ""
@@ -43,7 +43,7 @@ class Section(NamedTuple):
 
 
 def sections(folder: Path) -> list[Section]:
-    """The finished parts of the folder, in the order of the problems."""
+    """Returns the finished parts of the folder, in the order of the problems."""
     found = [(part, store.load(folder, part.name)) for part in PARTS]
     finished = [Section(part, record, _table(folder, part)) for part, record in found if record]
     return sorted(finished, key=lambda section: section.part.problem)
@@ -55,7 +55,7 @@ def _table(folder: Path, part: Part) -> str | None:
 
 
 def overview(found: Sequence[Section]) -> list[tuple[str, str, str]]:
-    """Problem, title and verdict of each problem, in order."""
+    """Returns number, title and verdict of each problem, in order."""
     rows = []
     for problem, name in PROBLEMS.items():
         own = [section for section in found if section.part.problem == problem]
@@ -65,5 +65,5 @@ def overview(found: Sequence[Section]) -> list[tuple[str, str, str]]:
 
 
 def machines(found: Sequence[Section]) -> list[str]:
-    """What the parts ran on, each machine once."""
+    """Returns descriptions of the machines on which the parts ran, each once."""
     return list(dict.fromkeys(facts(section.finished.machine) for section in found))

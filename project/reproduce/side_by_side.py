@@ -1,9 +1,9 @@
-"""Many trainings at once on one GPU, each the one that `project.fit` makes with its seed.
+"""Many trainings at once on one GPU, each equal to that of `project.fit` with its seed.
 
-An iteration of LeNet-5 keeps a small part of a GPU busy. So several learners are recorded, each
-with a stream of its own, and the streams overlap: they are filled in turns, and nothing is
-looked at before the end of a training. A learner takes one seed after the other, since what is
-recorded is the same with any weights.
+An iteration of LeNet-5 keeps a small part of a GPU busy. Therefore several learners are recorded,
+each with a stream of its own, and the streams overlap: work is queued to them in turns, and no
+result is read before the end of a training. A learner trains one seed after the other, since its
+recording does not depend on the weights.
 """
 
 from __future__ import annotations
@@ -45,48 +45,48 @@ from project.reproduce.record import Task
 from project.reproduce.training import Wanted
 
 AT_ONCE = 16
-"""Learners on one GPU; twice as many take as long for each training."""
+"""Learners on one GPU; twice as many do not reduce the time per training."""
 
 HELPERS = 4
-"""Threads that shuffle epochs and write files meanwhile."""
+"""Threads that shuffle epochs and write files during training."""
 
 TURN = 50
-"""Iterations that are asked for at a time, so that no stream has all the work that is waiting."""
+"""Iterations queued to a stream at a time, so that no stream has all the waiting work."""
 
 SECTIONS = {"experiment", "seed_everything", "model", "data", "trainer"}
 FLAGS = {"max_epochs", "devices"}
-"""Of a configuration, what is understood here, and of its Trainer."""
+"""The supported sections of a configuration, and the supported flags of its Trainer."""
 
 Blocks = list[Any]
-"""Each a `data.blocks.Block`."""
+"""A list of `data.blocks.Block`."""
 
 Stream = Callable[[], AbstractContextManager[Any]]
-"""All that is asked for inside goes there."""
+"""Returns a context in which work is queued to one stream of the GPU."""
 
 
 class Done(NamedTuple):
-    """What a training came to."""
+    """The result of a training."""
 
     losses: Losses
     record: dict[str, Any]
-    """For results.json"""
+    """Content of results.json."""
     checkpoint: dict[str, Any]
 
 
 def train(
     task: Task, wanted: Sequence[Wanted], device: torch.device, progress: Callable[[float], None]
 ) -> set[Wanted]:
-    """Trains and tests as `project.fit` does, and leaves behind what the report reads of a run.
+    """Trains and tests as `project.fit` does, and writes the files that the report reads.
 
     Args:
-        task: says where the data is, and where runs go.
-        wanted: what to train.
+        task: gives the folders of the data and of the runs.
+        wanted: the trainings.
         device: a GPU.
         progress: called with the number of trainings that are done.
 
     Returns:
-        What has been trained. Not what no learner can be recorded for, what the GPU has no memory
-        for, and a training with a loss that is no number.
+        The finished trainings. Left out are those for which no learner can be recorded or the GPU
+        has too little memory, and those with a loss that is not finite.
     """
     in_float32()
     kinds: dict[tuple[str, int | None], list[Wanted]] = {}
@@ -121,13 +121,13 @@ def _train_kind(
     with ThreadPoolExecutor(HELPERS) as helpers:
 
         def keep(one: Wanted, done: Done) -> None:
-            # A full disk is told of now, not behind the last training.
+            # Raises an error such as a full disk now, not after the last training.
             finished.update(future.result() for future in written if future.done())
             if np.isfinite(done.losses).all():
                 written.append(helpers.submit(_write, task.folder, one, done))
 
         waiting = _ahead(wanted, experiment.blocks, helpers)
-        # Streams behind all recordings: torch hands 32 out in turn, and one more for each of these.
+        # After all recordings: each takes one of the 32 streams that torch hands out in turn.
         turns = [_turns(lane, own_stream(device), waiting, keep) for lane in lanes]
         taken = 0
         try:
@@ -136,7 +136,7 @@ def _train_kind(
                 taken += len(turns)
                 progress(taken / experiment.turns)
         finally:
-            if torch.cuda.is_available():  # before what is under way loses its memory
+            if torch.cuda.is_available():  # before work in progress loses its memory
                 torch.cuda.synchronize(device)
             finished.update(future.result() for future in written)
 
@@ -144,7 +144,7 @@ def _train_kind(
 def _ahead(
     wanted: Sequence[Wanted], blocks: Callable[[int], Blocks], helpers: Executor
 ) -> Iterator[tuple[Wanted, Blocks]]:
-    """Trainings with their epochs, which are shuffled before somebody waits for them."""
+    """Yields trainings with their blocks, whose epochs are shuffled in advance."""
     coming = deque((one, helpers.submit(blocks, one.seed)) for one in wanted[:AT_ONCE])
     for later in [*wanted[AT_ONCE:], *[None] * len(coming)]:
         one, future = coming.popleft()
@@ -167,12 +167,12 @@ class Experiment:
     """One configuration of `project.fit`, to be trained with many seeds.
 
     Args:
-        wanted: says which, and how long.
+        wanted: a training, which gives the configuration and its length.
         root: folder that holds MNIST/raw.
-        device: where.
+        device: device of the trainings.
 
     Raises:
-        ObstacleError: it asks for more than a loop over epochs.
+        ObstacleError: the configuration needs more than a loop over epochs.
     """
 
     def __init__(self, wanted: Wanted, root: Path, device: torch.device) -> None:
@@ -199,16 +199,16 @@ class Experiment:
         epoch = -(-len(data.order()) // data.batch_size)
         self.length = Length(epoch, epoch * self.epochs)
         self.turns = self.epochs * -(-epoch // TURN) + 1
-        """Blocks of a training, and the test."""
+        """Turns of a training: one for each block, and one for the test."""
 
     @property
     def batch_size(self) -> int:
-        """Images of an iteration."""
+        """The number of images in an iteration."""
         return self._data.batch_size
 
     def model(self, seed: int) -> Classifier:
-        """As it begins, on the CPU."""
-        # Where project.fit draws the weights, nothing has been drawn since it seeded the generator.
+        """Returns the untrained model of a seed, on the CPU."""
+        # project.fit, too, draws nothing between seeding the generator and drawing the weights.
         torch.manual_seed(seed)
         model = self._model(**self._settings)
         assert isinstance(model, Classifier)
@@ -216,7 +216,7 @@ class Experiment:
         return model
 
     def blocks(self, seed: int) -> Blocks:
-        """Those of a training, whose order is not on the device yet."""
+        """Returns the blocks of a training with a seed; their order is not on the device yet."""
         order = self._data.reseeded(seed).order()
         loader = BlockLoader(
             self._images,
@@ -232,22 +232,22 @@ class Experiment:
         return blocks
 
     def rates(self, model: Classifier, first: int, count: int) -> Tensor:
-        """The learning rates of some iterations, (count,) float64."""
+        """Returns the learning rates of `count` iterations from `first` on, (count,) float64."""
         iterations = first + torch.arange(count, dtype=torch.float64)
         return model.lr * model.schedule(iterations, self.length)
 
     def text(self, wanted: Wanted) -> str:
-        """The configuration of one training, with its overrides."""
+        """Returns the configuration of one training, overrides included."""
         more = {"name": wanted.name, "seed_everything": wanted.seed}
         return str(yaml.safe_dump(self._content | more))
 
 
 class Lane:
-    """A recorded learner, for one training after the other.
+    """A recorded learner, which does one training after the other.
 
     Raises:
-        ObstacleError: nothing can be recorded, or training images are distorted, by numbers that
-            the Trainer's iteration decides.
+        ObstacleError: no learner can be recorded, training images are distorted, by numbers that
+            depend on the Trainer's iteration, or there are teachers.
     """
 
     def __init__(self, experiment: Experiment) -> None:
@@ -255,7 +255,7 @@ class Lane:
         self._model = model = experiment.model(0).to(device)
         if any(model.distortion) or model.teachers:
             raise ObstacleError("images are distorted, or there are teachers")
-        # Of several ranks, each tests seeds of its own.
+        # With several ranks, each tests seeds of its own.
         metrics.keep_to_this_rank(model.metrics)
         optimizer = model.configure_optimizers()
         run = Run(device, "32-true", 1, experiment.batch_size, optimizer, is_scheduled=True)
@@ -265,7 +265,7 @@ class Lane:
             conv_pool.compile_ahead(model.net, device, gradient=False)
 
     def train(self, wanted: Wanted, blocks: Blocks, stream: Stream) -> Generator[int, None, Done]:
-        """Trains and tests with a seed; gives the turn away with each block that is asked for."""
+        """Trains and tests with a seed; yields after each queued block, for the other lanes."""
         experiment, model = self._experiment, self._model
         with stream():
             model.load_state_dict(experiment.model(wanted.seed).state_dict())
@@ -284,7 +284,7 @@ class Lane:
             yield number
         with stream():
             found = torch.cat(losses).float(), self._tested()
-        yield len(blocks)  # others have something to do while this one is looked at
+        yield len(blocks)  # the others queue work before this result is read
         with stream():
             return self._done(wanted, *found)
 
@@ -307,7 +307,7 @@ class Lane:
             device=experiment.device,
             validation=None,
             test=test,
-            # It shared the device: nobody knows what it took by itself.
+            # It shared the device, so its own time is unknown.
             seconds={},
             images_per_second=None,
         )
@@ -325,7 +325,7 @@ class Lane:
 
 
 def own_stream(device: torch.device) -> Stream:
-    """What lets all that is asked for inside go to a new stream, behind what was asked for before.
+    """Returns a context of a new stream, whose work waits for the work queued so far.
 
     Args:
         device: a GPU.
@@ -336,7 +336,7 @@ def own_stream(device: torch.device) -> Stream:
 
 
 def _write(folder: Path, wanted: Wanted, done: Done) -> Wanted:
-    """Makes the run's folder; results.json comes last, since what has it is finished."""
+    """Writes the files of a run, results.json last, since it marks the run as finished."""
     parent = folder / RUNS / wanted.name
     run = parent / f"version_{claim_version(parent)}"
     LossFile(run / NAME, done.losses).close()

@@ -1,4 +1,4 @@
-"""Finished parts, one JSON file each: what is in the folder need not run again."""
+"""Stores finished parts, in one JSON file each, so that they need not run again."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from project.reproduce.record import Erratum, Figure, Outcome, Row, Verdict
 
 @dataclass(frozen=True)
 class Finished:
-    """A part that has run."""
+    """A finished part."""
 
     outcome: Outcome
     options: dict[str, Any]
-    """That its outcome depends on."""
+    """The options that its outcome depends on."""
     seconds: float
     machine: dict[str, Any]
     """Hardware, versions and commit."""
 
 
 def load(folder: Path, name: str) -> Finished | None:
-    """The part of that name, if it is in the folder, whole and with its figures."""
+    """Returns the part of that name, if the folder holds it completely, with its figures."""
     try:
         record = json.loads(_file(folder, name).read_text(encoding="utf-8"))
         outcome = record.pop("outcome")
@@ -41,7 +41,7 @@ def load(folder: Path, name: str) -> Finished | None:
 
 
 def save(folder: Path, name: str, finished: Finished) -> None:
-    """Writes the part, whole or not at all."""
+    """Writes the part, atomically."""
     write_json(_file(folder, name), asdict(finished))
 
 

@@ -20,7 +20,7 @@ from project.reproduce.descents import Descent, Experiment, run_shared
 from project.reproduce.record import Outcome, Row, Task, Verdict
 from project.reproduce.table1_printed import RUNS, TABLE, Column
 
-COLLAPSED = 0.6  # a run below this share of right answers gives nearly all images the same
+COLLAPSED = 0.6  # a run below this accuracy gives nearly all images the same answer
 
 
 NAMES = ("logistic", "mse", "mse-as-printed", "logistic-tuned", "mse-tuned")
@@ -32,23 +32,23 @@ class Series(NamedTuple):
     descents: list[Descent]
     total: int
     seconds: list[float]
-    """Of the first runs, one at a time."""
+    """Seconds of the first runs, one at a time."""
     device: str
-    """Where they ran."""
+    """The device on which they ran."""
 
     @property
     def accuracies(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        """(R,) 0 to 1."""
+        """(R,) test accuracies, 0 to 1."""
         return np.array([descent.correct for descent in self.descents]) / self.total
 
     @property
     def collapsed(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        """(R,) which of them."""
+        """(R,) whether each run collapsed."""
         return self.accuracies < COLLAPSED
 
 
 def run_own_part(task: Task) -> dict[str, Series]:
-    """Runs every configuration with every seed; ranks, where there are several, a part of them."""
+    """Runs every configuration with every seed; several ranks share the runs."""
     seeds = range(task.seed, task.seed + task.runs)
     found = {}
     for done, name in enumerate(NAMES):
@@ -64,7 +64,7 @@ def _progress(task: Task, done: int, fraction: float) -> None:
 
 
 def run(task: Task) -> Outcome:
-    """Tells what the runs of `run_own_part` came to."""
+    """Compares the runs of `run_own_part` with the document's table."""
     found = run_own_part(task)
     write_text(task.folder / "table1.csv", _csv(found))
     write_text(task.folder / "table1.md", _markdown(found))
@@ -106,7 +106,7 @@ def _percent(mean: float, deviation: float) -> str:
 
 
 def _first_runs(found: dict[str, Series]) -> list[str]:
-    """One text for each of the runs that are timed one by one, under the document's losses."""
+    """Returns a text for each run that is timed by itself, with the document's two losses."""
     ours = {TABLE[name].title: found[name] for name in TABLE}
     return [
         f"seed {found['mse'].descents[i].seed}: "
@@ -162,7 +162,7 @@ def _printed(column: Column) -> str:
 
 
 def _claims(found: dict[str, Series], task: Task) -> tuple[Row, Row, Row]:
-    """What the document draws from the table."""
+    """Returns the conclusions that the document draws from the table."""
     compared = (found["logistic"].accuracies, found["mse"].accuracies, found["mse"].collapsed)
     return (
         table1_claims.accuracy(*compared),
@@ -172,7 +172,7 @@ def _claims(found: dict[str, Series], task: Task) -> tuple[Row, Row, Row]:
 
 
 def _compiled_ratio(task: Task) -> tuple[float, str]:
-    """Time of squared error over logistic, in turns, one run each; and where they ran."""
+    """Returns the time of squared error over logistic, run in turns, and the device."""
     pair = {name: Experiment(name, task.root) for name in ("logistic", "mse")}
     one_run = {name: partial(experiment.run, [task.seed]) for name, experiment in pair.items()}
     times = interleaved(one_run, repeats=5)
@@ -207,7 +207,7 @@ def _text(found: dict[str, Series]) -> str:
 
 
 def _csv(found: dict[str, Series]) -> str:
-    """One line for each run; without its seconds, the same for any number of ranks."""
+    """Returns a line of CSV per run, without seconds: the same for any number of ranks."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["loss", "seed", "correct", "total", "accuracy", "initial_margin", "collapsed"])
@@ -219,7 +219,7 @@ def _csv(found: dict[str, Series]) -> str:
 
 
 def _markdown(found: dict[str, Series]) -> str:
-    """The document's table, ours beside it; the first runs singly, as the document has them."""
+    """Returns our table with the document's below; the first runs singly, as it has them."""
     lines = ["| run | " + " | ".join(f"{name} | s" for name in found) + " |"]
     lines.append("| --- |" + " --- | --- |" * len(found))
     for i in range(min(RUNS, min(len(series.descents) for series in found.values()))):
@@ -253,7 +253,7 @@ def _printed_run(i: int, column: Column) -> str:
 
 
 def _published(found: dict[str, Series], cells: Callable[[Column], str]) -> list[str]:
-    """The document's figures below those configurations that it has."""
+    """Returns the document's figures for the configurations that it has."""
     return [cells(TABLE[name]) if name in TABLE else " |" for name in found]
 
 

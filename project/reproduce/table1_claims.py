@@ -1,4 +1,4 @@
-"""What the document concludes from Table 1: more accurate, more stable, much faster."""
+"""The document's conclusions from Table 1: D_KL is more accurate, more stable, much faster."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Accuracies = np.ndarray[Any, np.dtype[np.float64]]
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-# Of the published loops, in turns: how many slices of how many iterations; of the losses alone.
+# Number and iterations of the slices, timed in turns: of the published loops, and of the losses.
 SLICES, SLICE = 7, 100
 LOSS_SLICES, LOSS_SLICE = 20, 50
 
@@ -33,8 +33,8 @@ def accuracy(logistic: Accuracies, mse: Accuracies, collapsed: Flags) -> Row:
 
     Args:
         logistic: (R,) accuracies, 0 to 1.
-        mse: (R,) of the same seeds.
-        collapsed: (R,) which of the runs of `mse` did.
+        mse: (R,) accuracies with the same seeds.
+        collapsed: (R,) which of the runs of `mse` collapsed.
     """
     ours, theirs, learnt = logistic.mean(), mse.mean(), mse[~collapsed]
     printed = (TABLE["logistic"].accuracy, TABLE["mse"].accuracy)
@@ -69,7 +69,7 @@ def _verdict(holds: bool) -> str:
 def _fives(
     logistic: Accuracies, mse: Accuracies, holds: Callable[[Accuracies, Accuracies], Flags]
 ) -> str:
-    """In how many tables of five runs each, as the document's, a claim would be seen to hold."""
+    """Describes in how many tables of five runs, such as the document's, a claim would hold."""
     tables = len(logistic) // RUNS
     if tables < 2:
         return ""
@@ -96,7 +96,7 @@ def time_ratio(compiled: float, device: str, root: Path) -> Row:
 
 
 def published_ratio(root: Path) -> float:
-    """Seconds of an iteration, MSE over D_KL, of the published loops in turns."""
+    """Returns the time per iteration of MSE over D_KL, for the published loops in turns."""
     loops = {name: linear_iterations(name, root, CPU) for name in TABLE}
     slices: dict[str, list[float]] = {name: [] for name in TABLE}
     for _ in range(SLICES):
@@ -108,7 +108,7 @@ def published_ratio(root: Path) -> float:
 def four_terms(
     z: Tensor, y: Tensor, square: Callable[[Tensor], Tensor], s: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """The squared error as the document writes it, of four terms."""
+    """Returns the squared error as the document writes it, in four terms."""
     minus = square(1 - s(-z)) + square(s(z))
     plus = square(s(-z)) + square(1 - s(z))
     return ((1 - y) / 2 * minus + (1 + y) / 2 * plus).sum()
@@ -118,7 +118,7 @@ def _same(x: Tensor) -> Tensor:
     return x
 
 
-# The last three are no losses to learn by: they show what the parts of one cost.
+# The last three are not for training: they show the cost of the parts of a loss.
 LOSSES: dict[str, Loss] = {
     "D_KL": PUBLISHED_LOSSES["logistic"],
     "MSE": partial(four_terms, square=lambda x: x**2, s=torch.sigmoid),
@@ -129,7 +129,7 @@ LOSSES: dict[str, Loss] = {
 
 
 def operations(loss: Loss) -> int:
-    """How many operations torch takes the gradient of."""
+    """Returns the number of operations of which torch takes the gradient."""
     z = torch.zeros(1, requires_grad=True)
     waiting, seen = [loss(z, torch.ones(1)).grad_fn], set()
     while waiting:
@@ -142,7 +142,7 @@ def operations(loss: Loss) -> int:
 
 
 def loss_seconds() -> dict[str, float]:
-    """Of the processor for each loss and its gradient: the fastest slice, in turns."""
+    """Returns CPU seconds of each loss with its gradient: the fastest slice, timed in turns."""
     y, seconds = torch.ones(1), dict.fromkeys(LOSSES, float("inf"))
     for _ in range(LOSS_SLICES):
         for name, loss in LOSSES.items():
@@ -155,7 +155,7 @@ def loss_seconds() -> dict[str, float]:
 
 
 def squares_are_slow() -> Erratum:
-    """What the loss and its gradient cost, with and without the squares."""
+    """Reports the cost of the loss and its gradient, with and without the squares."""
     cost = {name: f"{1e6 * seconds:.0f} us" for name, seconds in loss_seconds().items()}
     counts = {name: operations(loss) for name, loss in LOSSES.items()}
     return Erratum(
@@ -169,10 +169,10 @@ def squares_are_slow() -> Erratum:
 
 
 def missing_square(printed: float, right: float) -> Erratum:
-    """What the appendix's code minimises, and whether Table 1 was made with it.
+    """Reports what the appendix's code minimises, and whether Table 1 was made with it.
 
     Args:
-        printed: share of its runs that collapse.
+        printed: share of the runs that collapse with that loss.
         right: the same with the square.
     """
     z = torch.zeros(1)

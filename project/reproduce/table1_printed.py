@@ -10,14 +10,14 @@ from project.reproduce.record import Row
 
 
 class Column(NamedTuple):
-    """One loss: five runs, and what is printed below them. Seconds are of training and testing."""
+    """One loss: five runs and the figures printed below them. Seconds include the test."""
 
     title: str
     accuracies: tuple[float, ...]
     """In percent."""
     seconds: tuple[float, ...]
     averages: tuple[str, str]
-    """Of both."""
+    """The printed averages of accuracies and of seconds; the deviations likewise."""
     deviations: tuple[str, str]
 
     @property
@@ -51,10 +51,10 @@ RUNS = 5
 
 
 def rows(ours: Sequence[str]) -> list[Row]:
-    """The table, row by row.
+    """Returns the table, row by row.
 
     Args:
-        ours: what stands beside the first runs.
+        ours: our results, to stand beside the published runs.
     """
     beside = [*ours, *[""] * RUNS][:RUNS]
     runs = [Row(f"Table 1, run {i + 1}", _run(i), text) for i, text in enumerate(beside)]
@@ -75,7 +75,7 @@ def _run(i: int) -> str:
 
 
 def follows(printed: str, value: float) -> bool:
-    """Whether a figure is the value, rounded to as many places as it has."""
+    """Whether a printed figure is the value, rounded to as many places as the figure has."""
     places = len(printed.partition(".")[2])
     return f"{value:.{places}f}" == printed
 
@@ -85,7 +85,7 @@ def _summary(
     printed: Sequence[tuple[str, str]],
     function: Callable[[Sequence[float]], float],
 ) -> Row:
-    """Averages or deviations: as printed, and whether `function` gives them."""
+    """Returns the printed averages or deviations, and whether `function` reproduces them."""
     texts, right = [], True
     for column, (accuracy, seconds) in zip(TABLE.values(), printed, strict=True):
         texts.append(f"{column.title} {accuracy} %, {seconds} s")

@@ -1,4 +1,4 @@
-"""What a multilayer perceptron's derivatives are, and what a chain of convolutions costs.
+"""The derivatives of a multilayer perceptron, and the cost of a chain of convolutions.
 
 The perceptron has layers l = 1..L. With y_0 its input,
 
@@ -28,7 +28,7 @@ class Activation(NamedTuple):
 
 
 def _softplus(z: Tensor) -> Tensor:
-    # torch's own is cut off to z above 20.
+    # torch's own returns z itself above 20.
     return torch.logaddexp(z, torch.zeros_like(z))
 
 
@@ -83,7 +83,7 @@ def perceptron(
         biases: b_1 .. b_L.
         x: (n_0,) the input y_0.
         activation: a key of `ACTIVATIONS`.
-        last: that of the last layer, by default the same.
+        last: activation of the last layer, by default the same.
     """
     names = [activation] * (len(weights) - 1) + [last or activation]
     y, slopes = [x], []
@@ -135,12 +135,12 @@ def _check(net: Perceptron, layer: int) -> None:
 
 
 def multiplications(layers: Iterable[nn.Conv2d], height: int, width: int) -> list[int]:
-    """What each convolution of a chain multiplies for one image: every weight at every output.
+    """Counts multiplications of a chain's convolutions for an image: each weight at each output.
 
     Args:
         layers: each reads the output of the one before it.
-        height: of the image that the first one reads.
-        width: of the same.
+        height: height of the image that the first one reads.
+        width: width of the same.
 
     >>> multiplications([nn.Conv2d(1, 6, 5, padding=2), nn.Conv2d(6, 16, 5)], 28, 28)
     [117600, 1382400]

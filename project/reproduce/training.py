@@ -1,4 +1,4 @@
-"""A training of `project.fit`, kept in the report's folder: one that is finished is read again."""
+"""Trainings of `project.fit` in the report's folder; finished ones are read, not repeated."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from project.reproduce.record import Task
 
 
 class Wanted(NamedTuple):
-    """What is to be trained."""
+    """A training that the report needs."""
 
     config: str
-    """Name of the configuration"""
+    """Name of the configuration."""
     seed: int
     epochs: int | None = None
-    """None for as long as the configuration says"""
+    """Number of epochs; None for that of the configuration."""
 
     @property
     def name(self) -> str:
-        """Of its run."""
+        """The name of its run."""
         length = "" if self.epochs is None else f"{self.epochs}-epochs-"
         return f"{self.config}-{length}seed-{self.seed}"
 
 
 class Training(NamedTuple):
-    """What a training left behind."""
+    """The results of a finished training."""
 
     record: dict[str, Any]
-    """results.json"""
+    """Content of results.json."""
     losses: np.ndarray[Any, np.dtype[np.float32]]
     """(iterations,)"""
     checkpoint: Path
@@ -46,8 +46,8 @@ def train(task: Task, wanted: Wanted, progress: Callable[[float], None]) -> Trai
     """Trains and tests as `python -m project.fit` does.
 
     Args:
-        task: says where the data is, and where the run goes.
-        wanted: what to train.
+        task: gives the folders of the data and of the run.
+        wanted: the training.
         progress: called with the share that is done.
     """
     options = [
@@ -55,13 +55,13 @@ def train(task: Task, wanted: Wanted, progress: Callable[[float], None]) -> Trai
         f"--name={wanted.name}",
         f"--seed_everything={wanted.seed}",
         f"--data.root={task.root}",
-        # The report draws its own, and says itself how far it is.
+        # The report draws its own figures and shows its own progress.
         "--figures=none",
         "--trainer.enable_progress_bar=false",
     ]
     if wanted.epochs is not None:
         options.append(f"--trainer.max_epochs={wanted.epochs}")
-    # Runs go below the current folder.
+    # Runs are written below the current folder.
     with contextlib.chdir(task.folder), contextlib.redirect_stdout(io.StringIO()):
         _fit(options, progress)
     done = find(task.folder, wanted)
@@ -70,8 +70,8 @@ def train(task: Task, wanted: Wanted, progress: Callable[[float], None]) -> Trai
 
 
 def find(folder: Path, wanted: Wanted) -> Training | None:
-    """The newest finished run of that kind."""
-    # The last that a run writes.
+    """Returns the newest finished run of a training; None if there is none."""
+    # The last file that a run writes.
     results = list(folder.glob(f"runs/{wanted.name}/version_*/results.json"))
     if not results:
         return None
@@ -94,7 +94,7 @@ def _fit(options: list[str], progress: Callable[[float], None]) -> None:
 
 
 class PartDone(Callback):
-    """Reports which part of the blocks of a training is done."""
+    """Reports the share of the blocks of a training that is done."""
 
     reads_blocks = True
 

@@ -1,8 +1,8 @@
-"""Many trainings: side by side on a GPU, or one on each processor, and a part of them on each rank.
+"""Many trainings: side by side on a GPU, or one on each processor, shared among the ranks.
 
-LeNet-5 is too small for two threads to halve its time, so many seeds are done soonest with a thread
-for each, and too small for a GPU, which has room for many. The numbers are the same however they
-are trained: sums do not depend on threads, nor on what else a GPU does.
+LeNet-5 is too small for two threads to halve its time, so many seeds finish soonest with a thread
+for each. It is also too small to fill a GPU, which has room for many. Results do not depend on how
+they are trained: sums depend neither on threads nor on other work of a GPU.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from project.reproduce.training import Training, Wanted, find, train
 
 
 def train_all(task: Task, wanted: Sequence[Wanted], timed: int) -> dict[Wanted, Training]:
-    """Trains what is wanted and not finished; the same on every rank, where there are several.
+    """Does the wanted trainings that are not finished; returns all of them on every rank.
 
     Args:
-        task: says where the data is, where runs go, and whether to do them again.
-        wanted: what to train, seed by seed from the task's on.
-        timed: how many seeds train one after the other on all threads, as one would by hand, so
-            that their seconds say something; none where there are ranks.
+        task: gives the folders of data and runs, and whether to repeat finished trainings.
+        wanted: the trainings, seed by seed from the task's on.
+        timed: number of seeds that train one after the other on all threads, as by hand, so that
+            their seconds are meaningful; none with several ranks.
     """
     ranks, rank = place()
     mine = [one for one in wanted if (one.seed - task.seed) % ranks == rank]
@@ -47,7 +47,7 @@ def train_all(task: Task, wanted: Sequence[Wanted], timed: int) -> dict[Wanted, 
 
 
 def _shifted(progress: Callable[[float], None], done: int, count: int) -> Callable[[float], None]:
-    """Progress of what follows `done` of `count`, in trainings."""
+    """Returns the progress of trainings that follow `done` of `count`."""
     return lambda more: progress((done + more) / max(1, count))
 
 
@@ -67,10 +67,10 @@ def _train_in_processes(
 ) -> None:
     if not wanted:
         return
-    # Several processes would wait for each other in front of an accelerator.
+    # Several processes would wait for each other at an accelerator.
     workers = 1 if torch.accelerator.is_available() else torch.get_num_threads()
     context = multiprocessing.get_context("spawn")
-    quiet = replace(task, progress=_ignore)  # which can be sent to a process
+    quiet = replace(task, progress=_ignore)  # which can be pickled
     with ProcessPoolExecutor(min(workers, len(wanted)), context, _begin) as pool:
         futures = [pool.submit(_train_alone, quiet, one) for one in wanted]
         try:
@@ -83,7 +83,7 @@ def _train_in_processes(
 
 
 def _begin() -> None:
-    """Makes a process one that works alone, on one thread, and no longer than its parent."""
+    """Makes a process work alone, on one thread, and end with its parent."""
     for name in processes.TORCHRUN | processes.NUMBERING:
         os.environ.pop(name, None)
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -93,8 +93,8 @@ def _begin() -> None:
 
 def _train_alone(task: Task, wanted: Wanted) -> None:
     train(task, wanted, _ignore)
-    # It leaves 60 MB in cycles, which Python would look for behind dozens more. What outlives it is
-    # the modules' and need not be looked through again.
+    # A training leaves 60 MB in cycles, which Python would collect only after dozens more. The
+    # objects that remain belong to modules and need not be scanned again.
     gc.collect()
     gc.freeze()
 

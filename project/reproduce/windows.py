@@ -14,23 +14,23 @@ INPUTS, OUTPUTS = 28, 14  # rows and columns, m = n and k = l
 
 
 def printed(size: int, outputs: int) -> list[slice]:
-    """Rows i : i + m/k - 1 of the windows i = 1 .. k, as the document prints them."""
+    """Returns rows i : i + m/k - 1 of the windows i = 1 .. k, as the document prints them."""
     return [slice(i - 1, i + size // outputs - 1) for i in range(1, outputs + 1)]
 
 
 def stepping(size: int, outputs: int) -> list[slice]:
-    """Rows (i - 1) m/k + 1 : i m/k of the windows i = 1 .. k, as pooling has them."""
+    """Returns rows (i - 1) m/k + 1 : i m/k of the windows i = 1 .. k, as pooling has them."""
     step = size // outputs
     return [slice((i - 1) * step, i * step) for i in range(1, outputs + 1)]
 
 
 def maxima(x: Tensor, windows: Sequence[slice]) -> Tensor:
-    """The largest value in each window of x (m, m): (k, k)."""
+    """Returns the largest value in each window of x (m, m), (k, k)."""
     return torch.stack([torch.stack([x[i, j].max() for j in windows]) for i in windows])
 
 
 def readers(size: int, windows: Sequence[slice]) -> Tensor:
-    """How many windows hold each pixel: (m, m)."""
+    """Returns the number of windows that hold each pixel, (m, m)."""
     counts = torch.zeros(size, size, dtype=torch.long)
     for i in windows:
         for j in windows:
@@ -39,11 +39,11 @@ def readers(size: int, windows: Sequence[slice]) -> Tensor:
 
 
 def errata(s: Callable[[Tensor], Tensor], seed: int) -> tuple[Erratum, Erratum]:
-    """Both slips, on random values.
+    """Returns both errata, shown on random values.
 
     Args:
         s: an increasing activation.
-        seed: of the values.
+        seed: seed of the values.
     """
     x = torch.randn(INPUTS, INPUTS, generator=torch.Generator().manual_seed(seed))
     return _windows(x), _chain(s, x[:2, :2])
