@@ -20,6 +20,19 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
+def architecture() -> str:
+    """LLVM's name of the processor's kind, such as znver5; empty without LLVM.
+
+    It decides how wide the CPU kernels' vectors are (`lanes.py`).
+    """
+    try:
+        from llvmlite import binding
+
+        return str(binding.get_host_cpu_name())
+    except Exception:  # LLVM is missing or damaged, or does not know the processor.
+        return ""
+
+
 def driver() -> str:
     """The version of NVIDIA's driver; empty if the system does not report it."""
     try:

@@ -15,7 +15,7 @@ import lightning
 import torch
 
 from callbacks.results import git_revision
-from models.kernels.machine import processor
+from models.kernels.machine import architecture, processor
 
 ACCELERATORS = {"cpu": "cpu", "cuda": "gpu"}
 """Lightning's names for the types of devices."""
@@ -126,6 +126,7 @@ def machine() -> dict[str, Any]:
     """Returns hardware, versions, commit and day, to be recorded with every figure."""
     return {
         "processor": processor(),
+        "architecture": architecture() or None,
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),

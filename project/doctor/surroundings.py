@@ -22,6 +22,7 @@ def surroundings() -> dict[str, Any]:
     """Returns devices, versions, threads, caches and data, by name."""
     return {
         "processor": machine.processor(),
+        "architecture": machine.architecture() or None,
         "processors": os.cpu_count(),
         "allowed processors": _affinity(),
         "quota of processors": cpu_quota(),
