@@ -76,7 +76,7 @@ def on_a_gpu(learner):
     dispatch.CONV_POOL["cuda"] = fused
     dispatch.compile_ahead = lambda *args, **kwargs: None
     # Of 37 images; the recorded iteration is proved all the same.
-    trust.proved = lambda kernel, device: None
+    trust.find_obstacle = lambda kernel, device, proving: None
     LeNet5.learners = LeNet1998.learners = (LEARNERS[learner],)
     return launched
 

@@ -209,7 +209,7 @@ def test_all_that_lenet5_launches_has_been_compiled_ahead(c3, batch, launcher, m
 
     monkeypatch.setattr(operator, "_kernels", lambda x: cuda)
     monkeypatch.setattr(proof, "fused_two", fused_two)
-    monkeypatch.setattr(trust, "obstacle", lambda *_: None)
+    monkeypatch.setattr(trust, "obstacle", lambda *_, **__: None)
     dispatch.compile_ahead(torch.device("cpu"), gradient=True)
     ahead, launcher.variants = launcher.variants, set()
     assert len(ahead) == 5  # forward and backward of both layers, and the sum of parts

@@ -483,7 +483,7 @@ def test_a_method_of_the_class_s_as_an_attribute_is_none_of_its_own():
 def test_a_run_decides_who_learns(make, changes, learner, why, monkeypatch):
     # As where all kernels have been proved.
     monkeypatch.setattr("models.kernels.conv_pool.dispatch.distrust", lambda device: None)
-    monkeypatch.setattr("models.kernels.trust.doubt", lambda kernel, device: None)
+    monkeypatch.setattr("models.kernels.trust.find_obstacle", lambda *_, proving: None)
     assert choice(make(), **changes) == (learner, why)
 
 

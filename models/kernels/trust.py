@@ -56,19 +56,31 @@ _verdicts: dict[tuple[str, torch.device], Verdict | None] = {}
 _told: set[tuple[str, torch.device]] = set()
 
 
-def obstacle(kernel: Kernel, device: torch.device) -> str | None:
-    """Why a kernel must not be used on a device, reported once; proves it if that is still due.
+def find_obstacle(kernel: Kernel, device: torch.device, *, proving: bool) -> str | None:
+    """Why a kernel must not be used on a device.
+
+    Args:
+        kernel: the kernel.
+        device: the device.
+        proving: whether a proof that is still due is made; without it nothing speaks against the
+            kernel yet.
 
     Raises:
         DeviceLostError: the proof has left the device unusable.
     """
-    proved(kernel, device)
-    return known(kernel, device)
+    key = kernel.name, device
+    if not torch.compiler.is_compiling():
+        if key not in _verdicts:
+            _verdicts[key] = _read(kernel, device)
+        if proving and _verdicts[key] is None:
+            prove(kernel, device)
+    verdict = _verdicts.get(key)
+    return verdict.obstacle if verdict else None
 
 
-def known(kernel: Kernel, device: torch.device) -> str | None:
-    """Why a kernel must not be used, by the verdicts so far, reported once."""
-    found = doubt(kernel, device)
+def obstacle(kernel: Kernel, device: torch.device, *, proving: bool = True) -> str | None:
+    """Same as `find_obstacle`, and reports it once."""
+    found = find_obstacle(kernel, device, proving=proving)
     if found is not None:
         tell(kernel, device, found)
     return found
@@ -81,23 +93,6 @@ def tell(kernel: Kernel, device: torch.device, found: str) -> None:
         _told.add(key)
         name = machine.describe(device)
         print(f"Not using the {kernel.name} on {name}, so slower: {found}", file=sys.stderr)
-
-
-def proved(kernel: Kernel, device: torch.device) -> str | None:
-    """Same as `obstacle`, without a report."""
-    found, key = doubt(kernel, device), (kernel.name, device)
-    if _verdicts.get(key) is None and not torch.compiler.is_compiling():
-        found = prove(kernel, device).obstacle
-    return found
-
-
-def doubt(kernel: Kernel, device: torch.device) -> str | None:
-    """Same as `known`, without a report."""
-    key = kernel.name, device
-    if key not in _verdicts and not torch.compiler.is_compiling():
-        _verdicts[key] = _read(kernel, device)
-    verdict = _verdicts.get(key)
-    return verdict.obstacle if verdict else None
 
 
 def prove(kernel: Kernel, device: torch.device) -> Verdict:

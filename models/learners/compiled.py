@@ -95,7 +95,7 @@ class Compiled(Learner):
             self._all_reduce = shared(run.all_reduce, size, run.timeout)
         with _rehearsal(model, run):
             self._gradient().rehearse(is_joined=self._all_reduce is not None)
-            if wrong := trust.proved(kernel_of(model), run.device):
+            if wrong := trust.find_obstacle(kernel_of(model), run.device, proving=True):
                 raise ObstacleError(wrong)
 
     @classmethod
@@ -198,7 +198,7 @@ class CompiledGradient(Learner):
             door.own_part(model, ("forward", "losses"))
             or _another_net(model)
             or _other_sizes(model)
-            or trust.doubt(kernel_of(model), run.device)
+            or trust.find_obstacle(kernel_of(model), run.device, proving=False)
         )
 
     def __call__(self, block: Block, rates: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ class Fused(Recorded):
     iteration = FusedIteration
 
     def __init__(self, model: Classifier, run: Run) -> None:
-        if wrong := trust.proved(kernel_of(model), run.device):
+        if wrong := trust.find_obstacle(kernel_of(model), run.device, proving=True):
             raise ObstacleError(wrong)
         super().__init__(model, run)
 
@@ -85,7 +85,7 @@ class Fused(Recorded):
             super().obstacle(model, run)
             or door.other_targets(model)
             or _other_sizes(model, run.device)
-            or trust.doubt(kernel_of(model), run.device)
+            or trust.find_obstacle(kernel_of(model), run.device, proving=False)
         )
 
 

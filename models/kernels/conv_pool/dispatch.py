@@ -54,8 +54,10 @@ def distrust(device: torch.device) -> str | None:
     if lack := packages.lack(NEEDS[device.type]):
         trust.tell(proof.ANSWERS, device, lack)
         return lack
-    ask = trust.known if device.type == "cpu" else trust.obstacle
-    return ask(proof.ANSWERS, device) or ask(proof.GRADIENT, device)
+    is_due = device.type != "cpu"
+    return trust.obstacle(proof.ANSWERS, device, proving=is_due) or trust.obstacle(
+        proof.GRADIENT, device, proving=is_due
+    )
 
 
 def choose(
