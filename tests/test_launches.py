@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from contextlib import contextmanager
 from functools import partial
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import numpy as np
@@ -184,10 +185,11 @@ def test_kernels_are_launched_on_the_device_of_their_tensors(launcher):
     assert launcher.launches == 4
 
 
-@pytest.mark.parametrize("kernel", KERNELS[:6], ids=lambda kernel: kernel.__name__)
+@pytest.mark.parametrize("kernel", [*KERNELS[:6], descent._run], ids=lambda kernel: kernel.__name__)
 def test_one_compilation_serves_all_sizes_of_batches(kernel):
     """Else Triton makes constants of what is 1 or divisible by 16, and compiles in a training."""
     limits = {"unit", "offset", "rotation", "scale", "shear", "shift", "elastic"}  # no integers
+    limits.add("size")  # the pixels of an image, which are those of the training ahead of it, too
     integers = [
         parameter
         for parameter in kernel.params
@@ -197,6 +199,19 @@ def test_one_compilation_serves_all_sizes_of_batches(kernel):
     ]
     assert integers
     assert all(parameter.do_not_specialize for parameter in integers)
+
+
+def test_a_test_run_compiles_for_the_device_of_its_trainer(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "models.layers.conv_pool.compile_ahead",
+        lambda net, device, gradient: asked.append((device.type, gradient)),
+    )
+    model = LeNet5()
+    strategy = SimpleNamespace(root_device=CUDA)
+    model._trainer = SimpleNamespace(strategy=strategy, precision="32-true")
+    model.setup("test")
+    assert asked == [("cuda", False)]
 
 
 @pytest.mark.parametrize("batch", [1, 7, 100])

@@ -144,7 +144,7 @@ def compile_ahead(version: Backend, images: Tensor, scale: Tensor) -> None:
         scale: (D,) factors of the pixels, of the type of the weights.
     """
     with notice_if_slow("Compiling the descent, once on this machine (about 5 s) ..."):
-        # 16, since Triton specializes on multiples of 16, such as the sizes of blocks.
+        # More than one: Numba and Triton compile once for all numbers of iterations.
         zeros = torch.zeros(16, dtype=torch.int64, device=images.device)
         state = torch.zeros_like(scale), scale.new_zeros(1)
         labels = torch.ones(len(images), dtype=torch.int64, device=images.device)

@@ -40,7 +40,8 @@ def _load_three(ptr):
     return tl.load(ptr), tl.load(ptr + 1), tl.load(ptr + 2)
 
 
-@triton.jit
+# Not specialized: a block of another length would otherwise be compiled anew during a training.
+@triton.jit(do_not_specialize=["iterations"])
 def _run(
     images_ptr,  # (N, D) uint8
     labels_ptr,  # (N,) int64
