@@ -181,7 +181,7 @@ print(sum(parallel.forward_two.stats.cache_hits.values()))
 
 
 def test_python_cannot_call_what_is_for_compiled_code():
-    from models.kernels.stretches import begin_of  # one of them
+    from models.kernels.chunks import begin_of  # one of them
 
     with pytest.raises(TypeError, match="begin_of is for compiled code; Python calls an `entry`"):
         begin_of(0, 1, 2)

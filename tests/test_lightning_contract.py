@@ -312,7 +312,7 @@ def test_torch_says_by_these_names_what_is_lost_between_ranks():
 
 
 def test_modules_parameters_and_optimizers_keep_their_hooks_here():
-    """models/learners/door.py looks whether there are any."""
+    """models/learners/obstacles.py looks whether there are any."""
     layer = nn.Linear(1, 1)
     kinds = {
         "_forward_hooks": layer.register_forward_hook,
@@ -338,7 +338,7 @@ def test_modules_parameters_and_optimizers_keep_their_hooks_here():
 
 
 def test_hooks_for_all_modules_are_known():
-    """models/learners/door.py asks."""
+    """models/learners/obstacles.py asks."""
     assert not hooks.any_everywhere()
     for register in (
         torch_module.register_module_forward_hook,

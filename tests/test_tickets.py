@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.kernels import threads
+from models.kernels.chunks import chunks_of
 from models.kernels.compiled import entry
 from models.kernels.lanes import LANES
 from models.kernels.lenet5.cpu import MiniBatches
-from models.kernels.stretches import chunks_of
 from models.kernels.tickets import (
     close,
     is_last,

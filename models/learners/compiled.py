@@ -25,7 +25,7 @@ from models.kernels.update import Update
 from models.layers import conv_pool
 from models.layers.conv_pool import ConvPool, PartialConv
 from models.layers.subsampling import Subsampling
-from models.learners import door, eager, proof
+from models.learners import eager, obstacles, proof
 from models.learners.learner import Block, Learner, ObstacleError, Run
 
 if TYPE_CHECKING:
@@ -105,9 +105,9 @@ class Compiled(Learner):
             run = run._replace(strategy="")
         return (
             CompiledGradient.obstacle(model, run)
-            or door.own_part(model, ("inputs", "batch", "draw"))
-            or door.other_targets(model)
-            or door.another_descent(model, run, known=Update._fields)
+            or obstacles.own_part(model, ("inputs", "batch", "draw"))
+            or obstacles.other_targets(model)
+            or obstacles.another_descent(model, run, known=Update._fields)
         )
 
     def __call__(self, block: Block, rates: Tensor) -> Tensor:
@@ -195,7 +195,7 @@ class CompiledGradient(Learner):
         if onlooker := run.onlooker():
             return onlooker
         return (
-            door.own_part(model, ("forward", "losses"))
+            obstacles.own_part(model, ("forward", "losses"))
             or _another_net(model)
             or _other_sizes(model)
             or trust.find_obstacle(kernel_of(model), run.device, proving=False)
@@ -217,7 +217,7 @@ def _rehearsal(model: Classifier, run: Run) -> Iterator[None]:
 
 
 def _another_net(model: Any) -> str | None:
-    return door.another_net(model, model.kind, LAYERS_OF[model.kind])
+    return obstacles.another_net(model, model.kind, LAYERS_OF[model.kind])
 
 
 def _other_sizes(model: Any) -> str | None:

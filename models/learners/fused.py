@@ -14,7 +14,7 @@ import torch
 from models.kernels import doors, trust
 from models.kernels.conv_pool import dispatch
 from models.kernels.lenet5.design import check_widths
-from models.learners import door, recorded
+from models.learners import obstacles, recorded
 from models.learners.iteration import Iteration, Memory
 from models.learners.learner import ObstacleError, Run
 from models.learners.recorded import Recorded
@@ -83,7 +83,7 @@ class Fused(Recorded):
         """Refuses what `Recorded` does, teachers, and sizes that the kernels do not support."""
         return (
             super().obstacle(model, run)
-            or door.other_targets(model)
+            or obstacles.other_targets(model)
             or _other_sizes(model, run.device)
             or trust.find_obstacle(kernel_of(model), run.device, proving=False)
         )

@@ -28,7 +28,7 @@ from models.kernels import trust
 from models.kernels.looks import send
 from models.kernels.update import Update
 from models.layers import conv_pool
-from models.learners import door, graph, proof
+from models.learners import graph, obstacles, proof
 from models.learners.compiled import LAYERS_OF
 from models.learners.iteration import Iteration, Memory, Piece
 from models.learners.learner import Block, Learner, ObstacleError, Run
@@ -107,9 +107,11 @@ class Recorded(Learner):
             return onlooker
         return (
             graph.obstacle()
-            or door.own_part(model, ("forward", "inputs", "targets", "losses", "batch", "draw"))
-            or door.another_net(model, model.kind, LAYERS_OF[model.kind])
-            or door.another_descent(model, run, known=Update._fields)
+            or obstacles.own_part(
+                model, ("forward", "inputs", "targets", "losses", "batch", "draw")
+            )
+            or obstacles.another_net(model, model.kind, LAYERS_OF[model.kind])
+            or obstacles.another_descent(model, run, known=Update._fields)
         )
 
     def is_current(self) -> bool:

@@ -11,8 +11,8 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
-from models.learners.door import is_scheduled
 from models.learners.learner import Run
+from models.learners.obstacles import is_scheduled
 
 if TYPE_CHECKING:
     from models.classifier import Classifier

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models import nets
 from models.kernels import sgd
-from models.learners import door
+from models.learners import obstacles
 from models.learners.learner import Block, Learner, Run
 from models.losses import Loss
 
@@ -42,10 +42,10 @@ class Sequential(Learner):
         if onlooker := run.onlooker():
             return onlooker
         return (
-            door.own_part(model, ("forward", "inputs", "losses", "batch"))
+            obstacles.own_part(model, ("forward", "inputs", "losses", "batch"))
             or _another_loss(model)
-            or door.another_net(model, nets.LinearClassifier, {"output": nn.Linear})
-            or door.another_descent(model, run)
+            or obstacles.another_net(model, nets.LinearClassifier, {"output": nn.Linear})
+            or obstacles.another_descent(model, run)
         )
 
     def __call__(self, block: Block, rates: Tensor) -> Tensor:

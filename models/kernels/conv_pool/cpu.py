@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from models.kernels import doors
+from models.kernels.chunks import chunks_of
 from models.kernels.conv_pool import parallel
 from models.kernels.conv_pool.forward import new_taps
 from models.kernels.conv_pool.memory import (
@@ -29,7 +30,6 @@ from models.kernels.conv_pool.memory import (
 )
 from models.kernels.conv_pool.pair import Filters, Pair, kept, new_sums
 from models.kernels.lanes import LANES, empty, zeros
-from models.kernels.stretches import chunks_of
 from models.kernels.threads import share_out, threads_for
 
 

@@ -7,6 +7,7 @@ number of threads. Shapes as in `memory.py` and `pair.py`.
 
 from __future__ import annotations
 
+from models.kernels.chunks import begin_of
 from models.kernels.compiled import entry
 from models.kernels.conv_pool.backward import (
     add_lanes,
@@ -34,7 +35,6 @@ from models.kernels.conv_pool.pair import (
     total_of_chunks,
 )
 from models.kernels.lanes import LANES
-from models.kernels.stretches import begin_of
 from models.kernels.tickets import finish, next_task, open_tasks
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from models.kernels import doors
+from models.kernels.chunks import chunks_of
 from models.kernels.conv_pool.cpu import Convolution, flat, shapes_of
 from models.kernels.conv_pool.memory import shape_of
 from models.kernels.distortion import NONE, Distortion
@@ -19,7 +20,6 @@ from models.kernels.lenet5.design import LENET5, SIZE, Design
 from models.kernels.lenet5.folding import arrays_of, net_of
 from models.kernels.lenet5.gradient import descent, step_of_ranks
 from models.kernels.lenet5.memory import Batch, Memory, Net, Steps, new_memory
-from models.kernels.stretches import chunks_of
 from models.kernels.threads import share_out, threads_for
 from models.kernels.update import PLAIN, Update
 

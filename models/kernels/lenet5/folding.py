@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from models.kernels.chunks import stretch
 from models.kernels.compiled import compiled
 from models.kernels.conv_pool.cpu import flat
 from models.kernels.conv_pool.memory import Shape, Table
@@ -22,7 +23,6 @@ from models.kernels.lenet5.head import Head
 from models.kernels.lenet5.memory import Net, Parameters
 from models.kernels.lenet5.places import array_at, places_of
 from models.kernels.simd.vector import load, mul, splat, store
-from models.kernels.stretches import stretch
 
 
 class Arrays(NamedTuple):

@@ -10,6 +10,7 @@ Shapes as in `memory.py`.
 
 from __future__ import annotations
 
+from models.kernels.chunks import begin_of, chunks_of, stretch
 from models.kernels.compiled import compiled, entry
 from models.kernels.conv_pool.backward import add_up, sum_of_taps
 from models.kernels.conv_pool.forward import spread_taps
@@ -21,7 +22,6 @@ from models.kernels.lenet5.folding import scale
 from models.kernels.lenet5.group import back, there
 from models.kernels.lenet5.memory import Batch, group_of, rows_of
 from models.kernels.lenet5.places import array_at, parameters_at
-from models.kernels.stretches import begin_of, chunks_of, stretch
 from models.kernels.tickets import (
     is_last,
     open_phase,

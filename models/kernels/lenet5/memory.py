@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from models.kernels.chunks import most_chunks
 from models.kernels.compiled import compiled
 from models.kernels.conv_pool.forward import new_taps
 from models.kernels.conv_pool.memory import Scratch, Shape, Table, new_scratches
@@ -18,7 +19,6 @@ from models.kernels.conv_pool.pair import Sums, kept, new_sums
 from models.kernels.lanes import LANES, empty, zeros
 from models.kernels.lenet5.distort import BENDS, FRAME
 from models.kernels.lenet5.head import Head
-from models.kernels.stretches import most_chunks
 
 
 class Parameters(NamedTuple):
