@@ -6,7 +6,7 @@ import sys
 import time
 
 FIRST, EVERY = 10.0, 60.0
-"""Seconds before the first line, and between two lines."""
+"""Seconds before the first line, and at most between two lines."""
 
 
 class Pace:
@@ -31,7 +31,7 @@ class Pace:
         return _clock(self._passed() * max(0, 1 - done) / taken) if taken > 0 else None
 
     def is_due(self) -> bool:
-        """Whether a line is due: after ten seconds, then a minute after the last one."""
+        """Whether a line is due: after ten seconds, twice as many, and so on, then every minute."""
         return time.perf_counter() >= self._due
 
     def say(self, what: str, done: float | None) -> None:
@@ -43,8 +43,8 @@ class Pace:
         """
         left = None if done is None else self.left(done)
         end = "" if left is None else f", about {left} left"
-        print(f"{what}: {_clock(self._passed())} since its start{end}", file=sys.stderr, flush=True)
-        self._due = time.perf_counter() + EVERY
+        print(f"{what}: {_clock(self._passed())} passed{end}", file=sys.stderr, flush=True)
+        self._due = time.perf_counter() + min(EVERY, self._passed())
 
     def _passed(self) -> float:
         return time.perf_counter() - self._begun

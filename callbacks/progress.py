@@ -1,4 +1,4 @@
-"""Progress of a training: a bar in a terminal, a line per minute in a log."""
+"""Progress of a training: a bar in a terminal, some lines in a log."""
 
 from __future__ import annotations
 
@@ -43,6 +43,14 @@ class ProgressBar(RichProgressBar):
         self._losses = outputs["losses"]
         before = int((trainer.global_step - 1) % self.total_train_batches)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, before)
+        if self.progress is not None and self.train_progress_bar_id is not None:
+            description = self._get_train_description(trainer.current_epoch)
+            self.progress.update(self.train_progress_bar_id, description=description)
+
+    def configure_columns(self, trainer: Trainer) -> list[Any]:
+        """Leaves out the time of an epoch, since the description has what is left of all epochs."""
+        columns: list[Any] = super().configure_columns(trainer)
+        return [column for column in columns if type(column).__name__ != "CustomTimeColumn"]
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Adds the block's mean loss and drops the version, which the run folder's name has."""
@@ -60,7 +68,7 @@ class ProgressBar(RichProgressBar):
 
 
 class ProgressLines(Callback):
-    """Prints iteration, mean loss of its block and remaining time on standard error every minute.
+    """Prints epoch, iteration, mean loss of its block and remaining time on standard error.
 
     `training_step` must return a dict with "losses" (K,); the model must have
     `iterations_per_epoch`.
@@ -80,8 +88,9 @@ class ProgressLines(Callback):
             return
         last = last_iteration(trainer)
         end = "" if last is None else f" of {last:,}"
-        what = f"iteration {trainer.global_step:,}{end}, loss {outputs['losses'].mean():.4f}"
-        self._pace.say(what, share_done(trainer))
+        where = f"epoch {trainer.current_epoch + 1}, iteration {trainer.global_step:,}{end}"
+        loss = f"loss {outputs['losses'].mean():.4f}"
+        self._pace.say(f"{where}, {loss}", share_done(trainer))
 
 
 def last_iteration(trainer: Trainer) -> int | None:

@@ -24,7 +24,7 @@ def print_results(record: dict[str, Any], folder: Path | None) -> None:
         "iterations": f"{record['iterations']:,}" if record["iterations"] else None,
         "seconds": ", ".join(f"{stage} {_short(s)}" for stage, s in seconds.items() if s),
         "images per second": f"{speed:,.0f}" if (speed := record["images_per_second"]) else None,
-        "device": f"{record['device']}, kernel {record['backend']}",
+        "device": ", kernel ".join(filter(None, (record["device"], record["backend"]))),
         "learner": describe_learner(record["learner"], record["why_not_faster"]),
         "run folder": str(folder) if folder else None,
         "look at it": "tensorboard --logdir runs --host localhost" if folder else None,

@@ -11,7 +11,7 @@ from callbacks.progress import ProgressBar
 from project import bar, fit
 
 SHORT = ["--data.batch_size=20", "--figures=none"]  # 7 iterations an epoch, one block
-LEFT = r"\d+:\d\d since its start, about (\d+:)+\d\d left"
+LEFT = r"\d+:\d\d passed, about (\d+:)+\d\d left"
 
 
 @pytest.fixture
@@ -35,16 +35,16 @@ def _always_due(monkeypatch):
     monkeypatch.setattr(pace, "EVERY", 0)
 
 
-def test_a_line_after_ten_seconds_and_every_minute(clock, capsys):
+def test_lines_come_seldomer_until_every_minute(clock, capsys):
     speed = Pace()
     said = []
-    for clock.now in range(200):
+    for clock.now in range(300):
         if speed.is_due():
-            speed.say(f"{clock.now} of 200", clock.now / 200)
+            speed.say(f"{clock.now} of 300", clock.now / 300)
             said.append(clock.now)
-    assert said == [10, 70, 130, 190]
+    assert said == [10, 20, 40, 80, 140, 200, 260]
     lines = capsys.readouterr().err.splitlines()
-    assert lines[1] == "70 of 200: 1:10 since its start, about 2:10 left"
+    assert lines[3] == "80 of 300: 1:20 passed, about 3:40 left"
 
 
 @pytest.mark.parametrize(
@@ -70,24 +70,33 @@ def test_what_is_left_is_as_slow_as_what_was_done_here(before, done, passed, lef
 @pytest.mark.parametrize(
     ("options", "lines"),
     [
-        ("--trainer.max_epochs=2", [f"iteration {n} of 14, loss .*: {LEFT}" for n in (7, 14)]),
-        ("--trainer.max_epochs=2 --trainer.max_steps=9", [f"iteration {n} of 9," for n in (7, 9)]),
-        ("--trainer.max_epochs=-1 --trainer.max_steps=8", [f"iteration {n} of 8," for n in (7, 8)]),
+        (
+            "--trainer.max_epochs=2",
+            [f"epoch {n}, iteration {7 * n} of 14, loss .*: {LEFT}" for n in (1, 2)],
+        ),
+        (
+            "--trainer.max_epochs=2 --trainer.max_steps=9",
+            [f"epoch ., iteration {n} of 9," for n in (7, 9)],
+        ),
+        (
+            "--trainer.max_epochs=-1 --trainer.max_steps=8",
+            [f"epoch ., iteration {n} of 8," for n in (7, 8)],
+        ),
         (
             "--trainer.max_epochs=-1 --trainer.max_time=00:01:00:00 "
             "--trainer.callbacks=test_progress.Stops",
-            [rf"iteration 7, loss .*: {LEFT}"],
+            [rf"epoch 1, iteration 7, loss .*: {LEFT}"],
         ),
         (
             "--trainer.max_epochs=-1 --trainer.callbacks=test_progress.Stops",
-            [r"iteration 7, loss .*: 0:0\d since its start$"],
+            [r"epoch 1, iteration 7, loss .*: 0:0\d passed$"],
         ),
         ("--trainer.max_epochs=2 --trainer.enable_progress_bar=false", []),
     ],
 )
 def test_a_training_in_a_log_says_how_far_it_is(options, lines, tiny, capsys):
     fit.main([*SHORT, *options.split()])
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("iteration")]
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch")]
     assert len(said) == len(lines)
     for line, pattern in zip(said, lines, strict=True):
         assert re.match(pattern, line)
@@ -105,16 +114,19 @@ def test_a_bar_says_what_is_left_of_all_epochs(clock, tiny, monkeypatch):
     describe = ProgressBar._get_train_description
 
     def kept(self, epoch):
+        clock.now = 10 * self.trainer.global_step / 7
         described.append(describe(self, epoch))
-        clock.now += 10
         return described[-1]
 
     monkeypatch.setattr(ProgressBar, "_get_train_description", kept)
     fit.main([*SHORT, "--trainer.max_epochs=3", "--trainer.enable_progress_bar=true"])
     assert described[0] == "Epoch 1/3"
-    assert [text for text in described if "left" in text] == [
+    assert [text for text in dict.fromkeys(described) if "left" in text] == [
+        "Epoch 1/3, 0:20 left",
         "Epoch 2/3, 0:20 left",
+        "Epoch 2/3, 0:10 left",
         "Epoch 3/3, 0:10 left",
+        "Epoch 3/3, 0:00 left",
     ]
 
 
@@ -124,7 +136,7 @@ def test_programs_of_many_steps_say_how_far_they_are(capsys):
         at("first", 0)
         at("second", 1)
     first, second = capsys.readouterr().err.splitlines()
-    assert first == "first: 0:00 since its start"
+    assert first == "first: 0:00 passed"
     assert re.fullmatch(f"second: {LEFT}", second)
 
 
