@@ -33,7 +33,7 @@ class ProgressBar(RichProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts measuring the speed."""
-        self._pace = Pace(share_done(trainer) or 0.0)
+        self._pace = Pace(shares_done(trainer))
         super().on_train_start(trainer, pl_module)
 
     def on_train_batch_end(
@@ -61,9 +61,9 @@ class ProgressBar(RichProgressBar):
         return metrics
 
     def _get_train_description(self, current_epoch: int) -> str:
-        last, done = self.trainer.max_epochs, share_done(self.trainer)
+        last, done = self.trainer.max_epochs, shares_done(self.trainer)
         end = "" if last in (None, -1) else f"/{last}"
-        left = None if done is None or self._pace is None else self._pace.left(done)
+        left = None if self._pace is None else self._pace.left(done)
         return f"Epoch {current_epoch + 1}{end}" + ("" if left is None else f", {left} left")
 
 
@@ -78,7 +78,7 @@ class ProgressLines(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts measuring the speed."""
-        self._pace = Pace(share_done(trainer) or 0.0)
+        self._pace = Pace(shares_done(trainer))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -90,7 +90,7 @@ class ProgressLines(Callback):
         end = "" if last is None else f" of {last:,}"
         where = f"epoch {trainer.current_epoch + 1}, iteration {trainer.global_step:,}{end}"
         loss = f"loss {outputs['losses'].mean():.4f}"
-        self._pace.say(f"{where}, {loss}", share_done(trainer))
+        self._pace.say(f"{where}, {loss}", shares_done(trainer))
 
 
 def last_iteration(trainer: Trainer) -> int | None:
@@ -101,15 +101,15 @@ def last_iteration(trainer: Trainer) -> int | None:
     return min(ends, default=None)
 
 
-def share_done(trainer: Trainer) -> float | None:
-    """Returns the share of a training that is done, from 0 to 1; None if it has no end.
+def shares_done(trainer: Trainer) -> list[float]:
+    """Returns the shares of a training that are done, from 0 to 1: of iterations and of `max_time`.
 
-    It refers to the iterations or to `max_time`, whichever share is larger.
+    Limits that are not set have none.
     """
-    shares = []
-    if last := last_iteration(trainer):
-        shares.append(trainer.global_step / last)
+    last = last_iteration(trainer)
+    shares = [trainer.global_step / last] if last else []
     for timer in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(timer, Timer) and (left := timer.time_remaining()) is not None:
-            shares.append(timer.time_elapsed() / (timer.time_elapsed() + left))
-    return max(shares, default=None)
+            elapsed = timer.time_elapsed()
+            shares.append(elapsed / max(elapsed + left, 1e-9))
+    return shares

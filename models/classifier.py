@@ -171,7 +171,6 @@ class Classifier(LightningModule):
         self._learner = self._run = None
 
     def _choose(self, run: Run) -> Learner:
-        # A recording gives its memory back before there is another one.
         self._learner, self._run, self._length = None, run, None
         self._learner, self.why_not_faster = learners.start(self, run)
         self.learner = self._learner.name
@@ -329,7 +328,8 @@ class Classifier(LightningModule):
         """Accuracy, loss and the counts behind them since the last call; sets `confusion`."""
         collection = self._metrics(stage)
         values = collection.compute()
-        collection.reset()
+        with torch.inference_mode(mode=False):  # or a training could not count validations in place
+            collection.reset()
         self.confusion = values["confusion"]
         return metrics.scalars(values)
 

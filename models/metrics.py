@@ -20,8 +20,8 @@ class Confusion(MulticlassConfusionMatrix):
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Counts predicted and true classes, both (B,) int64 from 0 to below the number of them."""
-        places = target * self.num_classes + preds
-        self.confmat.view(-1).index_add_(0, places, torch.ones_like(places))
+        # With both indices, so that a class that does not exist is refused, not counted elsewhere.
+        self.confmat.index_put_((target, preds), torch.ones_like(target), accumulate=True)
 
 
 def of_stages(classes: int) -> nn.ModuleDict:

@@ -27,7 +27,7 @@ def shown(total: float) -> Iterator[Callable[[str, float], None]]:
 
         def say(what: str, done: float) -> None:
             if pace.is_due():
-                pace.say(what, done / total)
+                pace.say(what, [done / total])
 
         yield say
         return

@@ -167,3 +167,14 @@ def test_confusion_is_that_of_torchmetrics():
         ours.update(predicted, true)
         theirs.update(predicted, true)
         assert torch.equal(ours.compute(), theirs.compute())
+
+
+def test_a_class_that_does_not_exist_is_not_counted_elsewhere():
+    with pytest.raises(IndexError):
+        Confusion(7).update(torch.tensor([8]), torch.tensor([0]))
+
+
+def test_a_model_is_validated_and_then_trained(tiny_root, tmp_path):
+    model, data = LeNet5(), MNISTDataModule(str(tiny_root), batch_size=20, val_size=30)
+    for function in ("validate", "fit", "test", "validate", "fit"):
+        getattr(trainer(tmp_path, max_epochs=1), function)(model, data)

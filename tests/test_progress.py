@@ -1,6 +1,7 @@
 """How far something long is: lines in a log, a bar in a terminal."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 from lightning.pytorch import Callback
@@ -40,7 +41,7 @@ def test_lines_come_seldomer_until_every_minute(clock, capsys):
     said = []
     for clock.now in range(300):
         if speed.is_due():
-            speed.say(f"{clock.now} of 300", clock.now / 300)
+            speed.say(f"{clock.now} of 300", [clock.now / 300])
             said.append(clock.now)
     assert said == [10, 20, 40, 80, 140, 200, 260]
     lines = capsys.readouterr().err.splitlines()
@@ -61,9 +62,27 @@ def test_lines_come_seldomer_until_every_minute(clock, capsys):
     ],
 )
 def test_what_is_left_is_as_slow_as_what_was_done_here(before, done, passed, left, clock):
-    speed = Pace(before)
+    speed = Pace([before])
     clock.now = passed
-    assert speed.left(done) == left
+    assert speed.left([done]) == left
+
+
+def test_the_first_limit_ends_the_work(clock):
+    """Continued at half of the iterations, which are slow; ten minutes are given."""
+    speed = Pace([0.5, 0.0])
+    for clock.now in (60, 310, 480):
+        left = 600 - clock.now
+        done = [0.5 + 0.0001 * clock.now / 60, clock.now / 600]
+        assert speed.left(done) == f"{left // 60}:{left % 60:02}"
+    assert Pace([]).left([]) is None
+
+
+def test_a_log_that_is_full_does_not_end_the_work(monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sys.stderr", SimpleNamespace(write=full, flush=lambda: None))
+    Pace().say("half", [0.5])
 
 
 @pytest.mark.usefixtures("_always_due")

@@ -154,6 +154,24 @@ def test_a_step_is_what_the_optimizer_says(
     torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-5)
 
 
+class AddsGroup(Callback):
+    """Gives the optimizer a group more before the second epoch."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            more = torch.nn.Parameter(torch.zeros(1))
+            trainer.optimizers[0].add_param_group({"params": [more]})
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_group_of_parameters_more_goes_to_autograd(tiny_root, tmp_path, recordings):
+    make = partial(of_a_gpu(LeNet5), **COMPOSITE)
+    model, losses, _ = trained(make, tiny_root, tmp_path, more=[AddsGroup()])
+    assert model.learner == "eager"
+    _, expected, _ = trained(partial(LeNet5, **COMPOSITE), tiny_root, tmp_path)
+    torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_second_recording_that_fails_is_told_and_the_training_goes_on(
     tiny_root, tmp_path, recordings, monkeypatch, capsys

@@ -120,6 +120,8 @@ class Recorded(Learner):
         A checkpoint brings velocities of its own, and a callback may give parameters other memory,
         or the optimizer another momentum.
         """
+        if obstacles.another_descent(self._model, self._run, known=Update._fields):
+            return False
         return self._iterations[self._size].reads(self._optimizer) == self._read
 
     def __call__(self, block: Block, rates: Tensor) -> Tensor:
